@@ -1,0 +1,64 @@
+//! `radixconfig.yaml` read once, at start, into the plain values that the rest of the program uses.
+//!
+//! Pure but for [`load`], which reads the file. [`JobComponent`] is what everything else sees: one job component in one
+//! environment, with that environment's overrides applied.
+
+mod quantity;
+mod settings;
+
+pub use quantity::Quantity;
+pub use settings::{
+    Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Resources, Runtime, Settings,
+};
+
+/// One job component in one environment, overrides resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobComponent {
+    /// `metadata.name`.
+    pub app: String,
+    /// The environment that the overrides were taken for.
+    pub environment: String,
+    /// `spec.jobs[].name`: a DNS label, the scheduler's host name.
+    pub name: String,
+    /// The port that the component's scheduler listens on, 1024 to 65535.
+    pub scheduler_port: u16,
+    /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no payload.
+    pub payload_path: Option<String>,
+    /// Ports that a running job serves; names are unique.
+    pub ports: Vec<Port>,
+    /// Names of the environment variables that come from the component's Secret.
+    pub secrets: Vec<String>,
+    /// Scratch volumes.
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Whether the job's root file system is read-only.
+    pub read_only_file_system: bool,
+    /// What a request may override.
+    pub settings: Settings,
+}
+
+/// A port of a job component.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// A DNS label of at most 15 characters (a Kubernetes port name).
+    pub name: String,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+/// An `emptyDir` volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeMount {
+    /// Unique within the component, a DNS label.
+    pub name: String,
+    /// Absolute path in the container.
+    pub path: String,
+    /// `emptyDir.sizeLimit`.
+    pub size_limit: Option<Quantity>,
+}
+
+impl JobComponent {
+    /// The namespace that Radix gives the application's environment: `<app>-<environment>`.
+    pub fn namespace(&self) -> String {
+        format!("{}-{}", self.app, self.environment)
+    }
+}

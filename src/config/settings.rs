@@ -1,0 +1,136 @@
+//! What both `radixconfig.yaml` and a request may set for a job.
+
+use super::Quantity;
+use std::collections::BTreeMap;
+
+/// The settings of a job that an environment, and then a request, may override. `None` means not set at this level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// A container image, which may hold `{imageTagName}`.
+    pub image: Option<String>,
+    /// Fills `{imageTagName}`, or replaces the image's tag where there is no placeholder.
+    pub image_tag_name: Option<String>,
+    /// Seconds that one attempt may run, at least 1.
+    pub time_limit_seconds: Option<u32>,
+    /// Attempts after the first.
+    pub backoff_limit: Option<u32>,
+    /// What a failed attempt's exit code means.
+    pub failure_policy: Option<FailurePolicy>,
+    /// Whether the cluster autoscaler may move the job.
+    pub safe_to_restart: Option<bool>,
+    /// Requested and limited compute resources.
+    pub resources: Option<Resources>,
+    /// GPU requirements; `runtime.node_type` supersedes it.
+    pub node: Option<Node>,
+    /// Where the job runs.
+    pub runtime: Option<Runtime>,
+    /// Environment variables; a level adds to the one below it, by name.
+    pub variables: BTreeMap<String, String>,
+    /// The entry point; an empty list means the image's own.
+    pub command: Option<Vec<String>>,
+    /// The entry point's arguments; an empty list means the image's own.
+    pub args: Option<Vec<String>>,
+    /// The user id that the job runs as, over 0.
+    pub run_as_user: Option<u32>,
+}
+
+/// Seconds that one attempt of a job may run where nothing else is said: 12 hours.
+pub const DEFAULT_TIME_LIMIT_SECONDS: u32 = 43_200;
+/// A job allowed to run this long (3 days) is moved by the cluster autoscaler unless it says otherwise.
+const SAFE_TO_RESTART_FROM_SECONDS: u32 = 259_200;
+
+/// Requested and limited resources by name (`cpu`, `memory`, or an extended resource).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    pub requests: BTreeMap<String, Quantity>,
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// `failurePolicy`: the first rule that matches a failed attempt's exit code decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailurePolicy {
+    pub rules: Vec<FailureRule>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailureRule {
+    pub action: FailureAction,
+    pub on_exit_codes: ExitCodes,
+}
+
+/// What a rule does with the attempt, named as in Kubernetes' podFailurePolicy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FailureAction {
+    /// The job fails at once.
+    FailJob,
+    /// The attempt does not count.
+    Ignore,
+    /// The attempt counts, as without a rule.
+    Count,
+}
+
+/// The exit codes that a rule is about; 1 to 255 values.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExitCodes {
+    In(Vec<i32>),
+    NotIn(Vec<i32>),
+}
+
+/// GPU requirements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// GPU names, comma-separated; a leading `-` excludes one.
+    pub gpu: Option<String>,
+    /// At least so many GPUs.
+    pub gpu_count: Option<u32>,
+}
+
+/// Where a job runs: one of the two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Runtime {
+    Architecture(Architecture),
+    /// A node pool's name.
+    NodeType(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Settings {
+    /// These settings with those of `over` on top: variables merge by name, everything else is replaced.
+    pub fn overridden_by(&self, over: &Settings) -> Settings {
+        let mut variables = self.variables.clone();
+        variables.extend(over.variables.iter().map(|(k, v)| (k.clone(), v.clone())));
+        fn pick<T: Clone>(over: &Option<T>, base: &Option<T>) -> Option<T> {
+            over.as_ref().or(base.as_ref()).cloned()
+        }
+        Settings {
+            image: pick(&over.image, &self.image),
+            image_tag_name: pick(&over.image_tag_name, &self.image_tag_name),
+            time_limit_seconds: pick(&over.time_limit_seconds, &self.time_limit_seconds),
+            backoff_limit: pick(&over.backoff_limit, &self.backoff_limit),
+            failure_policy: pick(&over.failure_policy, &self.failure_policy),
+            safe_to_restart: pick(&over.safe_to_restart, &self.safe_to_restart),
+            resources: pick(&over.resources, &self.resources),
+            node: pick(&over.node, &self.node),
+            runtime: pick(&over.runtime, &self.runtime),
+            variables,
+            command: pick(&over.command, &self.command),
+            args: pick(&over.args, &self.args),
+            run_as_user: pick(&over.run_as_user, &self.run_as_user),
+        }
+    }
+
+    /// The time limit, or its default.
+    pub fn time_limit_seconds(&self) -> u32 {
+        self.time_limit_seconds.unwrap_or(DEFAULT_TIME_LIMIT_SECONDS)
+    }
+
+    /// Whether the autoscaler may move the job: as set, else whether it may run for days.
+    pub fn safe_to_restart(&self) -> bool {
+        self.safe_to_restart.unwrap_or(self.time_limit_seconds() >= SAFE_TO_RESTART_FROM_SECONDS)
+    }
+}
