@@ -3,12 +3,26 @@
 //! Pure but for [`load`], which reads the file. [`JobComponent`] is what everything else sees: one job component in one
 //! environment, with that environment's overrides applied.
 
+mod application;
+mod component;
+mod error;
+pub(crate) mod fields;
+mod image;
+mod names;
 mod quantity;
+mod read;
 mod settings;
+pub(crate) mod tree;
+mod yaml;
 
-pub use quantity::Quantity;
+pub use application::{MAX_FILE_BYTES, RadixConfig, load, parse};
+pub use error::{ConfigError, FieldError, Warning};
+pub use image::ImageError;
+pub use quantity::{Quantity, QuantityError};
+pub(crate) use read::read_settings;
 pub use settings::{
-    Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Resources, Runtime, Settings,
+    Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Resources, Runtime,
+    Settings,
 };
 
 /// One job component in one environment, overrides resolved.

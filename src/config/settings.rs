@@ -1,6 +1,7 @@
 //! What both `radixconfig.yaml` and a request may set for a job.
 
 use super::Quantity;
+use super::image::has_placeholder;
 use std::collections::BTreeMap;
 
 /// The settings of a job that an environment, and then a request, may override. `None` means not set at this level.
@@ -101,6 +102,8 @@ pub enum Architecture {
 
 impl Settings {
     /// These settings with those of `over` on top: variables merge by name, everything else is replaced.
+    ///
+    /// An image without a placeholder also ends the `imageTagName` below it, which was meant for another image.
     pub fn overridden_by(&self, over: &Settings) -> Settings {
         let mut variables = self.variables.clone();
         variables.extend(over.variables.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -109,7 +112,10 @@ impl Settings {
         }
         Settings {
             image: pick(&over.image, &self.image),
-            image_tag_name: pick(&over.image_tag_name, &self.image_tag_name),
+            image_tag_name: match &over.image {
+                Some(image) if !has_placeholder(image) => over.image_tag_name.clone(),
+                _ => pick(&over.image_tag_name, &self.image_tag_name),
+            },
             time_limit_seconds: pick(&over.time_limit_seconds, &self.time_limit_seconds),
             backoff_limit: pick(&over.backoff_limit, &self.backoff_limit),
             failure_policy: pick(&over.failure_policy, &self.failure_policy),
@@ -126,11 +132,13 @@ impl Settings {
 
     /// The time limit, or its default.
     pub fn time_limit_seconds(&self) -> u32 {
-        self.time_limit_seconds.unwrap_or(DEFAULT_TIME_LIMIT_SECONDS)
+        self.time_limit_seconds
+            .unwrap_or(DEFAULT_TIME_LIMIT_SECONDS)
     }
 
     /// Whether the autoscaler may move the job: as set, else whether it may run for days.
     pub fn safe_to_restart(&self) -> bool {
-        self.safe_to_restart.unwrap_or(self.time_limit_seconds() >= SAFE_TO_RESTART_FROM_SECONDS)
+        self.safe_to_restart
+            .unwrap_or(self.time_limit_seconds() >= SAFE_TO_RESTART_FROM_SECONDS)
     }
 }

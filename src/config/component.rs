@@ -1,0 +1,443 @@
+//! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one another.
+
+use super::fields::{Fields, Item, suggestion};
+use super::image::has_placeholder;
+use super::read::read_settings;
+use super::{JobComponent, Port, Quantity, QuantityError, Settings, VolumeMount, names};
+use std::collections::BTreeSet;
+
+/// What a job does not have, and why.
+const REFUSED: [(&str, &str); 5] = [
+    (
+        "publicPort",
+        "a job cannot be exposed to the Internet: remove it",
+    ),
+    (
+        "ingressConfiguration",
+        "a job cannot be exposed to the Internet: remove it",
+    ),
+    ("replicas", "a job always has one replica: remove it"),
+    (
+        "horizontalScaling",
+        "a job always has one replica: remove it",
+    ),
+    (
+        "alwaysPullImageOnDeploy",
+        "a job always pulls its image when it starts: remove it",
+    ),
+];
+
+/// What Radix has for jobs and this scheduler does not.
+const UNSERVED: [(&str, &str); 11] = [
+    ("authentication", NO_EFFECT),
+    ("batchStatusRules", NO_EFFECT),
+    ("cron", NO_EFFECT),
+    ("healthChecks", NO_EFFECT),
+    ("identity", NO_EFFECT),
+    ("monitoring", NO_EFFECT),
+    ("monitoringConfig", NO_EFFECT),
+    ("network", NO_EFFECT),
+    ("notifications", NO_EFFECT),
+    ("runAsNonRoot", "has no effect: a job never runs as root"),
+    ("secretRefs", NO_EFFECT),
+];
+const NO_EFFECT: &str = "has no effect: this scheduler does not serve it";
+
+/// Volumes of Radix that are not scratch volumes.
+const UNSERVED_VOLUME: [(&str, &str); 14] = [
+    ("type", NO_EFFECT),
+    ("container", NO_EFFECT),
+    ("storage", NO_EFFECT),
+    ("gid", NO_EFFECT),
+    ("uid", NO_EFFECT),
+    ("skuName", NO_EFFECT),
+    ("requestsStorage", NO_EFFECT),
+    ("accessMode", NO_EFFECT),
+    ("bindingMode", NO_EFFECT),
+    ("streaming", NO_EFFECT),
+    ("blobFuse2", NO_EFFECT),
+    ("blobfuse2", NO_EFFECT),
+    ("azureFile", NO_EFFECT),
+    ("persistentVolume", NO_EFFECT),
+];
+
+/// One of `spec.jobs`.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub name: String,
+    field: String,
+    line: u32,
+    base: Level,
+    environments: Vec<Override>,
+}
+
+/// One of a job's `environmentConfig`.
+#[derive(Clone, Debug)]
+struct Override {
+    environment: String,
+    field: String,
+    line: u32,
+    level: Level,
+}
+
+/// What a job component and an environment of it may both say. `None` is not said.
+#[derive(Clone, Debug, Default)]
+struct Level {
+    enabled: Option<bool>,
+    scheduler_port: Option<u16>,
+    payload_path: Option<String>,
+    ports: Option<Vec<Port>>,
+    secrets: Option<Vec<String>>,
+    volume_mounts: Vec<VolumeMount>,
+    read_only_file_system: Option<bool>,
+    settings: Settings,
+}
+
+impl Job {
+    /// Reads a job component. It is `None` if even its name is wrong; the report knows whether the rest is right.
+    pub fn read(mut item: Item<'_>, environments: &[String]) -> Option<Job> {
+        item.name_by("name");
+        let mut fields = item.mapping()?;
+        let name = fields
+            .require("name", "give the job component's name, such as compute")
+            .and_then(|item| item.parsed(names::service_name));
+        // Built elsewhere; which image that gave is not in this file.
+        fields.leave(&["src", "dockerfileName"]);
+        let has_port = fields.has("schedulerPort");
+        let base = Level::read(&mut fields);
+        if !has_port {
+            fields.missing(
+                "schedulerPort",
+                "give the port that the job component's scheduler listens on, such as 8000",
+            );
+        }
+        let mut overrides: Vec<Override> = Vec::new();
+        let items = fields.take("environmentConfig").and_then(Item::items);
+        for item in items.into_iter().flatten() {
+            let Some(over) = Override::read(item, environments) else {
+                continue;
+            };
+            if overrides.iter().any(|o| o.environment == over.environment) {
+                let message = format!(
+                    "environment `{}` is there twice: make one of them",
+                    over.environment
+                );
+                fields.report().error(&over.field, over.line, message);
+            } else {
+                overrides.push(over);
+            }
+        }
+        let (field, line) = (fields.field.clone(), fields.line);
+        fields.finish();
+        Some(Job {
+            name: name?,
+            field,
+            line,
+            base,
+            environments: overrides,
+        })
+    }
+
+    fn over(&self, environment: &str) -> Option<&Override> {
+        self.environments
+            .iter()
+            .find(|over| over.environment == environment)
+    }
+
+    /// Whether the job component is to be there in the environment.
+    pub fn is_enabled(&self, environment: &str) -> bool {
+        let over = self.over(environment).and_then(|over| over.level.enabled);
+        over.or(self.base.enabled).unwrap_or(true)
+    }
+
+    /// The job component in an environment. `None` if it has no port, which is an error of the file.
+    pub fn resolved(&self, app: &str, environment: &str) -> Option<JobComponent> {
+        let nothing = Level::default();
+        let over = self.over(environment).map_or(&nothing, |over| &over.level);
+        let base = &self.base;
+        let mut volume_mounts = base.volume_mounts.clone();
+        for mount in &over.volume_mounts {
+            match volume_mounts.iter_mut().find(|m| m.name == mount.name) {
+                Some(replaced) => *replaced = mount.clone(),
+                None => volume_mounts.push(mount.clone()),
+            }
+        }
+        Some(JobComponent {
+            app: app.to_owned(),
+            environment: environment.to_owned(),
+            name: self.name.clone(),
+            scheduler_port: over.scheduler_port.or(base.scheduler_port)?,
+            payload_path: over
+                .payload_path
+                .as_ref()
+                .or(base.payload_path.as_ref())
+                .cloned(),
+            ports: over
+                .ports
+                .as_ref()
+                .or(base.ports.as_ref())
+                .cloned()
+                .unwrap_or_default(),
+            secrets: over
+                .secrets
+                .as_ref()
+                .or(base.secrets.as_ref())
+                .cloned()
+                .unwrap_or_default(),
+            volume_mounts,
+            read_only_file_system: over
+                .read_only_file_system
+                .or(base.read_only_file_system)
+                .unwrap_or(false),
+            settings: base.settings.overridden_by(&over.settings),
+        })
+    }
+
+    /// Reports what is wrong only where a job and an environment of it come together.
+    pub fn check(&self, environment: &str, report: &super::fields::Report) {
+        // The port matters not here: its absence has been reported.
+        let Some(component) = self.resolved("app", environment) else {
+            return;
+        };
+        let (field, line) = match self.over(environment) {
+            Some(over) => (&over.field, over.line),
+            None => (&self.field, self.line),
+        };
+        for message in component.conflicts() {
+            report.error(field, line, message);
+        }
+        let settings = &component.settings;
+        let image = settings.image.as_deref().unwrap_or_default();
+        if has_placeholder(image) && settings.image_tag_name.is_none() {
+            report.warn(
+                field,
+                line,
+                format!(
+                    "imageTagName is not set for `{environment}`, and the image needs it: each request \
+                     must give one"
+                ),
+            );
+        }
+    }
+}
+
+impl JobComponent {
+    /// What its parts have against one another.
+    fn conflicts(&self) -> Vec<String> {
+        let mut conflicts = Vec::new();
+        for name in &self.secrets {
+            if self.settings.variables.contains_key(name) {
+                conflicts.push(format!(
+                    "`{name}` is both a variable and a secret: rename one"
+                ));
+            }
+        }
+        for (index, mount) in self.volume_mounts.iter().enumerate() {
+            let (name, path) = (&mount.name, &mount.path);
+            let mut others = self.volume_mounts.iter().take(index);
+            if let Some(other) = others.find(|other| other.path == *path) {
+                let other = &other.name;
+                conflicts.push(format!(
+                    "the volume mounts `{other}` and `{name}` have the same path {path}: change one"
+                ));
+            }
+            let payload = self.payload_path.as_deref();
+            if payload.is_some_and(|payload| names::is_inside(path, payload)) {
+                conflicts.push(format!(
+                    "the volume mount `{name}` is in payload.path, which is read-only: change its path {path}"
+                ));
+            }
+        }
+        conflicts
+    }
+}
+
+impl Override {
+    fn read(mut item: Item<'_>, environments: &[String]) -> Option<Override> {
+        item.name_by("environment");
+        let mut fields = item.mapping()?;
+        let environment = fields
+            .require("environment", "give one of spec.environments")
+            .and_then(|item| item.parsed(|text| known_environment(text, environments)));
+        let level = Level::read(&mut fields);
+        fields.refuse(&[
+            ("name", "is the same in every environment: remove it"),
+            ("src", "is the same in every environment: remove it"),
+            (
+                "dockerfileName",
+                "is the same in every environment: remove it",
+            ),
+        ]);
+        let (field, line) = (fields.field.clone(), fields.line);
+        fields.finish();
+        Some(Override {
+            environment: environment?,
+            field,
+            line,
+            level,
+        })
+    }
+}
+
+fn known_environment(text: &str, environments: &[String]) -> Result<String, String> {
+    if environments.iter().any(|known| known == text) {
+        return Ok(text.to_owned());
+    }
+    let known = environments.iter().map(String::as_str);
+    let text = super::tree::shown(text);
+    Err(match suggestion(&text, known) {
+        Some(name) => format!("`{text}` is not in spec.environments: did you mean `{name}`?"),
+        None => format!(
+            "`{text}` is not in spec.environments, which has {}",
+            environments.join(", ")
+        ),
+    })
+}
+
+impl Level {
+    fn read(fields: &mut Fields<'_>) -> Level {
+        fields.refuse(&REFUSED);
+        fields.unserved(&UNSERVED);
+        Level {
+            enabled: fields.take("enabled").and_then(Item::boolean),
+            scheduler_port: fields
+                .take("schedulerPort")
+                .and_then(|item| item.integer(1024..=65535)),
+            payload_path: fields.take("payload").and_then(payload_path),
+            ports: fields.take("ports").and_then(ports),
+            secrets: fields.take("secrets").and_then(secrets),
+            volume_mounts: fields
+                .take("volumeMounts")
+                .and_then(volume_mounts)
+                .unwrap_or_default(),
+            read_only_file_system: fields.take("readOnlyFileSystem").and_then(Item::boolean),
+            settings: read_settings(fields),
+        }
+    }
+}
+
+fn payload_path(item: Item<'_>) -> Option<String> {
+    let mut fields = item.mapping()?;
+    let path = fields
+        .require(
+            "path",
+            "give the folder to mount the payload in, such as /compute/args",
+        )
+        .and_then(|item| item.parsed(names::folder));
+    fields.finish();
+    path
+}
+
+fn ports(item: Item<'_>) -> Option<Vec<Port>> {
+    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let mut ports = Vec::new();
+    for item in item.items()? {
+        let Some(mut fields) = item.mapping() else {
+            continue;
+        };
+        let name = fields
+            .require("name", "give the port a name, such as http")
+            .and_then(|item| item.parsed(names::port_name));
+        let port = fields
+            .require("port", "give the port's number, such as 3000")
+            .and_then(|item| item.integer(1..=65535));
+        if let Some(name) = &name
+            && !names.insert(name.clone())
+        {
+            fields.error(format!("the port name `{name}` is there twice: rename one"));
+        }
+        if let Some(port) = port
+            && !numbers.insert(port)
+        {
+            fields.error(format!("the port {port} is there twice: remove one"));
+        }
+        fields.finish();
+        if let (Some(name), Some(port)) = (name, port) {
+            ports.push(Port { name, port });
+        }
+    }
+    Some(ports)
+}
+
+fn secrets(item: Item<'_>) -> Option<Vec<String>> {
+    let mut secrets: Vec<String> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for item in item.items()? {
+        let (report, field, line) = item.place();
+        let Some(name) = item.parsed(names::secret_name) else {
+            continue;
+        };
+        if seen.insert(name.clone()) {
+            secrets.push(name);
+        } else {
+            report.error(&field, line, format!("`{name}` is there twice: remove one"));
+        }
+    }
+    Some(secrets)
+}
+
+fn volume_mounts(item: Item<'_>) -> Option<Vec<VolumeMount>> {
+    let mut mounts: Vec<VolumeMount> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for item in item.items()? {
+        let Some(mut fields) = item.mapping() else {
+            continue;
+        };
+        let name = fields
+            .require("name", "give the volume a name, such as scratch")
+            .and_then(|item| item.parsed(names::volume_name));
+        let path = fields
+            .require(
+                "path",
+                "give the folder to mount the volume in, such as /scratch",
+            )
+            .and_then(|item| item.parsed(names::folder));
+        if let Some(name) = &name
+            && !seen.insert(name.clone())
+        {
+            fields.error(format!(
+                "the volume name `{name}` is there twice: rename one"
+            ));
+        }
+        fields.unserved(&UNSERVED_VOLUME);
+        let is_foreign = UNSERVED_VOLUME.iter().any(|(name, _)| fields.has(name));
+        let size_limit = match fields.take("emptyDir") {
+            Some(item) => Some(empty_dir(item)),
+            None if is_foreign => None,
+            None => {
+                fields.missing(
+                    "emptyDir",
+                    "give `emptyDir: {sizeLimit: 1Gi}`, or `emptyDir: {}` for no limit",
+                );
+                None
+            }
+        };
+        fields.finish();
+        if let (Some(name), Some(path), Some(size_limit)) = (name, path, size_limit) {
+            mounts.push(VolumeMount {
+                name,
+                path,
+                size_limit,
+            });
+        }
+    }
+    Some(mounts)
+}
+
+/// The size limit, if there is one.
+fn empty_dir(item: Item<'_>) -> Option<Quantity> {
+    let mut fields = item.mapping()?;
+    let size_limit = fields.take("sizeLimit").and_then(|item| {
+        item.parsed_number(|text| {
+            let quantity: Quantity = text
+                .parse()
+                .map_err(|error: QuantityError| error.to_string())?;
+            match quantity.milli {
+                1.. => Ok(quantity),
+                _ => Err("must be over 0".to_owned()),
+            }
+        })
+    });
+    fields.finish();
+    size_limit
+}
