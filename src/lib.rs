@@ -1,4 +1,30 @@
-//! Runs on-demand jobs for the components of an application.
+//! An HTTP API that runs on-demand jobs on Kubernetes.
+//!
+//! Modules in the order data flows: [`cli`] and [`config`] are read once; [`http`] turns a request into a typed action;
+//! [`scheduler`] has the use cases; [`index`] is its picture of the jobs, [`queue`] what is left to do, [`retention`]
+//! what to let go; [`backend`] runs the jobs and reports what it observes; [`job`] is what all of them speak of.
+//!
+//! Invariants:
+//! - A request is acknowledged only once the backend has the job and its payload durably. The process may be killed on
+//!   any line and started again: all state that matters is in the backend.
+//! - A GET never calls the backend. What this process created or deleted is in the index before its caller is answered.
+//! - Every task of the queue may be done again without harm.
+//! - The scheduler's account can create Secrets and never read one.
+//! - `job`, `index`, `queue` and `retention` import neither `http` nor `backend`.
+//!
+//! Absent on purpose: an async runtime, a Kubernetes client library, a database, leader election (one scheduler runs per
+//! component and environment).
 
+pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod http;
+pub mod index;
+pub mod job;
+pub mod logging;
+pub mod queue;
 pub mod request;
+pub mod retention;
+pub mod scheduler;
+pub mod serve;
+pub mod sync;

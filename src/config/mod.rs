@@ -15,6 +15,8 @@ mod settings;
 pub(crate) mod tree;
 mod yaml;
 
+use crate::job::JobName;
+
 pub use application::{MAX_FILE_BYTES, RadixConfig, load, parse};
 pub use error::{ConfigError, FieldError, Warning};
 pub use image::ImageError;
@@ -74,5 +76,36 @@ impl JobComponent {
     /// The namespace that Radix gives the application's environment: `<app>-<environment>`.
     pub fn namespace(&self) -> String {
         format!("{}-{}", self.app, self.environment)
+    }
+
+    /// What every job finds in its environment, in a cluster and on one machine alike.
+    pub fn variables_of_job(&self, job: &JobName) -> Vec<(&'static str, String)> {
+        let list = |texts: Vec<String>| format!("({})", texts.join(" "));
+        let mut variables = vec![
+            ("RADIX_APP", self.app.clone()),
+            ("RADIX_ENVIRONMENT", self.environment.clone()),
+            ("RADIX_COMPONENT", self.name.clone()),
+            ("RADIX_JOB_NAME", job.to_string()),
+            (
+                "RADIX_PORTS",
+                list(
+                    self.ports
+                        .iter()
+                        .map(|port| port.port.to_string())
+                        .collect(),
+                ),
+            ),
+            (
+                "RADIX_PORT_NAMES",
+                list(self.ports.iter().map(|port| port.name.clone()).collect()),
+            ),
+        ];
+        if let Some(path) = &self.payload_path {
+            variables.push((
+                "JOB_PAYLOAD_FILE",
+                format!("{}/payload", path.trim_end_matches('/')),
+            ));
+        }
+        variables
     }
 }

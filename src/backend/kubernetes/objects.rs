@@ -1,0 +1,436 @@
+//! The Kubernetes objects of one job: Job, Secret and Service, as functions of values.
+
+use super::wire::{JOB_ID_ANNOTATION, JOB_NAME_LABEL, PAYLOAD_ANNOTATION};
+use crate::backend::NewJob;
+use crate::config::{
+    Architecture, ExitCodes, FailureAction, FailurePolicy, JobComponent, Port, Quantity, Resources,
+    Runtime, Settings,
+};
+use crate::job::Job as JobFacts;
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+    SeccompProfile, Secret, SecretKeySelector, SecretVolumeSource, SecurityContext, Service,
+    ServicePort, ServiceSpec, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as KubernetesQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::BTreeMap;
+
+/// The label that tells jobs from other objects of the application.
+pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "job-scheduler");
+pub const APP_LABEL: &str = "radix-app";
+pub const COMPONENT_LABEL: &str = "radix-component";
+
+/// The key in a job's Secret, and the name of the file in the job.
+const PAYLOAD: &str = "payload";
+const PAYLOAD_VOLUME: &str = "job-payload";
+const SAFE_TO_EVICT_ANNOTATION: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+
+/// Selects the jobs, and their pods, of one component.
+pub fn selector(component: &JobComponent) -> String {
+    let (key, value) = MANAGED_BY_LABEL;
+    format!(
+        "{key}={value},{APP_LABEL}={},{COMPONENT_LABEL}={}",
+        component.app, component.name
+    )
+}
+
+fn labels(component: &JobComponent) -> BTreeMap<String, String> {
+    let (key, value) = MANAGED_BY_LABEL;
+    BTreeMap::from([
+        (key.to_string(), value.to_string()),
+        (APP_LABEL.to_string(), component.app.clone()),
+        (COMPONENT_LABEL.to_string(), component.name.clone()),
+    ])
+}
+
+/// The Job. `image` is the whole reference; `pull_secrets` are names of Secrets of the namespace.
+pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
+    let component = new.component;
+    let mut annotations = BTreeMap::new();
+    if new.payload.is_some() {
+        annotations.insert(PAYLOAD_ANNOTATION.to_string(), new.name.to_string());
+    }
+    if let Some(id) = new.job_id {
+        annotations.insert(JOB_ID_ANNOTATION.to_string(), id.to_string());
+    }
+    Job {
+        metadata: ObjectMeta {
+            name: Some(new.name.to_string()),
+            namespace: Some(component.namespace()),
+            labels: Some(labels(component)),
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            backoff_limit: Some(to_i32(new.settings.backoff_limit.unwrap_or(0))),
+            // A replacement starts once the failed pod is gone for good, so that two never run at once.
+            pod_replacement_policy: Some("Failed".to_string()),
+            pod_failure_policy: new.settings.failure_policy.as_ref().map(pod_failure_policy),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels(component)),
+                    annotations: Some(BTreeMap::from([(
+                        SAFE_TO_EVICT_ANNOTATION.to_string(),
+                        new.settings.safe_to_restart().to_string(),
+                    )])),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod_spec(new, image, pull_secrets)),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
+    let (component, settings) = (new.component, new.settings);
+    let pull_secrets: Vec<_> = pull_secrets
+        .iter()
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
+    let (volumes, volume_mounts) = volumes(new);
+    PodSpec {
+        restart_policy: Some("Never".to_string()),
+        active_deadline_seconds: Some(i64::from(settings.time_limit_seconds())),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        affinity: affinity(settings),
+        tolerations: tolerations(settings),
+        image_pull_secrets: some_list(pull_secrets),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: settings.run_as_user.map(i64::from),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_string(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![Container {
+            name: component.name.clone(),
+            image: Some(image.to_string()),
+            image_pull_policy: Some("Always".to_string()),
+            command: some_list(settings.command.clone().unwrap_or_default()),
+            args: some_list(settings.args.clone().unwrap_or_default()),
+            env: Some(environment(new)),
+            ports: some_list(component.ports.iter().map(container_port).collect()),
+            resources: settings.resources.as_ref().map(resources),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                privileged: Some(false),
+                read_only_root_filesystem: Some(component.read_only_file_system),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_string()]),
+                    add: None,
+                }),
+                ..SecurityContext::default()
+            }),
+            volume_mounts: some_list(volume_mounts),
+            ..Container::default()
+        }],
+        volumes: some_list(volumes),
+        ..PodSpec::default()
+    }
+}
+
+/// The job's environment: its own variables, then those from the component's Secret, then what every job gets.
+fn environment(new: &NewJob) -> Vec<EnvVar> {
+    let component = new.component;
+    let plain = |name: &str, value: String| EnvVar {
+        name: name.to_string(),
+        value: Some(value),
+        value_from: None,
+    };
+    let secret = |name: &String| EnvVar {
+        name: name.clone(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: component.name.clone(),
+                key: name.clone(),
+                optional: Some(false),
+            }),
+            ..EnvVarSource::default()
+        }),
+    };
+    let own = new
+        .settings
+        .variables
+        .iter()
+        .map(|(name, value)| plain(name, value.clone()));
+    let given = component
+        .variables_of_job(&new.name)
+        .into_iter()
+        .map(|(name, value)| plain(name, value));
+    own.chain(component.secrets.iter().map(secret))
+        .chain(given)
+        .collect()
+}
+
+fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let payload = new
+        .component
+        .payload_path
+        .as_ref()
+        .filter(|_| new.payload.is_some())
+        .map(|path| {
+            let volume = Volume {
+                name: PAYLOAD_VOLUME.to_string(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(new.name.to_string()),
+                    items: Some(vec![KeyToPath {
+                        key: PAYLOAD.to_string(),
+                        path: PAYLOAD.to_string(),
+                        mode: None,
+                    }]),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            };
+            let mount = VolumeMount {
+                name: PAYLOAD_VOLUME.to_string(),
+                mount_path: path.clone(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            };
+            (volume, mount)
+        });
+    let scratch = new.component.volume_mounts.iter().map(|mount| {
+        let volume = Volume {
+            name: mount.name.clone(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: mount.size_limit.as_ref().map(quantity),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        };
+        let mount = VolumeMount {
+            name: mount.name.clone(),
+            mount_path: mount.path.clone(),
+            ..VolumeMount::default()
+        };
+        (volume, mount)
+    });
+    payload.into_iter().chain(scratch).unzip()
+}
+
+/// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it with the Job.
+pub fn secret(new: &NewJob, job: &JobFacts, payload: &str) -> Secret {
+    Secret {
+        metadata: owned(new.component, job),
+        immutable: Some(true),
+        string_data: Some(BTreeMap::from([(PAYLOAD.to_string(), payload.to_string())])),
+        type_: Some("Opaque".to_string()),
+        data: None,
+    }
+}
+
+/// The Service that makes the running job's name a host name; `None` if the component has no ports.
+pub fn service(component: &JobComponent, job: &JobFacts) -> Option<Service> {
+    if component.ports.is_empty() {
+        return None;
+    }
+    let port = |port: &Port| ServicePort {
+        name: Some(port.name.clone()),
+        port: i32::from(port.port),
+        protocol: Some("TCP".to_string()),
+        ..ServicePort::default()
+    };
+    Some(Service {
+        metadata: owned(component, job),
+        spec: Some(ServiceSpec {
+            // Headless: no cluster IP and no kube-proxy rules for something that lives for seconds.
+            cluster_ip: Some("None".to_string()),
+            // A job has no readiness probe: its caller connects when it likes.
+            publish_not_ready_addresses: Some(true),
+            selector: Some(BTreeMap::from([(
+                JOB_NAME_LABEL.to_string(),
+                job.name.to_string(),
+            )])),
+            ports: Some(component.ports.iter().map(port).collect()),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    })
+}
+
+fn owned(component: &JobComponent, job: &JobFacts) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(job.name.to_string()),
+        namespace: Some(component.namespace()),
+        labels: Some(labels(component)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: "batch/v1".to_string(),
+            kind: "Job".to_string(),
+            name: job.name.to_string(),
+            uid: job.uid.to_string(),
+            controller: None,
+            block_owner_deletion: Some(false),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pod_failure_policy(policy: &FailurePolicy) -> PodFailurePolicy {
+    let rules = policy.rules.iter().map(|rule| {
+        let action = match rule.action {
+            FailureAction::FailJob => "FailJob",
+            FailureAction::Ignore => "Ignore",
+            FailureAction::Count => "Count",
+        };
+        let (operator, values) = match &rule.on_exit_codes {
+            ExitCodes::In(values) => ("In", values),
+            ExitCodes::NotIn(values) => ("NotIn", values),
+        };
+        PodFailurePolicyRule {
+            action: action.to_string(),
+            on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                operator: operator.to_string(),
+                values: values.clone(),
+                container_name: None,
+            }),
+            on_pod_conditions: None,
+        }
+    });
+    PodFailurePolicy {
+        rules: rules.collect(),
+    }
+}
+
+const GPU_LABEL: &str = "radix-node-gpu";
+const GPU_COUNT_LABEL: &str = "radix-node-gpu-count";
+const NODE_TYPE_LABEL: &str = "radix-nodetype";
+const ARCHITECTURE_LABEL: &str = "kubernetes.io/arch";
+
+/// Where the pod may run: what `runtime` says, else what `node` says.
+fn affinity(settings: &Settings) -> Option<Affinity> {
+    let requirement = |key: &str, operator: &str, values: Vec<String>| NodeSelectorRequirement {
+        key: key.to_string(),
+        operator: operator.to_string(),
+        values: Some(values),
+    };
+    let mut required = Vec::new();
+    match (&settings.runtime, &settings.node) {
+        (Some(Runtime::NodeType(pool)), _) => {
+            required.push(requirement(NODE_TYPE_LABEL, "In", vec![pool.clone()]))
+        }
+        (runtime, node) => {
+            if let Some(Runtime::Architecture(architecture)) = runtime {
+                let name = match architecture {
+                    Architecture::Amd64 => "amd64",
+                    Architecture::Arm64 => "arm64",
+                };
+                required.push(requirement(
+                    ARCHITECTURE_LABEL,
+                    "In",
+                    vec![name.to_string()],
+                ));
+            }
+            if let Some(gpus) = node.as_ref().and_then(|node| node.gpu.as_ref()) {
+                let names = || {
+                    gpus.split(',')
+                        .map(str::trim)
+                        .filter(|name| !name.is_empty())
+                };
+                let wanted: Vec<_> = names()
+                    .filter(|n| !n.starts_with('-'))
+                    .map(str::to_string)
+                    .collect();
+                let unwanted: Vec<_> = names()
+                    .filter_map(|n| n.strip_prefix('-'))
+                    .map(str::to_string)
+                    .collect();
+                for (operator, values) in [("In", wanted), ("NotIn", unwanted)] {
+                    if !values.is_empty() {
+                        required.push(requirement(GPU_LABEL, operator, values));
+                    }
+                }
+            }
+            if let Some(count) = node.as_ref().and_then(|node| node.gpu_count) {
+                required.push(requirement(
+                    GPU_COUNT_LABEL,
+                    "Gt",
+                    vec![count.saturating_sub(1).to_string()],
+                ));
+            }
+        }
+    }
+    (!required.is_empty()).then(|| Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![NodeSelectorTerm {
+                    match_expressions: Some(required),
+                    match_fields: None,
+                }],
+            }),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    })
+}
+
+/// The taints of the nodes that [`affinity`] leads to.
+fn tolerations(settings: &Settings) -> Option<Vec<Toleration>> {
+    let toleration = |key: &str, operator: &str, value: Option<String>| Toleration {
+        key: Some(key.to_string()),
+        operator: Some(operator.to_string()),
+        value,
+        effect: Some("NoSchedule".to_string()),
+        toleration_seconds: None,
+    };
+    match (&settings.runtime, &settings.node) {
+        (Some(Runtime::NodeType(pool)), _) => Some(vec![toleration(
+            NODE_TYPE_LABEL,
+            "Equal",
+            Some(pool.clone()),
+        )]),
+        (_, Some(node)) if node.gpu.is_some() || node.gpu_count.is_some() => {
+            Some(vec![toleration(GPU_COUNT_LABEL, "Exists", None)])
+        }
+        _ => None,
+    }
+}
+
+fn container_port(port: &Port) -> ContainerPort {
+    ContainerPort {
+        name: Some(port.name.clone()),
+        container_port: i32::from(port.port),
+        protocol: Some("TCP".to_string()),
+        ..ContainerPort::default()
+    }
+}
+
+fn resources(resources: &Resources) -> ResourceRequirements {
+    let list = |list: &BTreeMap<String, Quantity>| {
+        (!list.is_empty()).then(|| {
+            list.iter()
+                .map(|(name, value)| (name.clone(), quantity(value)))
+                .collect()
+        })
+    };
+    ResourceRequirements {
+        requests: list(&resources.requests),
+        limits: list(&resources.limits),
+        claims: None,
+    }
+}
+
+fn quantity(quantity: &Quantity) -> KubernetesQuantity {
+    KubernetesQuantity(quantity.text.clone())
+}
+
+fn to_i32(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// Kubernetes takes an empty list for "not set"; leaving it out says the same in fewer words.
+fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,473 @@
+//! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
+
+use super::client::{ApiError, ApiStatus, Client};
+use super::wire::{JobObject, Metadata, PodObject};
+use crate::backend::Observer;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Objects asked for in one answer of a list.
+const PAGE: usize = 500;
+/// A frame holds one object, and etcd keeps none of 2 MiB.
+const MAX_FRAME_BYTES: u64 = 8 << 20;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A kind of object that is watched, and how its observer hears of it.
+pub trait Watched: 'static {
+    type Object: DeserializeOwned;
+    /// For log lines.
+    const KIND: &'static str;
+    /// Below the namespace.
+    const RESOURCE: &'static str;
+    fn relist_begins(observer: &dyn Observer);
+    fn relisted(observer: &dyn Observer, objects: Vec<Self::Object>);
+    fn seen(observer: &dyn Observer, object: Self::Object);
+    fn gone(observer: &dyn Observer, object: Self::Object);
+}
+
+pub struct Jobs;
+
+impl Watched for Jobs {
+    type Object = JobObject;
+    const KIND: &'static str = "jobs";
+    const RESOURCE: &'static str = "apis/batch/v1/namespaces/{namespace}/jobs";
+
+    fn relist_begins(observer: &dyn Observer) {
+        observer.jobs_relist_begins();
+    }
+
+    fn relisted(observer: &dyn Observer, objects: Vec<JobObject>) {
+        // A Job on its way out (its deletion waits for somebody's finalizer) is gone for us.
+        let here = objects
+            .into_iter()
+            .filter(|object| object.metadata.deletion_timestamp.is_none());
+        observer.jobs_relisted(here.filter_map(JobObject::into_job).collect());
+    }
+
+    fn seen(observer: &dyn Observer, object: JobObject) {
+        if object.metadata.deletion_timestamp.is_some() {
+            return Jobs::gone(observer, object);
+        }
+        if let Some(job) = object.into_job() {
+            observer.job_seen(job);
+        }
+    }
+
+    fn gone(observer: &dyn Observer, object: JobObject) {
+        if let Some(job) = object.into_job() {
+            observer.job_gone(&job.name);
+        }
+    }
+}
+
+pub struct Pods;
+
+impl Watched for Pods {
+    type Object = PodObject;
+    const KIND: &'static str = "pods";
+    const RESOURCE: &'static str = "api/v1/namespaces/{namespace}/pods";
+
+    fn relist_begins(_: &dyn Observer) {}
+
+    fn relisted(observer: &dyn Observer, objects: Vec<PodObject>) {
+        observer.attempts_relisted(
+            objects
+                .into_iter()
+                .filter_map(PodObject::into_attempt)
+                .collect(),
+        );
+    }
+
+    fn seen(observer: &dyn Observer, object: PodObject) {
+        if let Some((job, attempt)) = object.into_attempt() {
+            observer.attempt_seen(&job, attempt);
+        }
+    }
+
+    fn gone(observer: &dyn Observer, object: PodObject) {
+        if let Some((job, attempt)) = object.into_attempt() {
+            // Its last state comes with the deletion: a pod may end and be removed in one go.
+            let name = attempt.name.clone();
+            observer.attempt_seen(&job, attempt);
+            observer.attempt_gone(&job, &name);
+        }
+    }
+}
+
+/// Where a watch stands.
+#[derive(Debug, PartialEq)]
+enum State {
+    /// Nothing is known, or too old: list everything.
+    List,
+    /// All until this resourceVersion is known: watch from there.
+    Watch { version: String },
+}
+
+/// Why a watch ended.
+#[derive(Debug)]
+enum End {
+    /// The server's time was up, or the connection's: go on from the last version.
+    Stream {
+        version: String,
+    },
+    /// The version is too old: list again.
+    Expired,
+    Error {
+        version: String,
+        cause: String,
+    },
+}
+
+/// Watches one kind in one namespace until `stop`.
+pub struct Watch<'a> {
+    pub client: &'a Client,
+    pub observer: &'a dyn Observer,
+    pub namespace: &'a str,
+    /// A label selector, not yet percent-encoded.
+    pub selector: &'a str,
+    pub stop: &'a AtomicBool,
+}
+
+impl Watch<'_> {
+    /// Runs for as long as the process.
+    pub fn run<T: Watched>(&self) {
+        let mut state = State::List;
+        let mut failures = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let (next, failure) = self.step::<T>(state);
+            state = next;
+            match failure {
+                None => failures = 0,
+                Some(cause) => {
+                    let backoff = backoff(failures, fastrand::f64());
+                    log::warn!(
+                        "watch={} backoff={}ms error=\"{cause}\"",
+                        T::KIND,
+                        backoff.as_millis()
+                    );
+                    failures += 1;
+                    std::thread::sleep(backoff);
+                }
+            }
+        }
+    }
+
+    fn step<T: Watched>(&self, state: State) -> (State, Option<String>) {
+        match state {
+            State::List => match self.list::<T>() {
+                Ok(version) => (State::Watch { version }, None),
+                Err(e) => (State::List, Some(e.to_string())),
+            },
+            State::Watch { version } => match self.watch::<T>(version) {
+                End::Stream { version } => (State::Watch { version }, None),
+                End::Expired => {
+                    log::info!("watch={} relist: the resourceVersion is too old", T::KIND);
+                    (State::List, None)
+                }
+                End::Error { version, cause } => (State::Watch { version }, Some(cause)),
+            },
+        }
+    }
+
+    fn path<T: Watched>(&self, query: &str) -> String {
+        let resource = T::RESOURCE.replace("{namespace}", self.namespace);
+        let selector = self
+            .selector
+            .replace('=', "%3D")
+            .replace(',', "%2C")
+            .replace('/', "%2F");
+        format!("/{resource}?labelSelector={selector}&{query}")
+    }
+
+    /// Lists all pages; a page whose continuation is too old starts over as any failure does.
+    fn list<T: Watched>(&self) -> Result<String, ApiError> {
+        T::relist_begins(self.observer);
+        let mut objects = Vec::new();
+        let mut token = String::new();
+        loop {
+            let page: Page<T::Object> = self
+                .client
+                .get(&self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))))?;
+            objects.extend(page.items);
+            token = page.metadata.r#continue;
+            if token.is_empty() {
+                log::debug!("watch={} listed={}", T::KIND, objects.len());
+                T::relisted(self.observer, objects);
+                return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    fn watch<T: Watched>(&self, version: String) -> End {
+        // The server ends a watch after this; spread, so that not all come back at once.
+        let seconds = fastrand::u32(240..480);
+        let query = format!(
+            "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
+        );
+        match self.client.watch(&self.path::<T>(&query)) {
+            Ok(stream) => follow::<T>(stream, version, self.observer, self.stop),
+            Err(e) if e.code() == Some(410) => End::Expired,
+            Err(e) => End::Error {
+                version,
+                cause: e.to_string(),
+            },
+        }
+    }
+}
+
+/// Reads frames until the stream ends.
+fn follow<T: Watched>(
+    stream: impl Read,
+    mut version: String,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> End {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        line.clear();
+        match (&mut stream)
+            .take(MAX_FRAME_BYTES)
+            .read_until(b'\n', &mut line)
+        {
+            // An idle or broken connection is no news: go on from the last version on another one.
+            Err(e) => {
+                return End::Error {
+                    version,
+                    cause: format!("the watch broke off: {e}"),
+                };
+            }
+            Ok(0) => return End::Stream { version },
+            Ok(_) if line.last() != Some(&b'\n') => {
+                return End::Error {
+                    version,
+                    cause: "the watch was cut inside a frame".to_string(),
+                };
+            }
+            Ok(_) => {}
+        }
+        match take_frame::<T>(&line, observer) {
+            Ok(Some(newer)) => version = newer,
+            Ok(None) => {}
+            Err(FrameError::Expired) => return End::Expired,
+            Err(FrameError::Other(cause)) => return End::Error { version, cause },
+        }
+    }
+    End::Stream { version }
+}
+
+enum FrameError {
+    Expired,
+    Other(String),
+}
+
+/// One frame of a watch, told to the observer. Returns the version up to which all is now known.
+fn take_frame<T: Watched>(
+    line: &[u8],
+    observer: &dyn Observer,
+) -> Result<Option<String>, FrameError> {
+    let malformed = |e: serde_json::Error| {
+        FrameError::Other(format!("a frame of the watch is not understood: {e}"))
+    };
+    let frame: Frame = serde_json::from_slice(line).map_err(malformed)?;
+    let text = frame.object.get();
+    let tell = match frame.r#type.as_str() {
+        "ADDED" | "MODIFIED" => T::seen,
+        "DELETED" => T::gone,
+        "BOOKMARK" => |_: &dyn Observer, _| {},
+        "ERROR" => {
+            let status: ApiStatus = serde_json::from_str(text).map_err(malformed)?;
+            return Err(match status.code {
+                410 => FrameError::Expired,
+                code => FrameError::Other(format!("{code}: {}", status.message)),
+            });
+        }
+        other => {
+            return Err(FrameError::Other(format!(
+                "a frame of unknown type {other:?}"
+            )));
+        }
+    };
+    let versioned: Versioned = serde_json::from_str(text).map_err(malformed)?;
+    tell(observer, serde_json::from_str(text).map_err(malformed)?);
+    let version = versioned.metadata.resource_version;
+    Ok((!version.is_empty()).then_some(version))
+}
+
+/// Exponential, between half and all of it, so that many schedulers do not come back in step.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    FIRST_BACKOFF
+        .saturating_mul(1 << failures.min(16))
+        .min(MAX_BACKOFF)
+        .mul_f64(0.5 + jitter / 2.0)
+}
+
+/// Continue tokens are base64url, but for what a server may choose.
+fn encode_token(token: &str) -> String {
+    token
+        .replace('%', "%25")
+        .replace('+', "%2B")
+        .replace('/', "%2F")
+        .replace('=', "%3D")
+        .replace('&', "%26")
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    metadata: PageMetadata,
+    items: Vec<T>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PageMetadata {
+    resource_version: String,
+    r#continue: String,
+}
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    r#type: String,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Attempt, Job, JobName};
+    use crate::sync::Lock;
+
+    #[derive(Default)]
+    struct Recorder(Lock<Vec<String>>);
+
+    impl Recorder {
+        fn note(&self, text: String) {
+            self.0.lock().push(text);
+        }
+    }
+
+    impl Observer for Recorder {
+        fn jobs_relist_begins(&self) {
+            self.note("begin".into());
+        }
+        fn jobs_relisted(&self, jobs: Vec<Job>) {
+            self.note(format!("jobs {}", jobs.len()));
+        }
+        fn job_seen(&self, job: Job) {
+            self.note(format!("{}@{} {}", job.name, job.version, job.status));
+        }
+        fn job_gone(&self, name: &JobName) {
+            self.note(format!("{name} gone"));
+        }
+        fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+            self.note(format!("attempts {}", attempts.len()));
+        }
+        fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+            self.note(format!("{job}/{} {:?}", attempt.name, attempt.state));
+        }
+        fn attempt_gone(&self, job: &JobName, attempt: &str) {
+            self.note(format!("{job}/{attempt} gone"));
+        }
+    }
+
+    /// What the observer hears of a stream, and how the stream ends.
+    fn check<T: Watched>(stream: &str, expected: &str) {
+        let recorder = Recorder::default();
+        let end = follow::<T>(
+            stream.as_bytes(),
+            "1".into(),
+            &recorder,
+            &AtomicBool::new(false),
+        );
+        let end = match end {
+            End::Stream { version } => format!("end@{version}"),
+            End::Expired => "expired".to_string(),
+            End::Error { version, cause } => format!("error@{version} {cause}"),
+        };
+        let mut heard = recorder.0.lock().join(", ");
+        if !heard.is_empty() {
+            heard.push_str(", ");
+        }
+        assert_eq!(heard + &end, expected);
+    }
+
+    fn frame(kind: &str, name: &str, version: u32) -> String {
+        format!(
+            "{}\n",
+            serde_json::json!({"type": kind, "object": {"kind": "Job", "metadata": {
+                "name": name, "uid": "u", "resourceVersion": version.to_string(),
+                "creationTimestamp": "2021-04-07T09:08:37Z"}, "spec": {}, "status": {}}})
+        )
+    }
+
+    #[test]
+    fn frames_are_told_and_the_version_advances() {
+        let stream =
+            frame("ADDED", "a", 5) + &frame("MODIFIED", "a", 6) + &frame("DELETED", "a", 7);
+        check::<Jobs>(&stream, "a@5 Running, a@6 Running, a gone, end@7");
+        check::<Jobs>("", "end@1");
+    }
+
+    #[test]
+    fn a_bookmark_advances_the_version_alone() {
+        let bookmark = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"99"}}}"#;
+        check::<Jobs>(&format!("{bookmark}\n"), "end@99");
+    }
+
+    #[test]
+    fn an_expired_version_asks_for_a_relist() {
+        let error = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"old"}}"#;
+        check::<Jobs>(
+            &format!("{}{error}\n", frame("ADDED", "a", 5)),
+            "a@5 Running, expired",
+        );
+        let error = r#"{"type":"ERROR","object":{"kind":"Status","code":500,"message":"oh"}}"#;
+        check::<Jobs>(&format!("{error}\n"), "error@1 500: oh");
+    }
+
+    #[test]
+    fn a_cut_frame_is_not_taken() {
+        let stream = frame("ADDED", "a", 5);
+        let cut = format!("{stream}{}", &stream[..40]);
+        check::<Jobs>(
+            &cut,
+            "a@5 Running, error@5 the watch was cut inside a frame",
+        );
+    }
+
+    #[test]
+    fn a_job_on_its_way_out_is_gone() {
+        let stream = frame("MODIFIED", "a", 5).replace(
+            r#""name""#,
+            r#""deletionTimestamp":"2021-04-07T09:08:37Z","name""#,
+        );
+        check::<Jobs>(&stream, "a gone, end@5");
+    }
+
+    #[test]
+    fn a_deleted_pod_tells_its_last_state() {
+        let frame = serde_json::json!({"type": "DELETED", "object": {"metadata": {
+            "name": "p", "resourceVersion": "8", "creationTimestamp": "2021-04-07T09:08:37Z",
+            "labels": {"batch.kubernetes.io/job-name": "a"}}, "status": {"phase": "Failed"}}});
+        check::<Pods>(&format!("{frame}\n"), "a/p Failed, a/p gone, end@8");
+    }
+
+    #[test]
+    fn backoff_grows_to_a_bound() {
+        assert_eq!(backoff(0, 1.0), Duration::from_millis(100));
+        assert_eq!(backoff(3, 0.0), Duration::from_millis(400));
+        assert_eq!(backoff(40, 1.0), MAX_BACKOFF);
+    }
+}

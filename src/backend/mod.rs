@@ -1,0 +1,81 @@
+//! What runs the jobs. The scheduler sees a backend through [`Backend`], and a backend tells what it observes to an
+//! [`Observer`].
+
+pub mod kubernetes;
+
+use crate::config::{JobComponent, Settings};
+use crate::job::{Attempt, Job, JobName};
+use std::fmt;
+
+/// A job to be created.
+pub struct NewJob<'a> {
+    pub name: JobName,
+    pub component: &'a JobComponent,
+    /// The component's settings with the request's on top.
+    pub settings: &'a Settings,
+    /// The caller's own name for the job.
+    pub job_id: Option<&'a str>,
+    /// At most 1 MiB; an empty payload is a file of no bytes, `None` is no file.
+    pub payload: Option<&'a str>,
+}
+
+/// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is unknown.
+pub trait Backend: Send + Sync {
+    /// Creates the job and its payload; on return both are durable.
+    fn create(&self, new: &NewJob) -> Result<Job, CreateError>;
+
+    /// Makes the running job reachable by its name, if it has ports.
+    fn expose(&self, job: &Job) -> Result<(), BackendError>;
+
+    /// Checks that an unfinished job has its payload, which a crash between the two writes leaves it without.
+    fn has_payload(&self, job: &Job) -> Result<bool, BackendError>;
+
+    /// Deletes the job and all that belongs to it. `false` if there was no such job.
+    fn delete(&self, name: &JobName) -> Result<bool, BackendError>;
+}
+
+/// Who is told what a backend observes. A backend calls it from one thread for jobs and one for attempts.
+pub trait Observer: Send + Sync {
+    /// A list of all jobs is about to be asked for.
+    fn jobs_relist_begins(&self);
+    /// The list that was begun.
+    fn jobs_relisted(&self, jobs: Vec<Job>);
+    fn job_seen(&self, job: Job);
+    fn job_gone(&self, name: &JobName);
+    /// All attempts there are.
+    fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>);
+    fn attempt_seen(&self, job: &JobName, attempt: Attempt);
+    fn attempt_gone(&self, job: &JobName, attempt: &str);
+}
+
+/// Why a backend did not do what it was asked.
+#[derive(Debug, PartialEq)]
+pub enum BackendError {
+    /// The job as described cannot be; the caller's to mend.
+    Invalid { message: String },
+    /// The backend refuses for now: a quota, missing rights.
+    Refused { message: String },
+    /// The backend is out of reach or failing; the caller may try again.
+    Unavailable { message: String },
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendError::Invalid { message }
+            | BackendError::Refused { message }
+            | BackendError::Unavailable { message } => f.write_str(message),
+        }
+    }
+}
+
+/// Why a job was not created.
+#[derive(Debug)]
+pub enum CreateError {
+    /// A job of this name exists already: take another name.
+    NameTaken,
+    /// Nothing of it exists.
+    Nothing(BackendError),
+    /// Something of it exists or may exist, and must be deleted.
+    Leftover(BackendError),
+}

@@ -1,0 +1,352 @@
+//! Answers: the JSON of jobs and errors, and the bytes of an HTTP response.
+
+use super::route::RouteError;
+use crate::backend::BackendError;
+use crate::config::FieldError;
+use crate::job::{Attempt, AttemptState, JobName, JobRecord, Timestamp};
+use crate::request::RequestError;
+use crate::scheduler::{JobError, MAX_PAYLOAD_BYTES, SubmitError};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// An answer to a request.
+#[derive(Debug, PartialEq)]
+pub struct Reply {
+    pub code: u16,
+    /// Headers beyond Date, Content-Type and Content-Length.
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+/// A job as its callers see it: the four fields of the first version, and what was added since.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobStatus<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<&'a str>,
+    created: String,
+    started: String,
+    ended: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    message: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    failed: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pod_statuses: Vec<PodStatus<'a>>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus<'a> {
+    name: &'a str,
+    created: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    status_message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    image: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    image_id: &'a str,
+    pod_index: usize,
+    restart_count: u32,
+    replica_status: ReplicaStatus,
+}
+
+#[derive(Serialize)]
+struct ReplicaStatus {
+    status: &'static str,
+}
+
+fn text(time: Option<Timestamp>) -> String {
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+fn job_status(record: &JobRecord, now: Timestamp) -> JobStatus<'_> {
+    let job = &record.job;
+    JobStatus {
+        name: job.name.as_str(),
+        job_id: job.job_id.as_deref(),
+        created: job.created.to_string(),
+        started: text(job.started),
+        ended: text(
+            job.finished
+                .filter(|_| job.status == crate::job::Status::Succeeded),
+        ),
+        status: job.status.as_str(),
+        message: record.message(now),
+        failed: job.failed,
+        pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
+    }
+}
+
+fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
+    let started = attempt.started.map(|time| time.to_string());
+    PodStatus {
+        name: &attempt.name,
+        created: attempt.created.to_string(),
+        start_time: started.clone(),
+        container_started: started,
+        end_time: attempt.finished.map(|time| time.to_string()),
+        exit_code: attempt.exit_code,
+        reason: &attempt.reason,
+        status_message: &attempt.message,
+        image: &attempt.image,
+        image_id: &attempt.image_id,
+        pod_index,
+        restart_count: attempt.restarts,
+        replica_status: ReplicaStatus {
+            status: match attempt.state {
+                AttemptState::Pending => "Pending",
+                AttemptState::Failing => "Failing",
+                AttemptState::Running => "Running",
+                AttemptState::Succeeded => "Succeeded",
+                AttemptState::Failed => "Failed",
+            },
+        },
+    }
+}
+
+/// The outcome of a call that returns no job.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    status: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    code: u16,
+}
+
+impl Reply {
+    fn json(code: u16, value: &impl Serialize) -> Reply {
+        // Plain structs with string keys always serialize.
+        Reply {
+            code,
+            headers: Vec::new(),
+            body: serde_json::to_vec(value).unwrap_or_default(),
+        }
+    }
+
+    pub fn job(record: &JobRecord, now: Timestamp) -> Reply {
+        Reply::json(200, &job_status(record, now))
+    }
+
+    pub fn jobs(records: &[std::sync::Arc<JobRecord>], now: Timestamp) -> Reply {
+        Reply::json(
+            200,
+            &records
+                .iter()
+                .map(|record| job_status(record, now))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    pub fn success(message: &str) -> Reply {
+        Reply::json(
+            200,
+            &Outcome {
+                status: "Success",
+                message,
+                reason: "",
+                code: 200,
+            },
+        )
+    }
+
+    pub fn deleted(name: &JobName) -> Reply {
+        Reply::success(&format!("job {name} successfully deleted"))
+    }
+
+    /// An error, as a Status object.
+    pub fn failure(code: u16, reason: &str, message: &str) -> Reply {
+        Reply::json(
+            code,
+            &Outcome {
+                status: "Failure",
+                message,
+                reason,
+                code,
+            },
+        )
+    }
+
+    fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+        self.headers.push((name, value.to_string()));
+        self
+    }
+
+    pub fn not_ready() -> Reply {
+        Reply::failure(
+            503,
+            "ServiceUnavailable",
+            "the scheduler has just started and does not know its jobs yet: try again",
+        )
+        .with("Retry-After", 1)
+    }
+
+    pub fn busy() -> Reply {
+        Reply::failure(
+            503,
+            "ServiceUnavailable",
+            "too many requests are being served: try again",
+        )
+        .with("Retry-After", 1)
+    }
+
+    pub fn body_too_large(limit: usize, size: Option<usize>) -> Reply {
+        let size = size.map_or("more".to_string(), |size| size.to_string());
+        Reply::failure(
+            413,
+            "RequestEntityTooLarge",
+            &format!(
+                "the request's body may have {limit} bytes and has {size}; the payload in it may have {MAX_PAYLOAD_BYTES}"
+            ),
+        )
+    }
+
+    pub fn panicked() -> Reply {
+        Reply::failure(
+            500,
+            "InternalError",
+            "the scheduler failed on this request; its log says where",
+        )
+    }
+
+    /// The whole response, so that it leaves in one write. `body` false for HEAD.
+    pub fn render(&self, body: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        let head = format!(
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+            self.code,
+            phrase(self.code),
+            http_date(),
+            self.body.len(),
+        );
+        bytes.extend_from_slice(head.as_bytes());
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        if body {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+/// Source: RFC 9110, section 15.
+fn phrase(code: u16) -> &'static str {
+    match code {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "",
+    }
+}
+
+/// Source: RFC 9110, section 5.6.7.
+fn http_date() -> String {
+    let form = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    OffsetDateTime::now_utc().format(form).unwrap_or_default()
+}
+
+impl From<&RouteError> for Reply {
+    fn from(error: &RouteError) -> Reply {
+        match error {
+            RouteError::NotFound => Reply::failure(
+                404,
+                "NotFound",
+                "no such path: the jobs are at /api/v1/jobs",
+            ),
+            RouteError::MethodNotAllowed { allow } => {
+                Reply::failure(405, "MethodNotAllowed", &format!("this path takes {allow}"))
+                    .with("Allow", allow)
+            }
+        }
+    }
+}
+
+impl From<RequestError> for Reply {
+    fn from(error: RequestError) -> Reply {
+        match error {
+            RequestError::NotJson { message } => Reply::failure(400, "BadRequest", &message),
+            RequestError::Fields(errors) => invalid(&errors),
+        }
+    }
+}
+
+fn invalid(errors: &[FieldError]) -> Reply {
+    let messages: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+    Reply::failure(422, "Invalid", &messages.join("; "))
+}
+
+impl From<SubmitError> for Reply {
+    fn from(error: SubmitError) -> Reply {
+        match error {
+            SubmitError::NotReady => Reply::not_ready(),
+            SubmitError::Fields(errors) => invalid(&errors),
+            SubmitError::PayloadTooLarge { bytes } => Reply::failure(
+                413,
+                "RequestEntityTooLarge",
+                &format!("the payload may have {MAX_PAYLOAD_BYTES} bytes (1 MiB) and has {bytes}"),
+            ),
+            SubmitError::TooManyJobs { limit } => Reply::failure(
+                429,
+                "TooManyRequests",
+                &format!("{limit} jobs are unfinished, which is as many as this scheduler takes: try again when some have finished"),
+            )
+            .with("Retry-After", 5),
+            SubmitError::Backend(error) => error.into(),
+        }
+    }
+}
+
+impl From<JobError> for Reply {
+    fn from(error: JobError) -> Reply {
+        match error {
+            JobError::NotReady => Reply::not_ready(),
+            JobError::NotFound { name } => {
+                Reply::failure(404, "NotFound", &format!("job {name} is not found"))
+            }
+            JobError::Backend(error) => error.into(),
+        }
+    }
+}
+
+impl From<BackendError> for Reply {
+    fn from(error: BackendError) -> Reply {
+        match error {
+            BackendError::Invalid { message } => Reply::failure(422, "Invalid", &message),
+            BackendError::Refused { message } => {
+                Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 10)
+            }
+            BackendError::Unavailable { message } => {
+                Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 1)
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
+
+use std::fmt;
+use std::sync::Arc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+/// The longest name of a Kubernetes object that is also a host name: a DNS label.
+const MAX_NAME: usize = 63;
+/// `-yyyymmddhhmmss-` and 8 characters.
+const SUFFIX: usize = 1 + 14 + 1 + 8;
+
+/// The name of a job: `<component>-<yyyymmddhhmmss>-<8 of a-z0-9>`, at most 63 characters, a DNS label.
+///
+/// It is also the host name of the running job, and names sort by the second they were made in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobName(Arc<str>);
+
+impl JobName {
+    /// A new name. The component's part is cut where the whole would be too long, never the rest.
+    pub fn generate(component: &str, now: Timestamp, random: &mut fastrand::Rng) -> JobName {
+        let cut: String = component.chars().take(MAX_NAME - SUFFIX).collect();
+        let random: String = (0..8)
+            .map(|_| char::from_digit(random.u32(0..36), 36).unwrap_or('0'))
+            .collect();
+        JobName(format!("{}-{}-{random}", cut.trim_end_matches('-'), now.compact()).into())
+    }
+
+    /// A name as it comes from outside; `None` unless it is a DNS label, so that it can go into a path.
+    pub fn parse(text: &str) -> Option<JobName> {
+        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let fits = (1..=MAX_NAME).contains(&text.len()) && text.chars().all(label);
+        (fits && !text.starts_with('-') && !text.ends_with('-')).then(|| JobName(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A moment in whole seconds since 1970, UTC. Displays as RFC 3339, `2021-04-07T09:08:37Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The system clock's now.
+    pub fn now() -> Timestamp {
+        Timestamp(OffsetDateTime::now_utc().unix_timestamp())
+    }
+
+    /// An RFC 3339 time; fractions of a second are dropped.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .ok()
+            .map(|t| Timestamp(t.unix_timestamp()))
+    }
+
+    /// Seconds from `earlier` to this, at least 0.
+    pub fn seconds_since(self, earlier: Timestamp) -> i64 {
+        (self.0 - earlier.0).max(0)
+    }
+
+    fn date_time(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(self.0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn compact(self) -> String {
+        let form = format_description!("[year][month][day][hour][minute][second]");
+        self.date_time().format(form).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.date_time().format(&Rfc3339).unwrap_or_default())
+    }
+}
+
+/// The state of a job as its users see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Held back by the scheduler's queue.
+    Waiting,
+    /// Accepted and not held back; it may still be pulling its image.
+    Running,
+    /// Asked to stop, not gone yet.
+    Stopping,
+    /// Ended because somebody asked; kept as a record.
+    Stopped,
+    /// Exit code 0.
+    Succeeded,
+    /// Any other end.
+    Failed,
+}
+
+impl Status {
+    /// Every status, in the order of a job's life.
+    pub const ALL: [Status; 6] = [
+        Status::Waiting,
+        Status::Running,
+        Status::Stopping,
+        Status::Stopped,
+        Status::Succeeded,
+        Status::Failed,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Waiting => "Waiting",
+            Status::Running => "Running",
+            Status::Stopping => "Stopping",
+            Status::Stopped => "Stopped",
+            Status::Succeeded => "Succeeded",
+            Status::Failed => "Failed",
+        }
+    }
+
+    /// Whether the job has come to its end.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Status::Stopped | Status::Succeeded | Status::Failed)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is known of a job itself; its attempts are [`Attempt`]s.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    pub name: JobName,
+    /// The backend's identity of this job, which a later job of the same name would not have.
+    pub uid: Box<str>,
+    /// The caller's own name for the job.
+    pub job_id: Option<Box<str>>,
+    pub created: Timestamp,
+    /// When it began to run; a resumed job begins again.
+    pub started: Option<Timestamp>,
+    /// When it came to its end, whichever.
+    pub finished: Option<Timestamp>,
+    pub status: Status,
+    /// Why it is in this state, as far as the job itself tells; empty where there is nothing to say.
+    pub message: Box<str>,
+    /// Attempts that failed.
+    pub failed: u32,
+    /// Whether it was submitted with a payload.
+    pub has_payload: bool,
+    /// The backend's version of this record, which grows with each change.
+    pub version: u64,
+}
+
+/// One run of a job's container: a pod, or a process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub name: Box<str>,
+    pub created: Timestamp,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+    pub state: AttemptState,
+    pub exit_code: Option<i32>,
+    /// CamelCase, as in `OOMKilled` or `ImagePullBackOff`; empty where there is none.
+    pub reason: Box<str>,
+    /// The reason in a sentence; empty where there is none.
+    pub message: Box<str>,
+    pub image: Box<str>,
+    pub image_id: Box<str>,
+    pub restarts: u32,
+    /// The backend's version of this record, which grows with each change.
+    pub version: u64,
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptState {
+    /// Not running yet: to be scheduled, pulling its image, waiting for a volume.
+    Pending,
+    /// Something keeps it from starting; `reason` says what.
+    Failing,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+/// A job and its attempts, oldest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobRecord {
+    pub job: Job,
+    pub attempts: Vec<Attempt>,
+}
+
+/// Seconds after which a running job without a single pod is worth a remark.
+const NO_POD_REMARK_SECONDS: i64 = 4;
+
+impl JobRecord {
+    /// Why the job is in its state, for its user; empty where there is nothing to say.
+    pub fn message(&self, now: Timestamp) -> String {
+        let last = self.attempts.last();
+        match (self.job.status, last) {
+            (Status::Failed, Some(last)) if last.state == AttemptState::Failed => {
+                let why = last.explanation();
+                match self.attempts.len() {
+                    1 => why,
+                    n => format!("{why} (the last of {n} attempts)"),
+                }
+            }
+            (Status::Running, Some(last)) if last.state == AttemptState::Failing => {
+                last.explanation()
+            }
+            (Status::Running, Some(last)) if last.state == AttemptState::Failed => {
+                format!(
+                    "attempt {} failed: {}",
+                    self.attempts.len(),
+                    last.explanation()
+                )
+            }
+            (Status::Running, None)
+                if now.seconds_since(self.job.started.unwrap_or(self.job.created))
+                    >= NO_POD_REMARK_SECONDS =>
+            {
+                format!(
+                    "Kubernetes has made no pod yet: a quota, an admission rule or a busy controller \
+                     (kubectl describe job {} tells)",
+                    self.job.name
+                )
+            }
+            _ => self.job.message.to_string(),
+        }
+    }
+}
+
+impl Attempt {
+    fn explanation(&self) -> String {
+        let text = match (self.message.is_empty(), self.exit_code) {
+            (false, _) => self.message.to_string(),
+            (true, Some(code)) => exit_text(code),
+            (true, None) => String::new(),
+        };
+        match (&*self.reason, text.is_empty()) {
+            // "Error" is what a runtime calls every exit code but 0.
+            ("" | "Error", _) => text,
+            (reason, true) => reason.to_string(),
+            (reason, false) => format!("{reason}: {text}"),
+        }
+    }
+}
+
+/// An exit code in words. 128 + n is how shells and container runtimes report signal n.
+pub fn exit_text(code: i32) -> String {
+    let signal = match code - 128 {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return format!("exit code {code}"),
+    };
+    format!("exit code {code} ({signal})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Timestamp = Timestamp(1_617_796_556); // 2021-04-07T11:55:56Z
+
+    #[test]
+    fn a_name_is_component_second_and_eight_random_characters() {
+        let name = JobName::generate("compute", NOON, &mut fastrand::Rng::with_seed(1)).to_string();
+        assert!(name.starts_with("compute-20210407115556-"), "{name}");
+        assert_eq!(name.len(), "compute-20210407115556-rkwaibwe".len());
+        assert!(JobName::parse(&name).is_some());
+    }
+
+    #[test]
+    fn only_the_components_part_of_a_long_name_is_cut() {
+        for length in 1..=63 {
+            let component: String = "a-".chars().cycle().take(length - 1).chain(['b']).collect();
+            let name = JobName::generate(&component, NOON, &mut fastrand::Rng::with_seed(2));
+            assert!(JobName::parse(name.as_str()).is_some(), "{name}");
+            assert!(name.as_str().contains("-20210407115556-"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_from_outside_must_be_a_dns_label() {
+        let long = "a".repeat(64);
+        for bad in ["", "-a", "a-", "a/b", "A", "a.b", "..", "a%2f", "ä", &long] {
+            assert_eq!(JobName::parse(bad), None, "{bad}");
+        }
+        assert!(JobName::parse("compute-20210407115556-rkwaibwe").is_some());
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_with_seconds() {
+        assert_eq!(NOON.to_string(), "2021-04-07T11:55:56Z");
+        for text in [
+            "2021-04-07T11:55:56Z",
+            "2021-04-07T11:55:56.999Z",
+            "2021-04-07T13:55:56+02:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), Some(NOON), "{text}");
+        }
+        assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    pub(crate) fn record(status: Status, attempts: Vec<Attempt>) -> JobRecord {
+        JobRecord {
+            job: Job {
+                name: JobName("compute-20210407115556-rkwaibwe".into()),
+                uid: "u".into(),
+                job_id: None,
+                created: NOON,
+                started: Some(NOON),
+                finished: None,
+                status,
+                message: "BackoffLimitExceeded".into(),
+                failed: 0,
+                has_payload: false,
+                version: 1,
+            },
+            attempts,
+        }
+    }
+
+    fn attempt(
+        state: AttemptState,
+        exit_code: Option<i32>,
+        reason: &str,
+        message: &str,
+    ) -> Attempt {
+        Attempt {
+            name: "pod".into(),
+            created: NOON,
+            started: None,
+            finished: None,
+            state,
+            exit_code,
+            reason: reason.into(),
+            message: message.into(),
+            image: "".into(),
+            image_id: "".into(),
+            restarts: 0,
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn the_message_says_why() {
+        use AttemptState::{Failed, Failing};
+        let check = |status, attempts: Vec<Attempt>, expected: &str| {
+            assert_eq!(record(status, attempts).message(NOON), expected);
+        };
+        let exit_3 = || attempt(Failed, Some(3), "Error", "");
+        check(Status::Failed, vec![exit_3()], "exit code 3");
+        check(
+            Status::Failed,
+            vec![exit_3(), exit_3()],
+            "exit code 3 (the last of 2 attempts)",
+        );
+        check(
+            Status::Failed,
+            vec![attempt(Failed, Some(137), "Error", "")],
+            "exit code 137 (SIGKILL)",
+        );
+        check(
+            Status::Failed,
+            vec![attempt(Failed, Some(137), "OOMKilled", "")],
+            "OOMKilled: exit code 137 (SIGKILL)",
+        );
+        check(Status::Failed, vec![], "BackoffLimitExceeded");
+        check(
+            Status::Running,
+            vec![exit_3()],
+            "attempt 1 failed: exit code 3",
+        );
+        check(
+            Status::Running,
+            vec![attempt(Failing, None, "ImagePullBackOff", "no such image")],
+            "ImagePullBackOff: no such image",
+        );
+        let late = Timestamp(NOON.0 + 60);
+        assert!(
+            record(Status::Running, vec![])
+                .message(late)
+                .contains("no pod yet")
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! Keys to reconcile: deduplicated while queued, one worker at a time for a key, delayed and retried with backoff.
+//!
+//! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
+//! is handed out again when that worker is done, never to a second worker meanwhile.
+
+use crate::sync::Lock;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::sync::Condvar;
+use std::time::{Duration, Instant};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A blocking queue of keys, shared by any number of producers and workers.
+pub struct Queue<K> {
+    state: Lock<State<K>>,
+    changed: Condvar,
+}
+
+impl<K: Clone + Ord + Hash> Queue<K> {
+    pub fn new() -> Self {
+        Queue {
+            state: Lock::new(State::new()),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Asks for `key` to be reconciled soon.
+    pub fn add(&self, key: K) {
+        self.state.lock().add(key);
+        self.changed.notify_one();
+    }
+
+    /// Asks for `key` to be reconciled once `delay` has passed.
+    pub fn add_after(&self, key: K, delay: Duration) {
+        self.state.lock().add_at(key, Instant::now() + delay);
+        self.changed.notify_one();
+    }
+
+    /// Waits for a key; `None` when the queue is closed. The caller must say [`Queue::done`] or [`Queue::retry`] of it.
+    pub fn take(&self) -> Option<K> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let now = Instant::now();
+            if let Some(key) = state.take(now) {
+                return Some(key);
+            }
+            state = match state.next_due() {
+                Some(due) => {
+                    Lock::wait_timeout(&self.changed, state, due.saturating_duration_since(now))
+                }
+                None => Lock::wait(&self.changed, state),
+            };
+        }
+    }
+
+    /// The key is reconciled; its failures are forgotten.
+    pub fn done(&self, key: &K) {
+        self.state.lock().done(key);
+        self.changed.notify_one();
+    }
+
+    /// The key could not be reconciled: it comes again, later each time, with jitter.
+    pub fn retry(&self, key: K) {
+        self.state
+            .lock()
+            .retry(key, Instant::now(), fastrand::f64());
+        self.changed.notify_one();
+    }
+
+    /// Lets every worker go.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl<K: Clone + Ord + Hash> Default for Queue<K> {
+    fn default() -> Self {
+        Queue::new()
+    }
+}
+
+struct State<K> {
+    /// Keys to hand out, in order; never one that is in `processing`.
+    order: VecDeque<K>,
+    /// Keys that wait to be handed out: all of `order`, and those of `processing` that were added again.
+    dirty: HashSet<K>,
+    /// Keys that a worker has.
+    processing: HashSet<K>,
+    /// Keys that become dirty at a time.
+    delayed: BTreeSet<(Instant, K)>,
+    /// Failures in a row.
+    failures: HashMap<K, u32>,
+    closed: bool,
+}
+
+impl<K: Clone + Ord + Hash> State<K> {
+    fn new() -> Self {
+        State {
+            order: VecDeque::new(),
+            dirty: HashSet::new(),
+            processing: HashSet::new(),
+            delayed: BTreeSet::new(),
+            failures: HashMap::new(),
+            closed: false,
+        }
+    }
+
+    fn add(&mut self, key: K) {
+        if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
+            self.order.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: K, due: Instant) {
+        self.delayed.insert((due, key));
+    }
+
+    fn take(&mut self, now: Instant) -> Option<K> {
+        while self.next_due().is_some_and(|due| due <= now) {
+            if let Some((_, key)) = self.delayed.pop_first() {
+                self.add(key);
+            }
+        }
+        let key = self.order.pop_front()?;
+        self.dirty.remove(&key);
+        self.processing.insert(key.clone());
+        Some(key)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.delayed.first().map(|(due, _)| *due)
+    }
+
+    fn done(&mut self, key: &K) {
+        self.failures.remove(key);
+        self.release(key);
+    }
+
+    fn retry(&mut self, key: K, now: Instant, jitter: f64) {
+        let failures = self.failures.entry(key.clone()).or_insert(0);
+        let backoff = FIRST_BACKOFF
+            .saturating_mul(1 << (*failures).min(16))
+            .min(MAX_BACKOFF);
+        *failures += 1;
+        self.release(&key);
+        self.add_at(key, now + backoff.mul_f64(0.5 + jitter / 2.0));
+    }
+
+    fn release(&mut self, key: &K) {
+        self.processing.remove(key);
+        if self.dirty.contains(key) {
+            self.order.push_back(key.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_queued_once() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        queue.add("a");
+        queue.add("b");
+        queue.add("a");
+        assert_eq!(
+            (queue.take(now), queue.take(now), queue.take(now)),
+            (Some("a"), Some("b"), None)
+        );
+    }
+
+    #[test]
+    fn a_key_added_while_processed_comes_again_when_its_worker_is_done() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        queue.add("a");
+        queue.take(now);
+        queue.add("a");
+        assert_eq!(queue.take(now), None);
+        queue.done(&"a");
+        assert_eq!(queue.take(now), Some("a"));
+        queue.done(&"a");
+        assert_eq!(queue.take(now), None);
+    }
+
+    #[test]
+    fn a_failed_key_comes_later_each_time_until_it_succeeds() {
+        let (mut queue, mut now) = (State::new(), Instant::now());
+        queue.add("a");
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            queue.take(now);
+            queue.retry("a", now, 1.0);
+            assert_eq!(queue.take(now), None);
+            let due = queue.next_due().unwrap();
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits[..5], [100, 200, 400, 800, 1600]);
+        assert_eq!(waits.last(), Some(&30_000));
+        queue.take(now);
+        queue.done(&"a");
+        assert!(
+            queue.failures.is_empty() && queue.processing.is_empty() && queue.next_due().is_none()
+        );
+    }
+
+    #[test]
+    fn a_delayed_key_waits_for_its_time() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        let soon = now + Duration::from_secs(1);
+        queue.add_at("a", soon);
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take(soon), Some("a"));
+    }
+
+    #[test]
+    fn closing_lets_workers_go() {
+        let queue = std::sync::Arc::new(Queue::<u8>::new());
+        let worker = std::thread::spawn({
+            let queue = queue.clone();
+            move || queue.take()
+        });
+        queue.close();
+        assert_eq!(worker.join().unwrap(), None);
+    }
+}
