@@ -1,6 +1,7 @@
 //! Reads [`Settings`], from a job component, an environment's overrides and a request alike.
 
-use super::fields::{Fields, Item, suggestion};
+use super::fields::{Fields, Item};
+use super::suggestion::suggestion;
 use super::tree::shown;
 use super::{
     Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Quantity,
@@ -59,6 +60,10 @@ fn variables(item: Item<'_>) -> Option<BTreeMap<String, String>> {
 }
 
 fn words(item: Item<'_>) -> Option<Vec<String>> {
+    if item.is_text() {
+        item.error("must be a list of words, such as [\"sh\", \"-c\", \"date\"]");
+        return None;
+    }
     let items = item.items()?.into_iter();
     Some(items.filter_map(|item| item.parsed(argument)).collect())
 }

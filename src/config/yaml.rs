@@ -1,5 +1,6 @@
 //! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases repeat.
 
+use super::core_schema::plain_kind;
 use super::tree::{Entry, Kind, Node, Value, duplicate, shown};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
 use std::collections::{BTreeSet, HashMap};
@@ -383,48 +384,6 @@ fn scalar_kind(
     }
 }
 
-/// What a plain scalar is.
-///
-/// Source: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>
-fn plain_kind(text: &str) -> Kind {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Kind::Bool,
-        _ if is_number(text) => Kind::Number,
-        _ => Kind::Text,
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    let all = |digits: &str, radix| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-    if let Some(digits) = text.strip_prefix("0o") {
-        return all(digits, 8);
-    }
-    if let Some(digits) = text.strip_prefix("0x") {
-        return all(digits, 16);
-    }
-    if matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
-        return true;
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (unsigned, None),
-    };
-    let exponent_is_whole =
-        exponent.is_none_or(|digits| all(digits.strip_prefix(['-', '+']).unwrap_or(digits), 10));
-    let mantissa_is_decimal = match mantissa.split_once('.') {
-        Some(("", fraction)) => all(fraction, 10),
-        Some((whole, "")) => all(whole, 10),
-        Some((whole, fraction)) => all(whole, 10) && all(fraction, 10),
-        None => all(mantissa, 10),
-    };
-    exponent_is_whole && mantissa_is_decimal
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -533,7 +492,10 @@ mod tests {
             "a:\n\t- b",
             "2: is not YAML: tabs disallowed within this context (block indentation)",
         );
-        check("a: [1\nb: 2", "2: is not YAML: ");
+        check(
+            "a: [1\nb: 2",
+            "2: is not YAML: illegal placement of ':' indicator",
+        );
     }
 
     #[test]
