@@ -334,8 +334,8 @@ fn a_file_cut_anywhere_is_an_error_or_a_configuration() {
 }
 
 #[test]
-fn ten_thousand_mistakes_are_told_in_part() {
-    let many: String = (0..10_000).map(|n| format!("    k{n}: 1\n")).collect();
+fn many_mistakes_are_told_in_part() {
+    let many: String = (0..5_000).map(|n| format!("    k{n}: 1\n")).collect();
     let error = parse("f", with_job(&many).as_bytes()).unwrap_err();
     assert!(
         matches!(error, ConfigError::Fields { errors, .. } if (1..=50).contains(&errors.len()))

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Lists and mappings inside one another.
 const MAX_DEPTH: usize = 32;
-/// Values of the document, those that aliases repeat included.
+/// Keys and values of the document, those that aliases repeat included.
 const MAX_NODES: usize = 20_000;
 /// Bytes of text of the document, that which aliases repeat included.
 const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -296,8 +296,8 @@ fn spend(spent: Weight, weight: Weight, line: u32) -> Result<Weight, YamlError> 
         return Err(syntax(
             line,
             format!(
-                "the file has over {MAX_NODES} values, with those that its aliases repeat: \
-                 use fewer aliases"
+                "the file has over {MAX_NODES} keys and values, counting those that aliases repeat: \
+                 shorten it"
             ),
         ));
     }
@@ -305,8 +305,8 @@ fn spend(spent: Weight, weight: Weight, line: u32) -> Result<Weight, YamlError> 
         return Err(syntax(
             line,
             format!(
-                "the file has over {MAX_TEXT_BYTES} bytes of text, with that which its aliases \
-                 repeat: use fewer aliases"
+                "the file has over {MAX_TEXT_BYTES} bytes of text, counting what aliases repeat: \
+                 shorten it"
             ),
         ));
     }
@@ -526,7 +526,7 @@ mod tests {
         }
         check(
             &bomb,
-            "5: the file has over 20000 values, with those that its aliases repeat: use fewer aliases",
+            "5: the file has over 20000 keys and values, counting those that aliases repeat: shorten it",
         );
 
         let text = format!(
@@ -536,7 +536,7 @@ mod tests {
         );
         check(
             &text,
-            "2: the file has over 4194304 bytes of text, with that which its aliases repeat: use fewer aliases",
+            "2: the file has over 4194304 bytes of text, counting what aliases repeat: shorten it",
         );
     }
 
@@ -545,7 +545,7 @@ mod tests {
         let yaml = "- 1\n".repeat(30_000);
         check(
             &yaml,
-            "20000: the file has over 20000 values, with those that its aliases repeat: use fewer aliases",
+            "20000: the file has over 20000 keys and values, counting those that aliases repeat: shorten it",
         );
     }
 }
