@@ -47,21 +47,25 @@ const NO_EFFECT: &str = "has no effect: this scheduler does not serve it";
 
 /// Volumes of Radix that are not scratch volumes.
 const UNSERVED_VOLUME: [(&str, &str); 14] = [
-    ("type", NO_EFFECT),
-    ("container", NO_EFFECT),
-    ("storage", NO_EFFECT),
-    ("gid", NO_EFFECT),
-    ("uid", NO_EFFECT),
-    ("skuName", NO_EFFECT),
-    ("requestsStorage", NO_EFFECT),
-    ("accessMode", NO_EFFECT),
-    ("bindingMode", NO_EFFECT),
-    ("streaming", NO_EFFECT),
-    ("blobFuse2", NO_EFFECT),
-    ("blobfuse2", NO_EFFECT),
-    ("azureFile", NO_EFFECT),
-    ("persistentVolume", NO_EFFECT),
+    ("type", ONLY_EMPTY_DIR),
+    ("container", ONLY_EMPTY_DIR),
+    ("storage", ONLY_EMPTY_DIR),
+    ("gid", ONLY_EMPTY_DIR),
+    ("uid", ONLY_EMPTY_DIR),
+    ("skuName", ONLY_EMPTY_DIR),
+    ("requestsStorage", ONLY_EMPTY_DIR),
+    ("accessMode", ONLY_EMPTY_DIR),
+    ("bindingMode", ONLY_EMPTY_DIR),
+    ("streaming", ONLY_EMPTY_DIR),
+    ("blobFuse2", ONLY_EMPTY_DIR),
+    ("blobfuse2", ONLY_EMPTY_DIR),
+    ("azureFile", ONLY_EMPTY_DIR),
+    ("persistentVolume", ONLY_EMPTY_DIR),
 ];
+const ONLY_EMPTY_DIR: &str = "has no effect: of volumes, only those with emptyDir are served";
+
+/// How the image is built, which happens elsewhere: what image that gave is not in this file.
+const BUILT_ELSEWHERE: [&str; 2] = ["src", "dockerfileName"];
 
 /// Items of a list of a job component, which all are looked at with one another.
 const MAX_ITEMS: usize = 100;
@@ -106,8 +110,7 @@ impl Job {
         let name = fields
             .require("name", "give the job component's name, such as compute")
             .and_then(|item| item.parsed(names::service_name));
-        // Built elsewhere; which image that gave is not in this file.
-        fields.leave(&["src", "dockerfileName"]);
+        fields.leave(&BUILT_ELSEWHERE);
         let has_port = fields.has("schedulerPort");
         let base = Level::read(&mut fields);
         if !has_port {
@@ -265,14 +268,8 @@ impl Override {
             .require("environment", "give one of spec.environments")
             .and_then(|item| item.parsed(|text| known_environment(text, environments)));
         let level = Level::read(&mut fields);
-        fields.refuse(&[
-            ("name", "is the same in every environment: remove it"),
-            ("src", "is the same in every environment: remove it"),
-            (
-                "dockerfileName",
-                "is the same in every environment: remove it",
-            ),
-        ]);
+        fields.refuse(&[("name", "is the same in every environment: remove it")]);
+        fields.leave(&BUILT_ELSEWHERE);
         let (field, line) = (fields.field.clone(), fields.line);
         fields.finish();
         Some(Override {

@@ -261,7 +261,7 @@ fn what_has_no_effect_is_told_by_name() {
     check(
         "    volumeMounts:\n    - name: a\n      path: /a\n      blobFuse2: {container: c}\n",
         &[
-            "f:10: spec.jobs[compute].volumeMounts[0].blobFuse2: has no effect: this scheduler does not serve it",
+            "f:10: spec.jobs[compute].volumeMounts[0].blobFuse2: has no effect: of volumes, only those with emptyDir are served",
         ],
     );
     check(
