@@ -126,3 +126,168 @@ fn payload(item: Item<'_>) -> Option<String> {
     ));
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ExitCodes, Runtime};
+
+    fn parsed(body: &str) -> JobRequest {
+        parse_request(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    #[track_caller]
+    fn refused(body: &str, expected: &str) {
+        let error = parse_request(body.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{body}");
+    }
+
+    #[test]
+    fn an_empty_body_asks_for_the_job_as_configured() {
+        for body in [
+            "",
+            " \r\n\t",
+            "{}",
+            r#"{"payload": null, "jobId": null, "node": null}"#,
+        ] {
+            assert_eq!(parsed(body), JobRequest::default());
+        }
+    }
+
+    #[test]
+    fn a_payload_is_kept_to_the_byte() {
+        #[track_caller]
+        fn check(body: &str, payload: &str) {
+            assert_eq!(parsed(body).payload.as_deref(), Some(payload));
+        }
+        check(r#"{"payload": ""}"#, "");
+        check(r#"{"payload": "  \n x \r\n "}"#, "  \n x \r\n ");
+        check(
+            r#"{"payload": "{\"x\": 10, \"y\": 20}"}"#,
+            r#"{"x": 10, "y": 20}"#,
+        );
+        check(
+            "{\"payload\": \"\\u0000\\ud834\\udd1e æ\u{feff}\"}",
+            "\0𝄞 æ\u{feff}",
+        );
+        let long = "é".repeat(1 << 20);
+        check(&format!(r#"{{"payload": "{long}"}}"#), &long);
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let request = parsed(
+            r#"{
+                "jobId": "job 1", "image": "a:{imageTagName}", "imageTagName": "2", "timeLimitSeconds": 60,
+                "backoffLimit": 0, "safeToRestart": false, "runAsUser": 1000,
+                "failurePolicy": {"rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [3]}}]},
+                "resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "1Gi"}},
+                "node": {"gpu": "v100", "gpuCount": "2"}, "runtime": {"nodeType": "gpu", "architecture": ""},
+                "variables": {"A": "1.10", "B": 2, "C": true}, "command": [], "args": ["x", 1]
+            }"#,
+        );
+        assert_eq!(request.job_id.as_deref(), Some("job 1"));
+        let settings = request.settings;
+        assert_eq!(settings.image_reference().as_deref(), Ok("a:2"));
+        assert_eq!(settings.time_limit_seconds, Some(60));
+        assert_eq!(settings.backoff_limit, Some(0));
+        assert_eq!(settings.safe_to_restart, Some(false));
+        assert_eq!(settings.run_as_user, Some(1000));
+        let rule = &settings.failure_policy.unwrap().rules[0];
+        assert_eq!(rule.on_exit_codes, ExitCodes::In(vec![3]));
+        let resources = settings.resources.unwrap();
+        assert_eq!(resources.requests["cpu"].milli, 500);
+        assert_eq!(resources.requests["memory"], resources.limits["memory"]);
+        assert_eq!(settings.node.unwrap().gpu_count, Some(2));
+        assert_eq!(settings.runtime, Some(Runtime::NodeType("gpu".to_owned())));
+        let variables: Vec<_> = settings
+            .variables
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(variables, ["A=1.10", "B=2", "C=true"]);
+        assert_eq!(settings.command, Some(vec![]));
+        assert_eq!(settings.args.unwrap(), ["x", "1"]);
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_is_refused_with_the_place() {
+        refused(
+            "{",
+            "the request body is not JSON: EOF while parsing an object at line 1 column 1",
+        );
+        refused(
+            "{}x",
+            "the request body is not JSON: trailing characters at line 1 column 3",
+        );
+        refused(
+            r#"{"payload": "a", "payload": "b"}"#,
+            "the request body is not JSON: the key `payload` is there twice at line 1 column 32",
+        );
+        refused(
+            "[1]",
+            "the request body must be an object, such as {\"payload\": \"…\"}, not a list",
+        );
+        refused(
+            "\"x\"",
+            "the request body must be an object, such as {\"payload\": \"…\"}, not text",
+        );
+        refused(
+            "null",
+            "the request body must be an object, such as {\"payload\": \"…\"}, not nothing",
+        );
+        assert!(parse_request(b"{\"payload\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn wrong_fields_are_refused_by_name_and_all_at_once() {
+        refused(
+            r#"{"payload": {"x": 10}}"#,
+            r#"payload: must be a string, not a mapping: send an object as its JSON text, such as "{\"x\": 10}""#,
+        );
+        refused(
+            r#"{"payload": 1}"#,
+            r#"payload: must be a string, not a number: send an object as its JSON text, such as "{\"x\": 10}""#,
+        );
+        refused(
+            r#"{"Payload": "x", "timeLimitSeconds": "60", "resources": {"limits": {"cpu": "lots"}}}"#,
+            "timeLimitSeconds: must be a whole number, without quotes; \
+             resources.limits.cpu: must be a number with one of the suffixes m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, \
+             or none, such as 250m or 1Gi, not `lots`; \
+             Payload: is not a field: did you mean `payload`?",
+        );
+        refused(
+            r#"{"variables": {"RATIO": 1.10}}"#,
+            "variables.RATIO: must be text: put the number in quotes, so that it stays as written",
+        );
+        refused(
+            r#"{"timeLimitSeconds": 1.5, "backoffLimit": 1e30}"#,
+            "timeLimitSeconds: must be a whole number from 1 to 2147483647, not 1.5; \
+             backoffLimit: must be a whole number from 0 to 2147483647, not 1000000000000000000000000000000",
+        );
+        refused(
+            r#"{"jobId": ""}"#,
+            "jobId: must be 1 to 253 characters without control characters",
+        );
+        refused(
+            r#"{"jobId": "a\nb"}"#,
+            "jobId: must be 1 to 253 characters without control characters",
+        );
+        refused(r#"{"jobId": 1}"#, "jobId: must be text, not a number");
+        refused(
+            r#"{"volumeMounts": [], "name": "x"}"#,
+            "volumeMounts: is the same for all jobs: remove it, and set it in radixconfig.yaml; \
+             name: is the scheduler's to give: remove it, and send `jobId` to have an id of your own",
+        );
+    }
+
+    #[test]
+    fn a_message_stays_on_one_line_and_short() {
+        let body = format!(r#"{{"a\n{}": 1}}"#, "x".repeat(100_000));
+        let error = parse_request(body.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("a\\nxxx") && error.len() < 500, "{error}");
+        let many: Vec<String> = (0..10_000).map(|n| format!("\"k{n}\": 1")).collect();
+        let error = parse_request(format!("{{{}}}", many.join(",")).as_bytes()).unwrap_err();
+        assert!(matches!(error, RequestError::Fields(errors) if errors.len() <= 50));
+    }
+}

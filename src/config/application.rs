@@ -2,7 +2,8 @@
 
 use super::component::Job;
 use super::error::{ConfigError, Warning};
-use super::fields::{Fields, Item, Report, suggestion};
+use super::fields::{Fields, Item, Report};
+use super::suggestion::suggestion;
 use super::yaml::{self, YamlError};
 use super::{JobComponent, names};
 use std::fs::File;
@@ -72,10 +73,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<RadixConfig, ConfigError> {
     let report = Report::default();
     let application = Item::root(root, &report).mapping().and_then(application);
     if let Some(application) = &application {
-        for environment in &application.environments {
-            for job in &application.jobs {
-                job.check(environment, &report);
-            }
+        for job in &application.jobs {
+            job.check(&application.environments, &report);
         }
     }
     let (errors, warnings) = report.into_parts();
@@ -211,7 +210,7 @@ fn is(expected: &str, text: &str) -> Result<(), String> {
 
 fn environments(item: Item<'_>, app: Option<&str>) -> Option<Vec<String>> {
     let (report, field, line) = item.place();
-    let items = item.items()?;
+    let items = item.items_within(0..=100)?;
     if items.is_empty() {
         report.error(&field, line, "must have at least one, as `- name: dev`");
         return None;
@@ -243,7 +242,7 @@ fn environments(item: Item<'_>, app: Option<&str>) -> Option<Vec<String>> {
 
 fn jobs(item: Item<'_>, environments: &[String]) -> Option<Vec<Job>> {
     let mut jobs: Vec<Job> = Vec::new();
-    for item in item.items()? {
+    for item in item.items_within(0..=1000)? {
         let (report, field, line) = item.place();
         let Some(job) = Job::read(item, environments) else {
             continue;

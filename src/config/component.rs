@@ -1,8 +1,10 @@
 //! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one another.
 
-use super::fields::{Fields, Item, suggestion};
+use super::fields::{Fields, Item, Report};
 use super::image::has_placeholder;
 use super::read::read_settings;
+use super::settings::pick;
+use super::suggestion::suggestion;
 use super::{JobComponent, Port, Quantity, QuantityError, Settings, VolumeMount, names};
 use std::collections::BTreeSet;
 
@@ -45,21 +47,28 @@ const NO_EFFECT: &str = "has no effect: this scheduler does not serve it";
 
 /// Volumes of Radix that are not scratch volumes.
 const UNSERVED_VOLUME: [(&str, &str); 14] = [
-    ("type", NO_EFFECT),
-    ("container", NO_EFFECT),
-    ("storage", NO_EFFECT),
-    ("gid", NO_EFFECT),
-    ("uid", NO_EFFECT),
-    ("skuName", NO_EFFECT),
-    ("requestsStorage", NO_EFFECT),
-    ("accessMode", NO_EFFECT),
-    ("bindingMode", NO_EFFECT),
-    ("streaming", NO_EFFECT),
-    ("blobFuse2", NO_EFFECT),
-    ("blobfuse2", NO_EFFECT),
-    ("azureFile", NO_EFFECT),
-    ("persistentVolume", NO_EFFECT),
+    ("type", ONLY_EMPTY_DIR),
+    ("container", ONLY_EMPTY_DIR),
+    ("storage", ONLY_EMPTY_DIR),
+    ("gid", ONLY_EMPTY_DIR),
+    ("uid", ONLY_EMPTY_DIR),
+    ("skuName", ONLY_EMPTY_DIR),
+    ("requestsStorage", ONLY_EMPTY_DIR),
+    ("accessMode", ONLY_EMPTY_DIR),
+    ("bindingMode", ONLY_EMPTY_DIR),
+    ("streaming", ONLY_EMPTY_DIR),
+    ("blobFuse2", ONLY_EMPTY_DIR),
+    ("blobfuse2", ONLY_EMPTY_DIR),
+    ("azureFile", ONLY_EMPTY_DIR),
+    ("persistentVolume", ONLY_EMPTY_DIR),
 ];
+const ONLY_EMPTY_DIR: &str = "has no effect: of volumes, only those with emptyDir are served";
+
+/// How the image is built, which happens elsewhere: what image that gave is not in this file.
+const BUILT_ELSEWHERE: [&str; 2] = ["src", "dockerfileName"];
+
+/// Items of a list of a job component, which all are looked at with one another.
+const MAX_ITEMS: usize = 100;
 
 /// One of `spec.jobs`.
 #[derive(Clone, Debug)]
@@ -101,8 +110,7 @@ impl Job {
         let name = fields
             .require("name", "give the job component's name, such as compute")
             .and_then(|item| item.parsed(names::service_name));
-        // Built elsewhere; which image that gave is not in this file.
-        fields.leave(&["src", "dockerfileName"]);
+        fields.leave(&BUILT_ELSEWHERE);
         let has_port = fields.has("schedulerPort");
         let base = Level::read(&mut fields);
         if !has_port {
@@ -112,7 +120,9 @@ impl Job {
             );
         }
         let mut overrides: Vec<Override> = Vec::new();
-        let items = fields.take("environmentConfig").and_then(Item::items);
+        let items = fields
+            .take("environmentConfig")
+            .and_then(|item| item.items_within(0..=MAX_ITEMS));
         for item in items.into_iter().flatten() {
             let Some(over) = Override::read(item, environments) else {
                 continue;
@@ -152,8 +162,13 @@ impl Job {
 
     /// The job component in an environment. `None` if it has no port, which is an error of the file.
     pub fn resolved(&self, app: &str, environment: &str) -> Option<JobComponent> {
+        let level = self.over(environment).map(|over| &over.level);
+        self.with(level, app, environment)
+    }
+
+    fn with(&self, over: Option<&Level>, app: &str, environment: &str) -> Option<JobComponent> {
         let nothing = Level::default();
-        let over = self.over(environment).map_or(&nothing, |over| &over.level);
+        let over = over.unwrap_or(&nothing);
         let base = &self.base;
         let mut volume_mounts = base.volume_mounts.clone();
         for mount in &over.volume_mounts {
@@ -167,61 +182,54 @@ impl Job {
             environment: environment.to_owned(),
             name: self.name.clone(),
             scheduler_port: over.scheduler_port.or(base.scheduler_port)?,
-            payload_path: over
-                .payload_path
-                .as_ref()
-                .or(base.payload_path.as_ref())
-                .cloned(),
-            ports: over
-                .ports
-                .as_ref()
-                .or(base.ports.as_ref())
-                .cloned()
-                .unwrap_or_default(),
-            secrets: over
-                .secrets
-                .as_ref()
-                .or(base.secrets.as_ref())
-                .cloned()
-                .unwrap_or_default(),
+            payload_path: pick(&over.payload_path, &base.payload_path),
+            ports: pick(&over.ports, &base.ports).unwrap_or_default(),
+            secrets: pick(&over.secrets, &base.secrets).unwrap_or_default(),
             volume_mounts,
-            read_only_file_system: over
-                .read_only_file_system
-                .or(base.read_only_file_system)
+            read_only_file_system: pick(&over.read_only_file_system, &base.read_only_file_system)
                 .unwrap_or(false),
             settings: base.settings.overridden_by(&over.settings),
         })
     }
 
-    /// Reports what is wrong only where a job and an environment of it come together.
-    pub fn check(&self, environment: &str, report: &super::fields::Report) {
-        // The port matters not here: its absence has been reported.
-        let Some(component) = self.resolved("app", environment) else {
+    /// Reports what is wrong only where parts of a job component come together, in it alone or with an environment's.
+    pub fn check(&self, environments: &[String], report: &Report) {
+        // Without a port there is an error already.
+        let Some(base) = self.with(None, "", "") else {
             return;
         };
-        let (field, line) = match self.over(environment) {
-            Some(over) => (&over.field, over.line),
-            None => (&self.field, self.line),
-        };
-        for message in component.conflicts() {
-            report.error(field, line, message);
+        let wrong = base.conflicts();
+        for message in &wrong {
+            report.error(&self.field, self.line, message);
         }
-        let settings = &component.settings;
-        let image = settings.image.as_deref().unwrap_or_default();
-        if has_placeholder(image) && settings.image_tag_name.is_none() {
-            report.warn(
-                field,
-                line,
-                format!(
-                    "imageTagName is not set for `{environment}`, and the image needs it: each request \
-                     must give one"
-                ),
-            );
+        if base.lacks_tag() && self.environments.len() < environments.len() {
+            report.warn(&self.field, self.line, LACKS_TAG);
+        }
+        for over in &self.environments {
+            let Some(component) = self.with(Some(&over.level), "", "") else {
+                continue;
+            };
+            for message in component.conflicts() {
+                if !wrong.contains(&message) {
+                    report.error(&over.field, over.line, message);
+                }
+            }
+            if component.lacks_tag() {
+                report.warn(&over.field, over.line, LACKS_TAG);
+            }
         }
     }
 }
 
+const LACKS_TAG: &str =
+    "imageTagName is not set, and the image has `{imageTagName}`: each request must give one";
+
 impl JobComponent {
+    fn lacks_tag(&self) -> bool {
+        let image = self.settings.image.as_deref();
+        image.is_some_and(has_placeholder) && self.settings.image_tag_name.is_none()
+    }
+
     /// What its parts have against one another.
     fn conflicts(&self) -> Vec<String> {
         let mut conflicts = Vec::new();
@@ -260,14 +268,8 @@ impl Override {
             .require("environment", "give one of spec.environments")
             .and_then(|item| item.parsed(|text| known_environment(text, environments)));
         let level = Level::read(&mut fields);
-        fields.refuse(&[
-            ("name", "is the same in every environment: remove it"),
-            ("src", "is the same in every environment: remove it"),
-            (
-                "dockerfileName",
-                "is the same in every environment: remove it",
-            ),
-        ]);
+        fields.refuse(&[("name", "is the same in every environment: remove it")]);
+        fields.leave(&BUILT_ELSEWHERE);
         let (field, line) = (fields.field.clone(), fields.line);
         fields.finish();
         Some(Override {
@@ -317,6 +319,10 @@ impl Level {
 }
 
 fn payload_path(item: Item<'_>) -> Option<String> {
+    if item.is_text() {
+        item.error("must be a mapping, such as `payload: {path: /compute/args}`");
+        return None;
+    }
     let mut fields = item.mapping()?;
     let path = fields
         .require(
@@ -331,7 +337,7 @@ fn payload_path(item: Item<'_>) -> Option<String> {
 fn ports(item: Item<'_>) -> Option<Vec<Port>> {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     let mut ports = Vec::new();
-    for item in item.items()? {
+    for item in item.items_within(0..=MAX_ITEMS)? {
         let Some(mut fields) = item.mapping() else {
             continue;
         };
@@ -362,7 +368,7 @@ fn ports(item: Item<'_>) -> Option<Vec<Port>> {
 fn secrets(item: Item<'_>) -> Option<Vec<String>> {
     let mut secrets: Vec<String> = Vec::new();
     let mut seen = BTreeSet::new();
-    for item in item.items()? {
+    for item in item.items_within(0..=MAX_ITEMS)? {
         let (report, field, line) = item.place();
         let Some(name) = item.parsed(names::secret_name) else {
             continue;
@@ -379,7 +385,7 @@ fn secrets(item: Item<'_>) -> Option<Vec<String>> {
 fn volume_mounts(item: Item<'_>) -> Option<Vec<VolumeMount>> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     let mut seen = BTreeSet::new();
-    for item in item.items()? {
+    for item in item.items_within(0..=MAX_ITEMS)? {
         let Some(mut fields) = item.mapping() else {
             continue;
         };

@@ -4,6 +4,7 @@
 
 use super::error::FieldError;
 use super::names::is_dns_label;
+use super::suggestion::suggestion;
 use super::tree::{Entry, Kind, Node, Value, shown};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -52,7 +53,7 @@ fn add(problems: &RefCell<Vec<FieldError>>, field: &str, line: u32, message: Str
         line: (line > 0).then_some(line),
         message,
     };
-    // A job component is looked at once for each environment, and what is wrong in all of them is told once.
+    // An alias repeats what is wrong with what it stands for.
     if problems.len() < MAX_PROBLEMS && !problems.contains(&problem) {
         problems.push(problem);
     }
@@ -420,7 +421,7 @@ impl<'r> Fields<'r> {
                 let message = match suggestion(&entry.key, candidates.iter().copied()) {
                     Some(name) => format!("is not a field: did you mean `{name}`?"),
                     None => format!(
-                        "is not a field: remove it; there are {}",
+                        "is not a field: remove it, or write one of {}",
                         self.known.iter().copied().collect::<Vec<_>>().join(", ")
                     ),
                 };
@@ -450,71 +451,9 @@ fn whole_number(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// The candidate that `given` is most likely meant to be, if it is near enough to one.
-pub fn suggestion<'c>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
-    // A name is never as long as this, and the distance takes time that grows with the product of the lengths.
-    if given.len() > 64 {
-        return None;
-    }
-    let given = given.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(&given, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions and replacements that make one text the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (above, b) in row.iter().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(a != *b);
-            left = replaced.min(left + 1).min(above + 1);
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_near_miss_gets_a_suggestion() {
-        #[track_caller]
-        fn check(given: &str, expected: Option<&str>) {
-            let names = ["schedulerPort", "payload", "ports", "args", "image"];
-            assert_eq!(suggestion(given, names), expected, "{given}");
-        }
-        check("schedulerport", Some("schedulerPort"));
-        check("schedularPort", Some("schedulerPort"));
-        check("PAYLOAD", Some("payload"));
-        check("port", Some("ports"));
-        check("arg", Some("args"));
-        check("cpu", None);
-        check("", None);
-        check(&"x".repeat(100_000), None);
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", ""), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
 
     #[test]
     fn whole_numbers_are_read_in_every_base_of_yaml() {

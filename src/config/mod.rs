@@ -5,6 +5,7 @@
 
 mod application;
 mod component;
+mod core_schema;
 mod error;
 pub(crate) mod fields;
 mod image;
@@ -12,6 +13,9 @@ mod names;
 mod quantity;
 mod read;
 mod settings;
+mod suggestion;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tree;
 mod yaml;
 

@@ -1,6 +1,7 @@
 //! Reads [`Settings`], from a job component, an environment's overrides and a request alike.
 
-use super::fields::{Fields, Item, suggestion};
+use super::fields::{Fields, Item};
+use super::suggestion::suggestion;
 use super::tree::shown;
 use super::{
     Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Quantity,
@@ -59,6 +60,10 @@ fn variables(item: Item<'_>) -> Option<BTreeMap<String, String>> {
 }
 
 fn words(item: Item<'_>) -> Option<Vec<String>> {
+    if item.is_text() {
+        item.error("must be a list of words, such as [\"sh\", \"-c\", \"date\"]");
+        return None;
+    }
     let items = item.items()?.into_iter();
     Some(items.filter_map(|item| item.parsed(argument)).collect())
 }
@@ -316,4 +321,116 @@ fn runtime(item: Item<'_>) -> Option<Runtime> {
     };
     fields.finish();
     runtime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fields::Report;
+    use crate::config::tree::Node as Document;
+
+    /// The settings of a JSON document, or what is wrong with them.
+    fn read(json: &str) -> Result<Settings, String> {
+        let report = Report::default();
+        let document = Document::from_json(json.as_bytes()).unwrap();
+        let mut fields = Item::root(document, &report).mapping().unwrap();
+        let settings = read_settings(&mut fields);
+        fields.finish();
+        match report.into_parts().0.as_slice() {
+            [] => Ok(settings),
+            errors => Err(errors.iter().map(|e| format!("{e}\n")).collect()),
+        }
+    }
+
+    #[test]
+    fn memory_and_extended_resources_have_their_request_and_limit_completed() {
+        #[track_caller]
+        fn check(resources: &str, expected: &str) {
+            let settings = read(&format!(r#"{{"resources": {resources}}}"#)).unwrap();
+            let Resources { requests, limits } = settings.resources.unwrap();
+            let list = |quantities: &BTreeMap<String, Quantity>| {
+                let each = quantities
+                    .iter()
+                    .map(|(name, quantity)| format!("{name}={quantity}"));
+                each.collect::<Vec<_>>().join(",")
+            };
+            assert_eq!(format!("{} {}", list(&requests), list(&limits)), expected);
+        }
+        check(r#"{}"#, " ");
+        check(
+            r#"{"requests": {"memory": "1Gi"}}"#,
+            "memory=1Gi memory=1Gi",
+        );
+        check(r#"{"limits": {"memory": "1Gi"}}"#, "memory=1Gi memory=1Gi");
+        check(
+            r#"{"requests": {"memory": "1Gi"}, "limits": {"memory": "2Gi"}}"#,
+            "memory=1Gi memory=2Gi",
+        );
+        check(r#"{"requests": {"cpu": 1}}"#, "cpu=1 ");
+        check(
+            r#"{"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}"#,
+            "cpu=1000m cpu=1",
+        );
+        check(r#"{"limits": {"cpu": 0.1}}"#, " cpu=0.1");
+        check(
+            r#"{"requests": {"nvidia.com/gpu": 1}}"#,
+            "nvidia.com/gpu=1 nvidia.com/gpu=1",
+        );
+        check(
+            r#"{"limits": {"hugepages-2Mi": "4Mi"}}"#,
+            "hugepages-2Mi=4Mi hugepages-2Mi=4Mi",
+        );
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        #[track_caller]
+        fn check(json: &str, expected: &str) {
+            assert_eq!(read(json).unwrap_err().trim_end(), expected);
+        }
+        check(
+            r#"{"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1G"}}}"#,
+            "resources.requests.memory: is over its limit: 1Gi is more than 1G",
+        );
+        check(
+            r#"{"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}}"#,
+            "resources.requests.nvidia.com/gpu: must be equal to its limit 2: Kubernetes does not share it",
+        );
+        check(
+            r#"{"node": {"gpu": "a, -a"}}"#,
+            "node.gpu: both asks for a GPU and excludes it: `a, -a`",
+        );
+        check(
+            r#"{"args": ["a\u0000b"]}"#,
+            "args[0]: must not hold a NUL character, which no process can be given",
+        );
+        check(
+            r#"{"failurePolicy": {"rules": [null]}}"#,
+            "failurePolicy.rules[0]: must be a mapping, not nothing",
+        );
+        check(
+            r#"{"failurePolicy": {}}"#,
+            "failurePolicy.rules: is missing: give the list of rules",
+        );
+    }
+
+    #[test]
+    fn failure_policies_are_as_large_as_kubernetes_allows() {
+        let rule = |count| {
+            let values: Vec<String> = (1..=count).map(|n: u32| n.to_string()).collect();
+            let values = values.join(",");
+            format!(
+                r#"{{"action": "Ignore", "onExitCodes": {{"operator": "In", "values": [{values}]}}}}"#
+            )
+        };
+        let policy = |rules: Vec<String>| {
+            read(&format!(
+                r#"{{"failurePolicy": {{"rules": [{}]}}}}"#,
+                rules.join(",")
+            ))
+        };
+        assert!(policy(vec![rule(255); 20]).is_ok());
+        assert!(policy(vec![rule(256)]).is_err());
+        assert!(policy(vec![rule(1); 21]).is_err());
+    }
 }

@@ -107,9 +107,6 @@ impl Settings {
     pub fn overridden_by(&self, over: &Settings) -> Settings {
         let mut variables = self.variables.clone();
         variables.extend(over.variables.iter().map(|(k, v)| (k.clone(), v.clone())));
-        fn pick<T: Clone>(over: &Option<T>, base: &Option<T>) -> Option<T> {
-            over.as_ref().or(base.as_ref()).cloned()
-        }
         Settings {
             image: pick(&over.image, &self.image),
             image_tag_name: match &over.image {
@@ -140,5 +137,49 @@ impl Settings {
     pub fn safe_to_restart(&self) -> bool {
         self.safe_to_restart
             .unwrap_or(self.time_limit_seconds() >= SAFE_TO_RESTART_FROM_SECONDS)
+    }
+}
+
+/// What is set at the level above, or else what is at the level below.
+pub fn pick<T: Clone>(over: &Option<T>, base: &Option<T>) -> Option<T> {
+    over.as_ref().or(base.as_ref()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_ends_the_tag_of_the_image_below_it() {
+        #[track_caller]
+        fn check(base: (&str, &str), over: (&str, &str), expected: &str) {
+            let settings = |(image, tag): (&str, &str)| Settings {
+                image: (!image.is_empty()).then(|| image.to_owned()),
+                image_tag_name: (!tag.is_empty()).then(|| tag.to_owned()),
+                ..Settings::default()
+            };
+            let merged = settings(base).overridden_by(&settings(over));
+            assert_eq!(merged.image_reference().as_deref(), Ok(expected));
+        }
+        check(("a:{imageTagName}", "1"), ("", ""), "a:1");
+        check(("a:{imageTagName}", "1"), ("", "2"), "a:2");
+        check(("a:1", ""), ("", "2"), "a:2");
+        check(("a:{imageTagName}", "1"), ("b:7", ""), "b:7");
+        check(("a:{imageTagName}", "1"), ("b:7", "8"), "b:8");
+        check(("a:1", "2"), ("b:{imageTagName}", ""), "b:2");
+    }
+
+    #[test]
+    fn a_job_of_days_may_be_moved_unless_it_says_otherwise() {
+        let settings = |time_limit_seconds, safe_to_restart| Settings {
+            time_limit_seconds,
+            safe_to_restart,
+            ..Settings::default()
+        };
+        assert!(!settings(None, None).safe_to_restart());
+        assert!(!settings(Some(259_199), None).safe_to_restart());
+        assert!(settings(Some(259_200), None).safe_to_restart());
+        assert!(!settings(Some(259_200), Some(false)).safe_to_restart());
+        assert_eq!(settings(None, None).time_limit_seconds(), 43_200);
     }
 }

@@ -1,12 +1,13 @@
 //! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases repeat.
 
+use super::core_schema::plain_kind;
 use super::tree::{Entry, Kind, Node, Value, duplicate, shown};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
 use std::collections::{BTreeSet, HashMap};
 
 /// Lists and mappings inside one another.
 const MAX_DEPTH: usize = 32;
-/// Values of the document, those that aliases repeat included.
+/// Keys and values of the document, those that aliases repeat included.
 const MAX_NODES: usize = 20_000;
 /// Bytes of text of the document, that which aliases repeat included.
 const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -295,8 +296,8 @@ fn spend(spent: Weight, weight: Weight, line: u32) -> Result<Weight, YamlError> 
         return Err(syntax(
             line,
             format!(
-                "the file has over {MAX_NODES} values, with those that its aliases repeat: \
-                 use fewer aliases"
+                "the file has over {MAX_NODES} keys and values, counting those that aliases repeat: \
+                 shorten it"
             ),
         ));
     }
@@ -304,8 +305,8 @@ fn spend(spent: Weight, weight: Weight, line: u32) -> Result<Weight, YamlError> 
         return Err(syntax(
             line,
             format!(
-                "the file has over {MAX_TEXT_BYTES} bytes of text, with that which its aliases \
-                 repeat: use fewer aliases"
+                "the file has over {MAX_TEXT_BYTES} bytes of text, counting what aliases repeat: \
+                 shorten it"
             ),
         ));
     }
@@ -381,48 +382,6 @@ fn scalar_kind(
             _ => Err(foreign_tag(tag, line)),
         },
     }
-}
-
-/// What a plain scalar is.
-///
-/// Source: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>
-fn plain_kind(text: &str) -> Kind {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
-        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Kind::Bool,
-        _ if is_number(text) => Kind::Number,
-        _ => Kind::Text,
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    let all = |digits: &str, radix| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-    if let Some(digits) = text.strip_prefix("0o") {
-        return all(digits, 8);
-    }
-    if let Some(digits) = text.strip_prefix("0x") {
-        return all(digits, 16);
-    }
-    if matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
-        return true;
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (unsigned, None),
-    };
-    let exponent_is_whole =
-        exponent.is_none_or(|digits| all(digits.strip_prefix(['-', '+']).unwrap_or(digits), 10));
-    let mantissa_is_decimal = match mantissa.split_once('.') {
-        Some(("", fraction)) => all(fraction, 10),
-        Some((whole, "")) => all(whole, 10),
-        Some((whole, fraction)) => all(whole, 10) && all(fraction, 10),
-        None => all(mantissa, 10),
-    };
-    exponent_is_whole && mantissa_is_decimal
 }
 
 #[cfg(test)]
@@ -533,7 +492,10 @@ mod tests {
             "a:\n\t- b",
             "2: is not YAML: tabs disallowed within this context (block indentation)",
         );
-        check("a: [1\nb: 2", "2: is not YAML: ");
+        check(
+            "a: [1\nb: 2",
+            "2: is not YAML: illegal placement of ':' indicator",
+        );
     }
 
     #[test]
@@ -564,7 +526,7 @@ mod tests {
         }
         check(
             &bomb,
-            "5: the file has over 20000 values, with those that its aliases repeat: use fewer aliases",
+            "5: the file has over 20000 keys and values, counting those that aliases repeat: shorten it",
         );
 
         let text = format!(
@@ -574,7 +536,7 @@ mod tests {
         );
         check(
             &text,
-            "2: the file has over 4194304 bytes of text, with that which its aliases repeat: use fewer aliases",
+            "2: the file has over 4194304 bytes of text, counting what aliases repeat: shorten it",
         );
     }
 
@@ -583,7 +545,7 @@ mod tests {
         let yaml = "- 1\n".repeat(30_000);
         check(
             &yaml,
-            "20000: the file has over 20000 values, with those that its aliases repeat: use fewer aliases",
+            "20000: the file has over 20000 keys and values, counting those that aliases repeat: shorten it",
         );
     }
 }
