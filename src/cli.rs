@@ -485,7 +485,7 @@ fn find_flag(spec: &'static CommandSpec, name: &str) -> Result<&'static Flag, Us
         .find(|flag| flag.name == name)
         .ok_or_else(|| {
             let suggestion =
-                crate::config::fields::suggestion(name, spec.flags.iter().map(|flag| flag.name));
+                crate::config::suggestion(name, spec.flags.iter().map(|flag| flag.name));
             let suggestion = suggestion
                 .map(|name| format!("did you mean --{name}? "))
                 .unwrap_or_default();

@@ -30,6 +30,7 @@ pub use settings::{
     Architecture, ExitCodes, FailureAction, FailurePolicy, FailureRule, Node, Resources, Runtime,
     Settings,
 };
+pub(crate) use suggestion::suggestion;
 
 /// One job component in one environment, overrides resolved.
 #[derive(Clone, Debug, PartialEq)]
