@@ -205,7 +205,7 @@ impl Client {
         let response = self.send(&self.calls, method, path, body)?;
         let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
         serde_json::from_slice(&bytes).map_err(|e| ApiError::Malformed {
-            call: format!("{method} {path}"),
+            call: call(method, path),
             cause: e.to_string(),
         })
     }
@@ -231,12 +231,12 @@ impl Client {
         }
         let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
         let status: ApiStatus = serde_json::from_slice(&bytes).unwrap_or_else(|_| ApiStatus {
-            message: String::from_utf8_lossy(&bytes).chars().take(300).collect(),
+            message: String::from_utf8_lossy(&bytes).trim().chars().take(300).collect(),
             ..ApiStatus::default()
         });
         let (reason, message) = (status.reason, status.message);
         Err(ApiError::Status {
-            call: format!("{method} {path}"),
+            call: call(method, path),
             code,
             reason,
             message,
@@ -272,6 +272,11 @@ impl Client {
     }
 }
 
+/// A call by its name: what it asks for, without how.
+fn call(method: &str, path: &str) -> String {
+    format!("{method} {}", path.split('?').next().unwrap_or(path))
+}
+
 fn encode(object: &impl Serialize) -> Vec<u8> {
     // Our objects are plain structs with string keys, which always serialize.
     serde_json::to_vec(object).unwrap_or_default()
@@ -286,7 +291,7 @@ fn read_answer(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
 }
 
 fn failed(method: &str, path: &str, error: ureq::Error) -> ApiError {
-    let call = format!("{method} {path}");
+    let call = call(method, path);
     let cause = error.to_string();
     match error {
         ureq::Error::HostNotFound
