@@ -1,7 +1,7 @@
 //! Arguments, run, exit code.
 
 use job_scheduler::cli::{self, Command};
-use job_scheduler::{logging, serve};
+use job_scheduler::{local, logging, serve};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -29,6 +29,14 @@ fn main() -> ExitCode {
                     },
                     &e,
                 ),
+            }
+        }
+        Command::Local(options) => {
+            logging::start(options.logging.level, options.logging.format);
+            match local::run(&options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) if e.is_configuration() => fail(BAD_USAGE, &e),
+                Err(e) => fail(FAILED, &e),
             }
         }
         Command::Manifests(_) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //! [`Observer`].
 
 pub mod kubernetes;
+pub mod local;
 
 use crate::config::{JobComponent, Settings};
 use crate::job::{Attempt, Job, JobName};

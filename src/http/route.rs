@@ -1,5 +1,7 @@
 //! Method and path to a typed action. Pure.
 
+use super::guard::Refusal;
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
@@ -20,6 +22,8 @@ pub enum RouteError {
     NotFound,
     /// The path takes other methods: the value of `Allow`.
     MethodNotAllowed { allow: &'static str },
+    /// The request may be a web page's.
+    Refused(Refusal),
 }
 
 impl Route {

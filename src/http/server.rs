@@ -1,5 +1,6 @@
 //! Sockets and threads: the only user of tiny_http.
 
+use super::guard::Guard;
 use super::handler::handle;
 use super::reply::Reply;
 use super::route::{Route, RouteError};
@@ -97,7 +98,11 @@ struct Pending {
 
 impl Server {
     /// Serves a scheduler on a listener from [`bind`].
-    pub fn start(listener: TcpListener, scheduler: &Arc<Scheduler>) -> io::Result<Server> {
+    pub fn start(
+        listener: TcpListener,
+        scheduler: &Arc<Scheduler>,
+        guard: &Guard,
+    ) -> io::Result<Server> {
         let inner = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -119,8 +124,8 @@ impl Server {
         }
         for number in 0..READERS {
             let (inner, sender, scheduler) = (inner.clone(), sender.clone(), scheduler.clone());
-            let stopping = stopping.clone();
-            let run = move || read_loop(&inner, &sender, &scheduler, &stopping);
+            let (stopping, guard) = (stopping.clone(), guard.clone());
+            let run = move || read_loop(&inner, &sender, &scheduler, &guard, &stopping);
             server.readers.push(spawn(format!("http-{number}"), run)?);
         }
         Ok(server)
@@ -143,6 +148,7 @@ fn read_loop(
     server: &tiny_http::Server,
     writers: &SyncSender<Pending>,
     scheduler: &Scheduler,
+    guard: &Guard,
     stopping: &AtomicBool,
 ) {
     loop {
@@ -155,7 +161,10 @@ fn read_loop(
                 std::process::exit(1);
             }
         };
-        let route = Route::parse(request.method().as_str(), request.url());
+        let route = match guard.check(values(&request, "Host"), values(&request, "Origin")) {
+            Ok(()) => Route::parse(request.method().as_str(), request.url()),
+            Err(refusal) => Err(RouteError::Refused(refusal)),
+        };
         let is_quick = route.as_ref().map_or(true, Route::is_read);
         if is_quick && !has_unread_body(&request) {
             let reply = answer(scheduler, &route, &[]);
@@ -170,6 +179,15 @@ fn read_loop(
             }
         }
     }
+}
+
+fn values<'a>(
+    request: &'a tiny_http::Request,
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> {
+    let headers = request.headers().iter();
+    let named = headers.filter(move |header| header.field.equiv(name));
+    named.map(|header| header.value.as_str())
 }
 
 fn write_loop(requests: &Lock<Receiver<Pending>>, scheduler: &Scheduler) {
