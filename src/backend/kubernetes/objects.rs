@@ -1,12 +1,15 @@
 //! The Kubernetes objects of one job: Job, Secret and Service, as functions of values.
 
-use super::wire::{JOB_ID_ANNOTATION, JOB_NAME_LABEL, PAYLOAD_ANNOTATION};
+use super::wire::{
+    JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION, QUEUED_ANNOTATION,
+    RESTART_OF_ANNOTATION, key_text, queued_text,
+};
 use crate::backend::NewJob;
 use crate::config::{
     Architecture, ExitCodes, FailureAction, FailurePolicy, JobComponent, Port, Quantity, Resources,
     Runtime, Settings,
 };
-use crate::job::Job as JobFacts;
+use crate::job::{Job as JobFacts, JobName, Queued};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
@@ -19,6 +22,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as KubernetesQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The label that tells jobs from other objects of the application.
@@ -59,6 +63,12 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
     if let Some(id) = new.job_id {
         annotations.insert(JOB_ID_ANNOTATION.to_string(), id.to_string());
     }
+    if let Some(key) = new.key {
+        annotations.insert(KEY_ANNOTATION.to_string(), key_text(key));
+    }
+    if let Some(queued) = new.queued {
+        annotations.insert(QUEUED_ANNOTATION.to_string(), queued_text(queued));
+    }
     Job {
         metadata: ObjectMeta {
             name: Some(new.name.to_string()),
@@ -68,6 +78,7 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
+            suspend: new.queued.map(|_| true),
             backoff_limit: Some(to_i32(new.settings.backoff_limit.unwrap_or(0))),
             // A replacement starts once the failed pod is gone for good, so that two never run at once.
             pod_replacement_policy: Some("Failed".to_string()),
@@ -87,6 +98,69 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
         }),
         status: None,
     }
+}
+
+/// The Job that does again what `old` (as the API server gave it) did: its template, under another name.
+///
+/// What Kubernetes and this scheduler put on the old one for itself is left behind.
+pub fn job_again(
+    old: &Value,
+    component: &JobComponent,
+    name: &JobName,
+    queued: Option<Queued>,
+) -> Value {
+    let mut spec = old.get("spec").cloned().unwrap_or_default();
+    if let Some(spec) = spec.as_object_mut() {
+        for own in ["selector", "manualSelector", "suspend"] {
+            spec.remove(own);
+        }
+        if queued.is_some() {
+            spec.insert("suspend".to_string(), Value::Bool(true));
+        }
+    }
+    if let Some(metadata) = spec
+        .pointer_mut("/template/metadata")
+        .and_then(Value::as_object_mut)
+    {
+        metadata.insert("labels".to_string(), json!(labels(component)));
+    }
+    if let Some(env) = spec
+        .pointer_mut("/template/spec/containers/0/env")
+        .and_then(Value::as_array_mut)
+    {
+        for variable in env
+            .iter_mut()
+            .filter(|v| v.get("name") == Some(&json!("RADIX_JOB_NAME")))
+        {
+            *variable = json!({"name": "RADIX_JOB_NAME", "value": name.as_str()});
+        }
+    }
+    let annotation = |name: &str| {
+        old.pointer("/metadata/annotations")
+            .and_then(|all| all.get(name))
+    };
+    let old_name = old
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let mut annotations = BTreeMap::from([(RESTART_OF_ANNOTATION, json!(old_name))]);
+    for kept in [PAYLOAD_ANNOTATION, JOB_ID_ANNOTATION] {
+        if let Some(value) = annotation(kept) {
+            annotations.insert(kept, value.clone());
+        }
+    }
+    if let Some(queued) = queued {
+        annotations.insert(QUEUED_ANNOTATION, json!(queued_text(queued)));
+    }
+    json!({
+        "metadata": {
+            "name": name.as_str(),
+            "namespace": component.namespace(),
+            "labels": labels(component),
+            "annotations": annotations,
+        },
+        "spec": spec,
+    })
 }
 
 fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
@@ -222,9 +296,9 @@ fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
 }
 
 /// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it with the Job.
-pub fn secret(new: &NewJob, job: &JobFacts, payload: &str) -> Secret {
+pub fn secret(component: &JobComponent, job: &JobFacts, payload: &str) -> Secret {
     Secret {
-        metadata: owned(new.component, job),
+        metadata: owned(component, job),
         immutable: Some(true),
         string_data: Some(BTreeMap::from([(PAYLOAD.to_string(), payload.to_string())])),
         type_: Some("Opaque".to_string()),
