@@ -1,11 +1,13 @@
 //! `local`: every job component of a file on this machine, from the options to the signal that ends it.
 
 use crate::backend::local::{
-    Amount, Bytes, Cpus, Folder, Local, Machine, OpenError, Part, Setup, bytes, cpu_milli,
+    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, bytes,
+    cpu_milli,
 };
 use crate::cli::LocalOptions;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
+use crate::index::Bounds;
 use crate::job::Timestamp;
 use crate::logging;
 use crate::scheduler::{Limits, Scheduler};
@@ -78,6 +80,9 @@ fn io_error(operation: &'static str) -> impl Fn(io::Error) -> LocalError {
     move |cause| LocalError::Io { operation, cause }
 }
 
+/// This process's own environment: the value of a variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// One component, served.
 struct Served {
     scheduler: Arc<Scheduler>,
@@ -86,15 +91,15 @@ struct Served {
 }
 
 /// Serves until SIGTERM or SIGINT, and then ends the jobs that run.
-pub fn run(options: &LocalOptions) -> Result<(), LocalError> {
+pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), LocalError> {
     // Everything that can be wrong is looked at first.
     let components = read_components(options)?;
     let secrets = read_secrets(options)?;
-    let parts = with_secrets(components, &secrets)?;
+    let parts = with_secrets(components, &secrets, environment)?;
     let capacity = capacity(options)?;
     // Signals before anything that would have to be ended in order.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(io_error("signals"))?;
-    let folder = data_folder(options, &parts)?;
+    let folder = data_folder(options, &parts, environment)?;
     let mut listeners = Vec::new();
     for part in &parts {
         let address = SocketAddr::new(options.address, part.component.scheduler_port);
@@ -105,6 +110,10 @@ pub fn run(options: &LocalOptions) -> Result<(), LocalError> {
         folder,
         parts,
         capacity,
+        variables: MACHINE_VARIABLES
+            .iter()
+            .filter_map(|name| Some((name.to_string(), environment(name)?)))
+            .collect(),
         grace: Duration::from_secs(options.grace_seconds.into()),
         clock: Timestamp::now,
     })
@@ -161,7 +170,7 @@ pub fn run(options: &LocalOptions) -> Result<(), LocalError> {
     }
     let _ = over.join();
     for scheduler in schedulers {
-        scheduler.stop();
+        scheduler.end();
     }
     for worker in workers {
         let _ = worker.join();
@@ -248,6 +257,7 @@ fn read_secrets(options: &LocalOptions) -> Result<Option<BTreeMap<String, String
 fn with_secrets(
     components: Vec<JobComponent>,
     file: &Option<BTreeMap<String, String>>,
+    environment: Environment,
 ) -> Result<Vec<Part>, LocalError> {
     let mut problems = Vec::new();
     let mut parts = Vec::new();
@@ -255,7 +265,7 @@ fn with_secrets(
         let mut secrets = BTreeMap::new();
         for name in &component.secrets {
             let in_file = file.as_ref().and_then(|file| file.get(name).cloned());
-            match in_file.or_else(|| std::env::var(name).ok()) {
+            match in_file.or_else(|| environment(name)) {
                 Some(value) => {
                     secrets.insert(name.clone(), value);
                 }
@@ -302,8 +312,12 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn data_folder(options: &LocalOptions, parts: &[Part]) -> Result<Folder, LocalError> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+fn data_folder(
+    options: &LocalOptions,
+    parts: &[Part],
+    environment: Environment,
+) -> Result<Folder, LocalError> {
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
     let of_user = || {
         let state = set("XDG_STATE_HOME").map(PathBuf::from);
         let state =
@@ -327,7 +341,12 @@ fn serve(
     let guard = Guard::only(options.address, component.scheduler_port, &component.name);
     let limits = Limits {
         history: options.history_limit,
-        unfinished: options.max_jobs,
+        bounds: Bounds {
+            unfinished: options.max_jobs,
+            // What may run at once is the machine's to say.
+            running: 0,
+            waiting: options.max_jobs,
+        },
     };
     let scheduler = Arc::new(Scheduler::new(
         component,

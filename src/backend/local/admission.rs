@@ -1,7 +1,8 @@
-//! Who may start, and what is taken meanwhile: reserved CPU and memory of the machine, first come, first served. Pure.
+//! Who may start, and what is taken meanwhile: reserved CPU and memory of the machine, first come, first served among
+//! jobs of the same priority. Pure.
 
 use crate::config::{Quantity, Settings};
-use crate::job::JobName;
+use crate::job::{JobName, Queued};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -43,8 +44,7 @@ pub struct Admission {
     capacity: Amount,
     free: Amount,
     reserved: HashMap<JobName, Amount>,
-    /// By arrival, a number that grows.
-    queue: BTreeMap<u64, (JobName, Amount)>,
+    queue: BTreeMap<Queued, (JobName, Amount)>,
 }
 
 impl Amount {
@@ -125,9 +125,10 @@ impl Admission {
         may
     }
 
-    /// Queues a job. One that has waited before comes back to its place by giving the arrival it had.
-    pub fn wait(&mut self, arrival: u64, name: JobName, need: Amount) {
-        self.queue.insert(arrival, (name, need));
+    /// Queues a job, and gives its place. One that has waited before comes back to the place it had.
+    pub fn wait(&mut self, queued: Queued, name: JobName, need: Amount) -> Place {
+        self.queue.insert(queued, (name, need));
+        self.place_behind(self.queue.range(..queued).count(), need)
     }
 
     /// Reserves for the first of the queue, if there is room, and hands it out.
@@ -149,8 +150,8 @@ impl Admission {
     }
 
     /// Takes a job out of the queue.
-    pub fn withdraw(&mut self, arrival: u64) {
-        self.queue.remove(&arrival);
+    pub fn withdraw(&mut self, queued: Queued) {
+        self.queue.remove(&queued);
     }
 
     /// The queue, first to last.
@@ -159,11 +160,6 @@ impl Admission {
             .values()
             .enumerate()
             .map(|(ahead, (name, need))| (name, self.place_behind(ahead, *need)))
-    }
-
-    /// The place of a job that comes now.
-    pub fn last_place(&self, need: Amount) -> Place {
-        self.place_behind(self.queue.len(), need)
     }
 
     fn place_behind(&self, ahead: usize, need: Amount) -> Place {
@@ -280,8 +276,12 @@ mod tests {
         }
     }
 
-    /// Plays events on a machine of 4 CPUs and gives what starts: `a3` is a job a that needs 3 CPUs and comes, `-a` ends,
-    /// `~a` is withdrawn.
+    fn queued(priority: i8, arrival: u64) -> Queued {
+        Queued { priority, arrival }
+    }
+
+    /// Plays events on a machine of 4 CPUs and gives what starts: `a3` is a job a that needs 3 CPUs and comes, in capitals
+    /// with a higher priority, `-a` ends, `~a` is withdrawn.
     fn play(events: &str) -> String {
         let mut admission = Admission::new(cpu(4));
         let mut arrivals = HashMap::new();
@@ -294,11 +294,14 @@ mod tests {
                 job => {
                     let need = cpu(rest.parse().unwrap());
                     assert_eq!(admission.check(need), Ok(()));
-                    arrivals.insert(job, arrival);
-                    if admission.start_at_once(&name(job), need) {
-                        started.push(name(job));
+                    let is_urgent = job == job.to_uppercase();
+                    let queued = queued(i8::from(is_urgent), arrival);
+                    arrivals.insert(job, queued);
+                    let name = name(&job.to_lowercase());
+                    if admission.start_at_once(&name, need) {
+                        started.push(name);
                     } else {
-                        admission.wait(arrival, name(job), need);
+                        admission.wait(queued, name, need);
                     }
                 }
             }
@@ -324,6 +327,9 @@ mod tests {
         check("a2 b4 c1 d1 ~b", "acd");
         check("a4 b3 c2 -a", "ab");
         check("a4 b3 c2 -a -b", "abc");
+        // A higher priority goes before those that wait, and takes nothing from those that run.
+        check("a4 b1 C4 -a", "ac");
+        check("a4 b1 C4 D1 -a -c", "acdb");
         // One that needs nothing waits its turn as well.
         check("a4 b1 c0", "a");
         // What is given back twice counts once.
@@ -341,8 +347,8 @@ mod tests {
             cpu_milli: 1500,
             memory: 3 << 29,
         };
-        admission.wait(1, name("b"), need);
-        admission.wait(2, name("c"), cpu(1));
+        admission.wait(queued(0, 1), name("b"), need);
+        admission.wait(queued(0, 2), name("c"), cpu(1));
         let places: Vec<_> = admission
             .places()
             .map(|(name, place)| format!("{name}: {place}"))
@@ -355,8 +361,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            admission.last_place(cpu(1)).to_string(),
-            "position 3 of the queue: needs 1 CPU, 1 of 4 free"
+            admission.wait(queued(1, 3), name("d"), cpu(1)).to_string(),
+            "position 1 of the queue: needs 1 CPU, 1 of 4 free"
         );
     }
 

@@ -17,9 +17,9 @@ mod work;
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer};
+use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, Queued, Status, Timestamp};
 use crate::sync::Lock;
 use admission::Admission;
 use mounts::{ThisMachine, View};
@@ -30,15 +30,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use store::{Change, EndStatus, Ending, Header, Record, Store};
+use std::time::Duration;
+use store::{Change, EndStatus, Ending, Header, Key, Record, Store};
 use supervisor::{Cause, Event, Supervisor};
 use work::{Next, Work};
 
 /// How long the processes of a killed scheduler are waited for when they have been killed too.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the scheduler's own environment, what jobs get: what a program needs to run on this machine as this user.
-const MACHINE_VARIABLES: [&str; 12] = [
+pub const MACHINE_VARIABLES: [&str; 12] = [
     "HOME",
     "LANG",
     "LC_ALL",
@@ -64,6 +64,8 @@ pub struct Setup {
     pub folder: Folder,
     pub parts: Vec<Part>,
     pub capacity: Amount,
+    /// What jobs get beside their own: [`MACHINE_VARIABLES`].
+    pub variables: BTreeMap<String, String>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     pub clock: fn() -> Timestamp,
@@ -106,10 +108,43 @@ struct Entry {
     record: Record,
     /// Why it waits.
     message: String,
-    /// Somebody asked to stop it, and it is ending.
-    stopping: bool,
     /// Deleted, and its processes are ending.
     deleted: bool,
+}
+
+impl Table {
+    /// A job that is not deleted.
+    fn entry(&mut self, part: usize, name: &JobName) -> Result<&mut Entry, BackendError> {
+        let entry = self.jobs.get_mut(name);
+        entry
+            .filter(|entry| entry.part == part && !entry.deleted)
+            .ok_or_else(|| gone(name))
+    }
+
+    /// Whether a job of this need may be taken.
+    fn check(&self, need: Amount) -> Result<(), BackendError> {
+        if self.closed {
+            return Err(BackendError::Unavailable {
+                message: "the scheduler is stopping".to_string(),
+            });
+        }
+        self.admission.check(need).map_err(|refused| {
+            let message = refused.to_string();
+            BackendError::Invalid { message }
+        })
+    }
+}
+
+fn gone(name: &JobName) -> BackendError {
+    BackendError::Gone {
+        message: format!("job {name} is gone"),
+    }
+}
+
+fn not_written(cause: &std::io::Error) -> BackendError {
+    BackendError::Unavailable {
+        message: format!("the job cannot be written to disk: {cause}"),
+    }
 }
 
 impl Entry {
@@ -118,7 +153,6 @@ impl Entry {
             part,
             record,
             message: String::new(),
-            stopping: false,
             deleted: false,
         }
     }
@@ -126,8 +160,8 @@ impl Entry {
     fn status(&self) -> Status {
         match &self.record.end {
             Some((_, status, _)) => (*status).into(),
-            None if self.stopping => Status::Stopping,
-            None if self.record.attempts.is_empty() => Status::Waiting,
+            None if self.record.stop_asked => Status::Stopping,
+            None if self.record.current().is_empty() => Status::Waiting,
             None => Status::Running,
         }
     }
@@ -144,13 +178,21 @@ impl Entry {
             uid: format!("{:x}", header.arrival).into(),
             job_id: header.job_id.as_deref().map(Box::from),
             created: Timestamp(header.created),
-            started: self.record.attempts.first().map(|(at, _)| Timestamp(*at)),
+            started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
             finished: self.record.end.as_ref().map(|(at, ..)| Timestamp(*at)),
             status: self.status(),
             message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
                 .unwrap_or(u32::MAX),
             has_payload: header.payload.is_some(),
+            // Each has a copy of its own.
+            payload_of: None,
+            // The queue is the machine's, over all components, and not the scheduler's.
+            queued: None,
+            key: header.key(),
+            restarted: self.record.resumed.map(Timestamp),
+            restart_of: header.restart_of.as_deref().and_then(JobName::parse),
+            hidden: self.record.hidden,
             version,
         }
     }
@@ -198,7 +240,7 @@ fn after_attempt(record: &Record) -> Result<EndStatus, Duration> {
         return Ok(EndStatus::Succeeded);
     }
     let codes: Vec<i32> = record
-        .attempts
+        .current()
         .iter()
         .map(|(_, end)| end.as_ref().and_then(|end| end.exit_code).unwrap_or(0))
         .collect();
@@ -243,10 +285,7 @@ impl Machine {
             received: Lock::new(Some(received)),
             versions: AtomicU64::new(1),
             arrivals: AtomicU64::new(0),
-            variables: MACHINE_VARIABLES
-                .iter()
-                .filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?)))
-                .collect(),
+            variables: setup.variables,
             grace: setup.grace,
             clock: setup.clock,
         };
@@ -277,11 +316,14 @@ impl Machine {
             }));
             changes.push(Change::Finished {
                 at: now,
-                status: EndStatus::Failed,
+                status: match record.stop_asked {
+                    true => EndStatus::Stopped,
+                    false => EndStatus::Failed,
+                },
                 message: String::new(),
             });
         } else if record.end.is_none() {
-            if let (false, Ok(status)) = (record.attempts.is_empty(), after_attempt(&record)) {
+            if let (false, Ok(status)) = (record.current().is_empty(), after_attempt(&record)) {
                 changes.push(Change::Finished {
                     at: now,
                     status,
@@ -305,12 +347,10 @@ impl Machine {
             record.apply(change);
         }
         self.arrivals
-            .fetch_max(record.header.arrival, Ordering::Relaxed);
+            .fetch_max(record.queued.arrival, Ordering::Relaxed);
         let mut table = self.table.lock();
         if record.end.is_none() {
-            table
-                .admission
-                .wait(record.header.arrival, name.clone(), need);
+            table.admission.wait(record.queued, name.clone(), need);
         }
         table.jobs.insert(name, Entry::new(number, record));
     }
@@ -405,10 +445,7 @@ impl Machine {
     }
 
     fn next_arrival(&self) -> u64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or(0);
+        let now = Timestamp::now_micros();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self
             .arrivals
@@ -423,69 +460,198 @@ impl Machine {
                     .to_string(),
             }));
         }
-        let name = &new.name;
-        let (need, starts) = {
-            let mut table = self.table.lock();
-            let need = Amount::of(new.settings, table.admission.capacity());
-            if table.closed {
-                return Err(CreateError::Nothing(BackendError::Unavailable {
-                    message: "the scheduler is stopping".to_string(),
-                }));
-            }
-            if table.jobs.contains_key(name) {
-                return Err(CreateError::NameTaken);
-            }
-            table.admission.check(need).map_err(|refused| {
-                CreateError::Nothing(BackendError::Invalid {
-                    message: refused.to_string(),
-                })
-            })?;
-            (need, table.admission.start_at_once(name, need))
-        };
-        let now = (self.clock)().0;
+        let capacity = self.table.lock().admission.capacity();
+        let need = Amount::of(new.settings, capacity);
         let header = Header {
-            name: name.to_string(),
+            name: new.name.to_string(),
             job_id: new.job_id.map(str::to_string),
-            created: now,
+            created: (self.clock)().0,
+            priority: new.priority,
             arrival: self.next_arrival(),
+            key: new.key.map(Key::from),
+            restart_of: None,
             payload: new.payload.map(|payload| payload.len() as u64),
             work: Work::of(new, need),
         };
-        let changes: &[Change] = if starts {
-            &[Change::Begun { at: now }]
-        } else {
-            &[]
+        let payload = new.payload.unwrap_or_default().as_bytes();
+        self.take(number, part, &new.name, header, payload)
+    }
+
+    /// A job that does again what another did, with a copy of its payload.
+    fn recreate(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        old: &JobName,
+        name: &JobName,
+    ) -> Result<Job, CreateError> {
+        let found = self
+            .with_entry(number, old, |entry| entry.record.header.clone())
+            .map_err(CreateError::Nothing)?;
+        let payload = part.store.payload(&found).map_err(|e| {
+            CreateError::Nothing(BackendError::Unavailable {
+                message: format!("the payload of {old} cannot be read: {e}"),
+            })
+        })?;
+        let header = Header {
+            name: name.to_string(),
+            created: (self.clock)().0,
+            priority: 0,
+            arrival: self.next_arrival(),
+            key: None,
+            restart_of: Some(old.to_string()),
+            ..found
         };
-        if let Err(e) = part.store.create(&header, new.payload, changes) {
+        self.take(number, part, name, header, &payload)
+    }
+
+    /// Takes a new job: to run if nothing waits and there is room, else into the queue.
+    fn take(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        name: &JobName,
+        header: Header,
+        payload: &[u8],
+    ) -> Result<Job, CreateError> {
+        let need = header.work.need();
+        let mut table = self.table.lock();
+        if table.jobs.contains_key(name) {
+            return Err(CreateError::NameTaken);
+        }
+        table.check(need).map_err(CreateError::Nothing)?;
+        let starts = table.admission.start_at_once(name, need);
+        drop(table);
+        let began = starts.then_some(Change::Begun { at: header.created });
+        let written = part.store.create(&header, payload, began.as_slice());
+        if let Err(e) = written {
             self.table.lock().admission.release(name);
             self.send(Event::QueueChanged);
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
-                _ => CreateError::Nothing(BackendError::Unavailable {
-                    message: format!("the job cannot be written to disk: {e}"),
-                }),
+                _ => CreateError::Nothing(not_written(&e)),
             });
         }
         let mut record = Record::new(header);
-        for change in changes {
-            record.apply(change);
-        }
-        let mut entry = Entry::new(number, record);
+        began.iter().for_each(|change| record.apply(change));
         let mut table = self.table.lock();
-        if !starts {
-            entry.message = table.admission.last_place(need).to_string();
-            table
-                .admission
-                .wait(entry.record.header.arrival, name.clone(), need);
-        }
-        let job = entry.job(name, self.next_version());
-        table.jobs.insert(name.clone(), entry);
+        table.jobs.insert(name.clone(), Entry::new(number, record));
+        let job = self.queue_or_start(&mut table, name, starts);
         drop(table);
-        self.send(if starts {
-            Event::Start(name.clone())
-        } else {
-            Event::QueueChanged
+        job.ok_or(CreateError::NameTaken)
+    }
+
+    /// Sends a job to the supervisor if it has a reservation, else to the queue.
+    fn queue_or_start(&self, table: &mut Table, name: &JobName, starts: bool) -> Option<Job> {
+        let entry = table.jobs.get_mut(name)?;
+        if starts {
+            self.send(Event::Start(name.clone()));
+        } else if entry.record.end.is_none() {
+            let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+            let place = table.admission.wait(queued, name.clone(), need);
+            entry.message = place.to_string();
+            self.send(Event::QueueChanged);
+        }
+        Some(entry.job(name, self.next_version()))
+    }
+
+    /// Looks at a job that is not deleted.
+    fn with_entry<T>(
+        &self,
+        number: usize,
+        name: &JobName,
+        look: impl FnOnce(&mut Entry) -> T,
+    ) -> Result<T, BackendError> {
+        let mut table = self.table.lock();
+        table.entry(number, name).map(look)
+    }
+
+    /// The job as it stands.
+    fn look(&self, number: usize, name: &JobName) -> Result<Job, BackendError> {
+        self.with_entry(number, name, |entry| entry.job(name, self.next_version()))
+    }
+
+    /// Ends a job and keeps its record.
+    fn stop(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+        let mut table = self.table.lock();
+        let entry = table.entry(number, name)?;
+        if entry.record.end.is_some() || entry.record.stop_asked {
+            return Ok(entry.job(name, self.next_version()));
+        }
+        let (runs, queued) = (entry.record.is_running(), entry.record.queued);
+        let change = match runs {
+            true => Change::StopAsked,
+            false => Change::Finished {
+                at: (self.clock)().0,
+                status: EndStatus::Stopped,
+                message: String::new(),
+            },
+        };
+        entry.record.apply(&change);
+        let job = entry.job(name, self.next_version());
+        table.admission.withdraw(queued);
+        drop(table);
+        self.send(match runs {
+            true => Event::End(name.clone(), Cause::Stopped),
+            false => Event::QueueChanged,
         });
+        // It is being ended whether or not that can be written down.
+        part.store
+            .append(name, &[change])
+            .map_err(|e| not_written(&e))?;
+        Ok(job)
+    }
+
+    /// Runs a stopped job again.
+    fn resume(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        name: &JobName,
+    ) -> Result<Job, BackendError> {
+        let mut table = self.table.lock();
+        let entry = table.entry(number, name)?;
+        let need = entry.record.header.work.need();
+        if !matches!(entry.record.end, Some((_, EndStatus::Stopped, _))) {
+            return Ok(entry.job(name, self.next_version()));
+        }
+        let stopped = entry.record.clone();
+        table.check(need)?;
+        let starts = table.admission.start_at_once(name, need);
+        let at = (self.clock)().0;
+        let arrival = self.next_arrival();
+        let mut changes = vec![Change::Resumed { at, arrival }];
+        changes.extend(starts.then_some(Change::Begun { at }));
+        let entry = table.entry(number, name)?;
+        changes.iter().for_each(|change| entry.record.apply(change));
+        drop(table);
+        let written = part.store.append(name, &changes);
+        let mut table = self.table.lock();
+        let Ok(entry) = table.entry(number, name) else {
+            // Deleted meanwhile.
+            table.admission.release(name);
+            self.send(Event::QueueChanged);
+            return Err(gone(name));
+        };
+        if let Err(e) = written {
+            entry.record = stopped;
+            table.admission.release(name);
+            self.send(Event::QueueChanged);
+            return Err(not_written(&e));
+        }
+        self.queue_or_start(&mut table, name, starts)
+            .ok_or_else(|| gone(name))
+    }
+
+    /// Takes a finished job out of its users' sight, while another copies its payload.
+    fn hide(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+        let job = self.with_entry(number, name, |entry| {
+            entry.record.apply(&Change::Hidden);
+            entry.job(name, self.next_version())
+        })?;
+        part.store
+            .append(name, &[Change::Hidden])
+            .map_err(|e| not_written(&e))?;
         Ok(job)
     }
 
@@ -500,8 +666,8 @@ impl Machine {
                 (true, true)
             }
             Some(entry) => {
-                let arrival = entry.record.header.arrival;
-                table.admission.withdraw(arrival);
+                let queued = entry.record.queued;
+                table.admission.withdraw(queued);
                 table.jobs.remove(name);
                 (true, false)
             }
@@ -582,9 +748,22 @@ impl Local {
 }
 
 impl Backend for Local {
-    fn create(&self, new: &NewJob) -> Result<Job, CreateError> {
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
-        self.machine.create(self.part, part, new)
+        match (resend, self.machine.look(self.part, &new.name)) {
+            (Resend::Again, Ok(job)) => Ok(job),
+            _ => self.machine.create(self.part, part, new),
+        }
+    }
+
+    fn recreate(
+        &self,
+        old: &Job,
+        name: &JobName,
+        _queued: Option<Queued>,
+    ) -> Result<Job, CreateError> {
+        let part = self.part().map_err(CreateError::Nothing)?;
+        self.machine.recreate(self.part, part, &old.name, name)
     }
 
     /// A job of this machine listens on the machine's own ports.
@@ -595,6 +774,27 @@ impl Backend for Local {
     /// A record is written with its payload or not at all.
     fn has_payload(&self, _job: &Job) -> Result<bool, BackendError> {
         Ok(true)
+    }
+
+    fn store_payload(&self, _job: &Job, _payload: &str) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// The machine's own queue lets jobs run.
+    fn admit(&self, job: &Job) -> Result<Job, BackendError> {
+        self.machine.look(self.part, &job.name)
+    }
+
+    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
+        self.machine.stop(self.part, self.part()?, &job.name)
+    }
+
+    fn resume(&self, job: &Job, _queued: Option<Queued>) -> Result<Job, BackendError> {
+        self.machine.resume(self.part, self.part()?, &job.name)
+    }
+
+    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
+        self.machine.hide(self.part, self.part()?, &job.name)
     }
 
     fn delete(&self, name: &JobName) -> Result<bool, BackendError> {

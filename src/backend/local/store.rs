@@ -11,7 +11,7 @@
 //! ```
 
 use super::work::Work;
-use crate::job::{JobName, Status};
+use crate::job::{JobName, Queued, RequestKey, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -26,11 +26,41 @@ pub struct Header {
     pub job_id: Option<String>,
     /// Seconds since 1970.
     pub created: i64,
-    /// Orders jobs by when they came: nanoseconds since 1970, made unique.
+    pub priority: i8,
+    /// Orders jobs by when they came: microseconds since 1970, made unique.
     pub arrival: u64,
+    pub key: Option<Key>,
+    /// The finished job that this one does again.
+    pub restart_of: Option<String>,
     /// The payload's length; `None` is no payload.
     pub payload: Option<u64>,
     pub work: Work,
+}
+
+/// A [`RequestKey`], in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    key: String,
+    body: String,
+}
+
+impl From<RequestKey> for Key {
+    fn from(key: RequestKey) -> Key {
+        Key {
+            key: format!("{:x}", key.key),
+            body: format!("{:x}", key.body),
+        }
+    }
+}
+
+impl Header {
+    pub fn key(&self) -> Option<RequestKey> {
+        let Key { key, body } = self.key.as_ref()?;
+        Some(RequestKey {
+            key: u128::from_str_radix(key, 16).ok()?,
+            body: u128::from_str_radix(body, 16).ok()?,
+        })
+    }
 }
 
 /// What happened to a job. Times are seconds since 1970.
@@ -46,6 +76,12 @@ pub enum Change {
         status: EndStatus,
         message: String,
     },
+    /// Somebody asked to end it.
+    StopAsked,
+    /// It was stopped, and is to run again; `arrival` is its new place in the queue.
+    Resumed { at: i64, arrival: u64 },
+    /// It is deleted for its users, and kept while its payload is copied.
+    Hidden,
 }
 
 /// How an attempt ended.
@@ -85,14 +121,30 @@ pub struct Record {
     pub attempts: Vec<(i64, Option<Ending>)>,
     /// When, how and why the job ended.
     pub end: Option<(i64, EndStatus, String)>,
+    /// Its place in the queue, if it waits.
+    pub queued: Queued,
+    /// Attempts before it was last resumed, which count no more.
+    pub resumed_after: usize,
+    pub resumed: Option<i64>,
+    pub stop_asked: bool,
+    pub hidden: bool,
 }
 
 impl Record {
     pub fn new(header: Header) -> Record {
+        let queued = Queued {
+            priority: header.priority,
+            arrival: header.arrival,
+        };
         Record {
             header,
             attempts: Vec::new(),
             end: None,
+            queued,
+            resumed_after: 0,
+            resumed: None,
+            stop_asked: false,
+            hidden: false,
         }
     }
 
@@ -109,7 +161,21 @@ impl Record {
                 status,
                 message,
             } => self.end = Some((*at, *status, message.clone())),
+            Change::StopAsked => self.stop_asked = true,
+            Change::Resumed { at, arrival } => {
+                self.end = None;
+                self.stop_asked = false;
+                self.resumed = Some(*at);
+                self.resumed_after = self.attempts.len();
+                self.queued.arrival = *arrival;
+            }
+            Change::Hidden => self.hidden = true,
         }
+    }
+
+    /// The attempts that count: those since it was last resumed.
+    pub fn current(&self) -> &[(i64, Option<Ending>)] {
+        self.attempts.get(self.resumed_after..).unwrap_or_default()
     }
 
     /// Whether an attempt has begun and not ended.
@@ -235,17 +301,12 @@ const ASIDE: &str = ".new-";
 
 impl Store {
     /// Keeps a new job: on return it and its payload outlive a power cut. On an error nothing of it is left.
-    pub fn create(
-        &self,
-        header: &Header,
-        payload: Option<&str>,
-        changes: &[Change],
-    ) -> io::Result<()> {
+    pub fn create(&self, header: &Header, payload: &[u8], changes: &[Change]) -> io::Result<()> {
         let aside = self.records.join(format!("{ASIDE}{}", header.name));
         let record = self.records.join(&header.name);
         let write = || -> io::Result<()> {
             let mut bytes = line(header)?;
-            bytes.extend_from_slice(payload.unwrap_or_default().as_bytes());
+            bytes.extend_from_slice(payload);
             bytes.push(b'\n');
             for change in changes {
                 bytes.extend(line(change)?);
@@ -304,21 +365,29 @@ impl Store {
         }
     }
 
-    /// Copies the payload from the record into a file that its owner alone can read.
-    pub fn copy_payload(&self, header: &Header, to: &Path) -> io::Result<()> {
-        let Some(length) = header.payload else {
-            return Ok(());
-        };
+    /// The payload in a job's record; nothing where there is none.
+    pub fn payload(&self, header: &Header) -> io::Result<Vec<u8>> {
+        let mut payload = Vec::new();
+        self.read_payload(header)?.read_to_end(&mut payload)?;
+        Ok(payload)
+    }
+
+    fn read_payload(&self, header: &Header) -> io::Result<impl Read> {
         let mut record = BufReader::new(File::open(self.records.join(&header.name))?);
         record.skip_until(b'\n')?;
+        Ok(record.take(header.payload.unwrap_or(0)))
+    }
+
+    /// Copies the payload from the record into a file that its owner alone can read.
+    pub fn copy_payload(&self, header: &Header, to: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(to)?;
-        let copied = io::copy(&mut record.take(length), &mut file)?;
-        match copied == length {
+        let copied = io::copy(&mut self.read_payload(header)?, &mut file)?;
+        match copied == header.payload.unwrap_or(0) {
             true => Ok(()),
             false => Err(ErrorKind::UnexpectedEof.into()),
         }
@@ -357,7 +426,7 @@ impl Store {
                 log::warn!("folder={} event=left error=\"{e}\"", path.display());
             }
         }
-        records.sort_by_key(|record| record.header.arrival);
+        records.sort_by_key(|record| record.queued.arrival);
         Ok(records)
     }
 }
@@ -433,7 +502,10 @@ mod tests {
             name: name.to_string(),
             job_id: None,
             created: 1,
+            priority: 0,
             arrival,
+            key: None,
+            restart_of: None,
             payload: payload.map(|p| p.len() as u64),
             work: Work::default(),
         }
@@ -460,9 +532,9 @@ mod tests {
         let payload = "{\"x\": 1}\nline\0 two\n";
         let (b, a) = (header("b", 1, Some(payload)), header("a", 2, None));
         store
-            .create(&a, None, &[Change::Begun { at: 2 }, ended()])
+            .create(&a, b"", &[Change::Begun { at: 2 }, ended()])
             .unwrap();
-        store.create(&b, Some(payload), &[]).unwrap();
+        store.create(&b, payload.as_bytes(), &[]).unwrap();
         let finished = Change::Finished {
             at: 4,
             status: EndStatus::Failed,
@@ -490,9 +562,9 @@ mod tests {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
         store
-            .create(&header("a", 1, Some("first")), Some("first"), &[])
+            .create(&header("a", 1, Some("first")), b"first", &[])
             .unwrap();
-        let again = store.create(&header("a", 2, None), None, &[]);
+        let again = store.create(&header("a", 2, None), b"", &[]);
         assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(
             store.load().unwrap(),
@@ -517,7 +589,7 @@ mod tests {
         let payload = "pay\nload";
         let header = header("a", 1, Some(payload));
         store
-            .create(&header, Some(payload), &[Change::Begun { at: 2 }])
+            .create(&header, payload.as_bytes(), &[Change::Begun { at: 2 }])
             .unwrap();
         let path = store.record(&name("a"));
         let begun = fs::metadata(&path).unwrap().len();
@@ -553,7 +625,7 @@ mod tests {
     fn what_belongs_to_no_record_is_removed_at_start() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.create(&header("a", 1, None), None, &[]).unwrap();
+        store.create(&header("a", 1, None), b"", &[]).unwrap();
         fs::write(store.records.join(".new-b"), "half").unwrap();
         for job in ["a", "b"] {
             fs::create_dir_all(store.job_folder(&name(job)).join("root")).unwrap();

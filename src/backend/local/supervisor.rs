@@ -37,6 +37,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cause {
     TimeLimit,
+    Stopped,
     Deleted,
     ShutDown,
 }
@@ -279,10 +280,10 @@ impl Supervisor {
             }
             self.retries.pop_first();
             let mut table = self.machine.table.lock();
-            if let Some(entry) = table.jobs.get(&name) {
-                let header = &entry.record.header;
-                let (arrival, need) = (header.arrival, header.work.need());
-                table.admission.wait(arrival, name, need);
+            // It may have been stopped or deleted meanwhile.
+            if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
+                let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+                table.admission.wait(queued, name, need);
             }
         }
     }
@@ -306,10 +307,10 @@ impl Supervisor {
                 );
                 let mut table = self.machine.table.lock();
                 table.admission.release(&name);
-                if let Some(entry) = table.jobs.get(&name) {
-                    let header = &entry.record.header;
-                    let (arrival, need) = (header.arrival, header.work.need());
-                    table.admission.wait(arrival, name, need);
+                // It may have been stopped or deleted meanwhile.
+                if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
+                    let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+                    table.admission.wait(queued, name, need);
                 }
                 self.paused_until = Some(now + PAUSE);
                 return;
@@ -323,13 +324,18 @@ impl Supervisor {
         let change = Change::Begun {
             at: (self.machine.clock)().0,
         };
-        let part = self.machine.table.lock().jobs.get(name).map(|e| e.part);
+        let table = self.machine.table.lock();
+        let waits = table.jobs.get(name).filter(|e| e.record.end.is_none());
+        let part = waits.map(|entry| entry.part);
+        drop(table);
         let Some(part) = part.and_then(|number| self.machine.parts.get(number)) else {
             return Ok(());
         };
         part.store.append(name, std::slice::from_ref(&change))?;
         let mut table = self.machine.table.lock();
-        if let Some(entry) = table.jobs.get_mut(name) {
+        if let Some(entry) = table.jobs.get_mut(name)
+            && entry.record.end.is_none()
+        {
             entry.record.apply(&change);
             entry.message.clear();
         }
@@ -343,12 +349,29 @@ impl Supervisor {
         self.jobs_since_relist += 1;
         let table = self.machine.table.lock();
         let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
-        let found = entry.map(|e| (e.part, e.record.header.clone(), e.record.attempts.len()));
+        let found = entry.map(|e| (e.part, e.record.clone()));
         drop(table);
-        let Some((number, header, attempt)) = found else {
+        let Some((number, record)) = found else {
             self.discard(name);
             return;
         };
+        if !record.is_running() {
+            // Stopped between the queue and here.
+            self.machine.table.lock().admission.release(name);
+            return;
+        }
+        if record.stop_asked {
+            let ending = Ending {
+                at: (self.machine.clock)().0,
+                succeeded: false,
+                exit_code: None,
+                reason: "Stopped".to_string(),
+                message: "the job was stopped before it began".to_string(),
+            };
+            self.conclude(name, number, ending, Some(Cause::Stopped));
+            return;
+        }
+        let (header, attempt) = (record.header, record.attempts.len());
         let machine = self.machine.clone();
         let Some(part) = machine.parts.get(number) else {
             return;
@@ -454,6 +477,7 @@ impl Supervisor {
                 "SchedulerStopped",
                 "the scheduler was stopped while the job ran, and ended it".to_string(),
             ),
+            (Some(Cause::Stopped), _) => ("Stopped", "the job was stopped".to_string()),
             (_, Exit::Code(0)) => ("", String::new()),
             (_, Exit::Code(_)) => ("Error", String::new()),
             (_, Exit::Signal(number)) => match signal_name(number) {
@@ -489,6 +513,7 @@ impl Supervisor {
         }
         let status = match cause {
             Some(Cause::ShutDown) => Some(EndStatus::Failed),
+            Some(Cause::Stopped) => Some(EndStatus::Stopped),
             _ => match after_attempt(&entry.record) {
                 Ok(status) => Some(status),
                 Err(delay) => {
@@ -526,11 +551,19 @@ impl Supervisor {
         let entry = table.jobs.remove(name);
         drop(table);
         self.queue_changed();
-        let part = entry.and_then(|entry| self.machine.parts.get(entry.part));
-        if let Some(part) = part
-            && let Err(e) = part.store.clear(name)
-        {
+        let Some(entry) = entry else {
+            return;
+        };
+        let Some(part) = self.machine.parts.get(entry.part) else {
+            return;
+        };
+        if let Err(e) = part.store.clear(name) {
             log::warn!("job={name} event=left error=\"{e}\"");
+        }
+        if let Some(observer) = part.observer.get() {
+            for attempt in entry.attempts(name, self.machine.next_version()) {
+                observer.attempt_gone(name, &attempt.name);
+            }
         }
     }
 
@@ -575,7 +608,7 @@ impl Supervisor {
         for (name, place) in places {
             // One that is tried again has other things to say.
             if let Some(entry) = table.jobs.get_mut(&name)
-                && entry.record.attempts.is_empty()
+                && entry.record.current().is_empty()
                 && entry.message != place
             {
                 entry.message = place;
