@@ -6,3 +6,7 @@ cluster:
 
 cluster-down:
 	scripts/cluster down
+
+.PHONY: run
+run: ## build, start local mode on testdata/radixconfig.yaml, run an example job, and stay up
+	@scripts/try
