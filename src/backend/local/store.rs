@@ -318,16 +318,16 @@ impl Store {
                 .open(&aside)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
-            // Not a rename, which would silently replace a job of the same name.
-            fs::hard_link(&aside, &record)?;
-            fs::remove_file(&aside)?;
+            fs::rename(&aside, &record)?;
             sync_folder(&self.records)
         };
-        write().inspect_err(|e| {
+        // No other process uses the folder, and this one gives a name once.
+        if record.symlink_metadata().is_ok() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        write().inspect_err(|_| {
             let _ = fs::remove_file(&aside);
-            if e.kind() != ErrorKind::AlreadyExists {
-                let _ = fs::remove_file(&record);
-            }
+            let _ = fs::remove_file(&record);
         })
     }
 
