@@ -1,7 +1,7 @@
 //! Arguments, run, exit code.
 
 use job_scheduler::cli::{self, Command};
-use job_scheduler::{logging, manifests, serve};
+use job_scheduler::{logging, manifests, process, serve};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         }
         Command::Serve(options) => {
             logging::start(options.logging.level, options.logging.format);
+            process::watch_foreign_threads();
+            process::raise_file_limit();
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
