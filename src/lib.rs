@@ -3,6 +3,7 @@
 //! Modules in the order data flows: [`cli`] and [`config`] are read once; [`http`] turns a request into a typed action;
 //! [`scheduler`] has the use cases; [`index`] is its picture of the jobs, [`queue`] what is left to do, [`retention`]
 //! what to let go; [`backend`] runs the jobs and reports what it observes; [`job`] is what all of them speak of.
+//! [`serve`] puts these together; [`manifests`] stands apart, and prints the objects that run `serve` in a cluster.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The process may be killed on
@@ -18,10 +19,13 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod golden;
 pub mod http;
 pub mod index;
 pub mod job;
 pub mod logging;
+pub mod manifests;
 pub mod queue;
 pub mod request;
 pub mod retention;

@@ -1,7 +1,7 @@
 //! Arguments, run, exit code.
 
 use job_scheduler::cli::{self, Command};
-use job_scheduler::{logging, serve};
+use job_scheduler::{logging, manifests, serve};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -21,18 +21,20 @@ fn main() -> ExitCode {
             logging::start(options.logging.level, options.logging.format);
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(e) => fail(
-                    if e.is_configuration() {
-                        BAD_USAGE
-                    } else {
-                        FAILED
-                    },
-                    &e,
-                ),
+                Err(e) => fail(exit_code(e.is_configuration()), &e),
             }
         }
-        Command::Manifests(_) => ExitCode::SUCCESS,
+        Command::Manifests(options) => {
+            match manifests::run(&options, &mut std::io::stdout().lock()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(exit_code(e.is_configuration()), &e),
+            }
+        }
     }
+}
+
+fn exit_code(is_configuration: bool) -> u8 {
+    if is_configuration { BAD_USAGE } else { FAILED }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

@@ -41,15 +41,22 @@ pub struct RadixConfig {
     jobs: Vec<Job>,
 }
 
-/// Reads a file. It is read no further than [`MAX_FILE_BYTES`], whatever its size.
+/// Reads and parses a file.
 pub fn load(path: &Path) -> Result<RadixConfig, ConfigError> {
-    let file = path.display().to_string();
+    parse(&path.display().to_string(), &read_file(path)?)
+}
+
+/// The content of a file, for [`parse`]. It is read little further than [`MAX_FILE_BYTES`], whatever its size.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let mut bytes = Vec::new();
     let most = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
     let outcome = File::open(path).and_then(|opened| opened.take(most).read_to_end(&mut bytes));
     match outcome {
-        Ok(_) => parse(&file, &bytes),
-        Err(source) => Err(ConfigError::Io { file, source }),
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(ConfigError::Io {
+            file: path.display().to_string(),
+            source,
+        }),
     }
 }
 

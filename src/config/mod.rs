@@ -1,6 +1,6 @@
 //! `radixconfig.yaml` read once, at start, into the plain values that the rest of the program uses.
 //!
-//! Pure but for [`load`], which reads the file. [`JobComponent`] is what everything else sees: one job component in one
+//! Pure but for [`read_file`] and [`load`], which read the file. [`JobComponent`] is what everything else sees: one job component in one
 //! environment, with that environment's overrides applied.
 
 mod application;
@@ -21,7 +21,7 @@ mod yaml;
 
 use crate::job::JobName;
 
-pub use application::{MAX_FILE_BYTES, RadixConfig, load, parse};
+pub use application::{MAX_FILE_BYTES, RadixConfig, load, parse, read_file};
 pub use error::{ConfigError, FieldError, Warning};
 pub use image::ImageError;
 pub use quantity::{Quantity, QuantityError};
