@@ -34,7 +34,10 @@ impl log::Log for Logger {
         let (time, level) = (Timestamp::now(), record.level().as_str().to_lowercase());
         let line = match self.format {
             // What others say may hold line breaks; a log line is one line.
-            Format::Text => format!("{time} {level:5} {}\n", record.args().to_string().replace('\n', " ")),
+            Format::Text => format!(
+                "{time} {level:5} {}\n",
+                record.args().to_string().replace('\n', " ")
+            ),
             Format::Json => {
                 let message = record.args().to_string();
                 format!(

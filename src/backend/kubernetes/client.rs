@@ -231,7 +231,11 @@ impl Client {
         }
         let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
         let status: ApiStatus = serde_json::from_slice(&bytes).unwrap_or_else(|_| ApiStatus {
-            message: String::from_utf8_lossy(&bytes).trim().chars().take(300).collect(),
+            message: String::from_utf8_lossy(&bytes)
+                .trim()
+                .chars()
+                .take(300)
+                .collect(),
             ..ApiStatus::default()
         });
         let (reason, message) = (status.reason, status.message);
