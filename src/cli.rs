@@ -136,6 +136,18 @@ const COMMANDS: &[CommandSpec] = &[
                 "unfinished jobs to take; POST answers 429 over it (default 10000)",
             ),
             flag(
+                "max-running",
+                "JOB_SCHEDULER_MAX_RUNNING",
+                "N",
+                "jobs that run at once; the others wait in a queue (default 0: no cap)",
+            ),
+            flag(
+                "max-waiting",
+                "JOB_SCHEDULER_MAX_WAITING",
+                "N",
+                "jobs that wait in the queue; POST answers 429 over it (default 1000)",
+            ),
+            flag(
                 "kube-url",
                 "JOB_SCHEDULER_KUBE_URL",
                 "URL",
@@ -213,6 +225,9 @@ pub struct ServeOptions {
     pub port: Option<u16>,
     pub history_limit: usize,
     pub max_jobs: usize,
+    /// 0 is no cap.
+    pub max_running: usize,
+    pub max_waiting: usize,
     pub kube_url: Option<String>,
     /// The API server of the cluster that this runs in, as Kubernetes tells every pod.
     pub in_cluster_url: Option<String>,
@@ -367,6 +382,12 @@ impl Given {
             max_jobs: self
                 .parsed("max-jobs", "a whole number from 0")?
                 .unwrap_or(10_000),
+            max_running: self
+                .parsed("max-running", "a whole number from 0")?
+                .unwrap_or(0),
+            max_waiting: self
+                .parsed("max-waiting", "a whole number from 0")?
+                .unwrap_or(1000),
             kube_url: self.text("kube-url"),
             in_cluster_url,
             kube_token_file: self.text("kube-token-file").map(PathBuf::from),

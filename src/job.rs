@@ -55,6 +55,11 @@ impl Timestamp {
         Timestamp(OffsetDateTime::now_utc().unix_timestamp())
     }
 
+    /// The system clock's now in microseconds since 1970.
+    pub fn now_micros() -> u64 {
+        u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(0)
+    }
+
     /// An RFC 3339 time; fractions of a second are dropped.
     pub fn parse(text: &str) -> Option<Timestamp> {
         OffsetDateTime::parse(text, &Rfc3339)
@@ -154,8 +159,51 @@ pub struct Job {
     pub failed: u32,
     /// Whether it was submitted with a payload.
     pub has_payload: bool,
+    /// The job whose stored payload this one uses, where it has none of its own.
+    pub payload_of: Option<JobName>,
+    /// Its place in the scheduler's queue; `None` unless the queue holds it.
+    pub queued: Option<Queued>,
+    /// The request that made it, where the request had an idempotency key.
+    pub key: Option<RequestKey>,
+    /// When it was last restarted in place.
+    pub restarted: Option<Timestamp>,
+    /// The finished job that this one does again.
+    pub restart_of: Option<JobName>,
+    /// Deleted for its users, and kept only because another job uses its payload.
+    pub hidden: bool,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+/// A place in the queue: higher priorities first, then earlier arrivals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// -100 to 100.
+    pub priority: i8,
+    /// Microseconds since 1970 on the scheduler's clock, which never gives the same twice.
+    pub arrival: u64,
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
+        other
+            .priority
+            .cmp(&self.priority)
+            .then(self.arrival.cmp(&other.arrival))
+    }
+}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// An idempotency key and the body that came with it, as digests: neither is kept as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    pub key: u128,
+    pub body: u128,
 }
 
 /// One run of a job's container: a pod, or a process.
@@ -190,6 +238,13 @@ pub enum AttemptState {
     Failed,
 }
 
+impl AttemptState {
+    /// Whether its processes have ended.
+    pub fn is_finished(self) -> bool {
+        matches!(self, AttemptState::Succeeded | AttemptState::Failed)
+    }
+}
+
 /// A job and its attempts, oldest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobRecord {
@@ -201,8 +256,12 @@ pub struct JobRecord {
 const NO_POD_REMARK_SECONDS: i64 = 4;
 
 impl JobRecord {
-    /// Why the job is in its state, for its user; empty where there is nothing to say.
-    pub fn message(&self, now: Timestamp) -> String {
+    /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the
+    /// scheduler's queue, from 1.
+    pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
+        if let (Status::Waiting, Some(position)) = (self.job.status, position) {
+            return format!("position {position} of the queue: as many jobs run as may at once");
+        }
         let last = self.attempts.last();
         match (self.job.status, last) {
             (Status::Failed, Some(last)) if last.state == AttemptState::Failed => {
@@ -273,6 +332,53 @@ pub fn exit_text(code: i32) -> String {
 }
 
 #[cfg(test)]
+impl Job {
+    /// A job for tests: made in second 0, with nothing to it.
+    pub(crate) fn sample(name: &str, status: Status, version: u64) -> Job {
+        Job {
+            name: JobName(name.into()),
+            uid: "u".into(),
+            job_id: None,
+            created: Timestamp(0),
+            started: None,
+            finished: None,
+            status,
+            message: "".into(),
+            failed: 0,
+            has_payload: false,
+            payload_of: None,
+            queued: None,
+            key: None,
+            restarted: None,
+            restart_of: None,
+            hidden: false,
+            version,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Attempt {
+    /// An attempt for tests.
+    pub(crate) fn sample(name: &str, state: AttemptState, version: u64) -> Attempt {
+        Attempt {
+            name: name.into(),
+            created: Timestamp(0),
+            started: None,
+            finished: None,
+            state,
+            exit_code: None,
+            reason: "".into(),
+            message: "".into(),
+            image: "".into(),
+            image_id: "".into(),
+            restarts: 0,
+            version,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -318,23 +424,11 @@ mod tests {
         assert_eq!(Timestamp::parse("yesterday"), None);
     }
 
-    pub(crate) fn record(status: Status, attempts: Vec<Attempt>) -> JobRecord {
-        JobRecord {
-            job: Job {
-                name: JobName("compute-20210407115556-rkwaibwe".into()),
-                uid: "u".into(),
-                job_id: None,
-                created: NOON,
-                started: Some(NOON),
-                finished: None,
-                status,
-                message: "BackoffLimitExceeded".into(),
-                failed: 0,
-                has_payload: false,
-                version: 1,
-            },
-            attempts,
-        }
+    fn record(status: Status, attempts: Vec<Attempt>) -> JobRecord {
+        let mut job = Job::sample("compute-20210407115556-rkwaibwe", status, 1);
+        (job.created, job.started) = (NOON, Some(NOON));
+        job.message = "BackoffLimitExceeded".into();
+        JobRecord { job, attempts }
     }
 
     fn attempt(
@@ -343,19 +437,12 @@ mod tests {
         reason: &str,
         message: &str,
     ) -> Attempt {
+        let (reason, message) = (reason.into(), message.into());
         Attempt {
-            name: "pod".into(),
-            created: NOON,
-            started: None,
-            finished: None,
-            state,
             exit_code,
-            reason: reason.into(),
-            message: message.into(),
-            image: "".into(),
-            image_id: "".into(),
-            restarts: 0,
-            version: 1,
+            reason,
+            message,
+            ..Attempt::sample("pod", state, 1)
         }
     }
 
@@ -363,7 +450,7 @@ mod tests {
     fn the_message_says_why() {
         use AttemptState::{Failed, Failing};
         let check = |status, attempts: Vec<Attempt>, expected: &str| {
-            assert_eq!(record(status, attempts).message(NOON), expected);
+            assert_eq!(record(status, attempts).message(NOON, None), expected);
         };
         let exit_3 = || attempt(Failed, Some(3), "Error", "");
         check(Status::Failed, vec![exit_3()], "exit code 3");
@@ -396,7 +483,7 @@ mod tests {
         let late = Timestamp(NOON.0 + 60);
         assert!(
             record(Status::Running, vec![])
-                .message(late)
+                .message(late, None)
                 .contains("no pod yet")
         );
     }

@@ -48,7 +48,7 @@ const NAME_SUFFIX: &str = "-scheduler";
 
 /// What `kubectl apply` can keep of an object in its annotation `last-applied-configuration`: 256 KiB less some room.
 ///
-/// Source: <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go#L36>
+/// Source: <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go>
 const MAX_APPLIED_BYTES: usize = 250_000;
 /// What the values of a ConfigMap may have together. The file is the only one.
 ///
@@ -186,7 +186,9 @@ pub fn list(
     options: &ManifestsOptions,
 ) -> Result<List, ManifestsError> {
     let components = components(config, options)?;
-    let mut items = Vec::from_iter(components.first().map(namespace).map(Object::Namespace));
+    // It is the same for all of them.
+    let namespace = components.first().map(namespace).map(Object::Namespace);
+    let mut items = Vec::from_iter(namespace);
     for component in &components {
         items.extend([
             Object::ServiceAccount(service_account(component)),

@@ -3,6 +3,7 @@
 use crate::config::fields::{Fields, Item, Report};
 use crate::config::tree::{JsonError, Node, Value};
 use crate::config::{FieldError, Settings, read_settings};
+use crate::job::RequestKey;
 use std::fmt;
 
 /// A request to start a job.
@@ -12,8 +13,35 @@ pub struct JobRequest {
     pub payload: Option<String>,
     /// The caller's own id for the job: 1 to 253 characters.
     pub job_id: Option<String>,
+    /// Its place in the scheduler's queue, where there is one: -100 to 100, higher first.
+    pub priority: i8,
     /// What this job has otherwise than its component.
     pub settings: Settings,
+}
+
+/// An idempotency key that cannot be one.
+#[derive(Debug, PartialEq)]
+pub struct BadKey;
+
+/// The digests by which a request with an idempotency key is told again. A key has 1 to 255 visible ASCII characters.
+pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
+    if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BadKey);
+    }
+    Ok(RequestKey {
+        key: digest(key.as_bytes()),
+        body: digest(body),
+    })
+}
+
+/// The first half of SHA-256: enough that no two keys of one scheduler ever meet by chance.
+fn digest(bytes: &[u8]) -> u128 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .take(16)
+        .fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// Why a body is not a request. No message holds any of the payload.
@@ -109,6 +137,10 @@ fn job_request(mut fields: Fields<'_>) -> JobRequest {
             }
             is_good.then_some(id)
         }),
+        priority: fields
+            .take("priority")
+            .and_then(|item| item.integer(-100..=100))
+            .unwrap_or(0),
         settings: read_settings(&mut fields),
     };
     fields.refuse(&FIXED);

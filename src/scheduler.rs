@@ -1,15 +1,16 @@
-//! The use cases: submit, list, get, delete, and the tasks that follow from what is observed.
+//! The use cases: submit, list, get, stop, restart, delete, and the tasks that follow from what is observed.
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer};
-use crate::config::{FieldError, JobComponent};
-use crate::index::{Full, Index, Transition};
-use crate::job::{Attempt, Job, JobName, JobRecord, Status, Timestamp};
+use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
+use crate::config::{FieldError, JobComponent, Settings};
+use crate::index::{Bounds, Full, Index, Reservation, Transition};
+use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status, Timestamp};
 use crate::queue::Queue;
 use crate::request::JobRequest;
 use crate::retention;
-use crate::sync::Lock;
-use std::sync::Arc;
+use crate::sync::{Lock, Turns};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The largest payload, in bytes: what a Kubernetes Secret holds.
@@ -18,16 +19,26 @@ pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 const NAME_TRIES: u32 = 5;
 /// Seconds after which nobody is still about to write the Secret of a Job: longer than any call may take.
 const VERIFY_AFTER_SECONDS: i64 = 15;
+/// A deleted job's pod is reported within this, if Kubernetes made one at the last moment.
+const GHOST_TIME: Duration = Duration::from_secs(5);
+/// How long a request waits for another with the same idempotency key.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Names that keyed requests keep for when they are sent again after an unknown outcome.
+const MAX_KEPT_NAMES: usize = 1000;
 
 /// What is left to do about a job, off any request's path. Each may be done again without harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// Make a running job reachable by its name.
     Expose(JobName),
-    /// Check that a job found at start has its payload, and delete it if it has not.
+    /// Check that a job has its payload, and delete it if it has not.
     Verify(JobName),
     /// Delete what a failed submit left behind.
     Discard(JobName),
+    /// A deleted job can have no pod any more that is not known.
+    Forget(JobName),
+    /// Let the next jobs of the queue run, as far as there is room.
+    Admit,
     /// Let finished jobs go that are too many.
     Retain,
 }
@@ -37,8 +48,7 @@ pub enum Task {
 pub struct Limits {
     /// Finished jobs to keep of each outcome.
     pub history: usize,
-    /// Unfinished jobs to take.
-    pub unfinished: usize,
+    pub bounds: Bounds,
 }
 
 /// The scheduler of one job component.
@@ -47,12 +57,20 @@ pub struct Scheduler {
     backend: Arc<dyn Backend>,
     index: Index,
     queue: Queue<Task>,
-    history: usize,
+    limits: Limits,
     jobs_listed: AtomicBool,
     attempts_listed: AtomicBool,
     clock: fn() -> Timestamp,
     random: Lock<fastrand::Rng>,
+    last_arrival: Lock<u64>,
+    /// One request at a time for an idempotency key.
+    turns: Turns<u128>,
+    kept_names: Lock<KeptNames>,
+    /// Told of each job that has finished or is gone.
+    settled: OnceLock<Settled>,
 }
+
+type Settled = Box<dyn Fn(&JobName) + Send + Sync>;
 
 /// Why no job was made.
 #[derive(Debug)]
@@ -63,18 +81,35 @@ pub enum SubmitError {
     PayloadTooLarge {
         bytes: usize,
     },
-    TooManyJobs {
-        limit: usize,
+    /// The idempotency key came before, with another body.
+    KeyReused {
+        job: JobName,
     },
+    Full(Full),
     Backend(BackendError),
 }
 
-/// Why a job was not found or not deleted.
+/// Why nothing was done to a job.
 #[derive(Debug)]
 pub enum JobError {
     NotReady,
-    NotFound { name: String },
+    NotFound {
+        name: String,
+    },
+    /// The job's status does not allow it.
+    BadState {
+        message: String,
+    },
+    Full(Full),
     Backend(BackendError),
+}
+
+/// A job, and its place in the queue if it waits there.
+#[derive(Debug)]
+pub struct JobView {
+    pub record: Arc<JobRecord>,
+    /// From 1.
+    pub position: Option<usize>,
 }
 
 impl Scheduler {
@@ -88,14 +123,23 @@ impl Scheduler {
         Scheduler {
             component,
             backend,
-            index: Index::new(limits.unfinished),
+            index: Index::new(limits.bounds),
             queue: Queue::new(),
-            history: limits.history,
+            limits,
             jobs_listed: AtomicBool::new(false),
             attempts_listed: AtomicBool::new(false),
             clock,
             random: Lock::new(random),
+            last_arrival: Lock::new(0),
+            turns: Turns::new(),
+            kept_names: Lock::new(KeptNames::default()),
+            settled: OnceLock::new(),
         }
+    }
+
+    /// Has `settled` told of each job that has finished or is gone, from any thread. To be called once, at start.
+    pub fn on_settled(&self, settled: Settled) {
+        let _ = self.settled.set(settled);
     }
 
     pub fn component(&self) -> &JobComponent {
@@ -112,99 +156,207 @@ impl Scheduler {
         self.jobs_listed.load(Ordering::Acquire) && self.attempts_listed.load(Ordering::Acquire)
     }
 
-    /// Creates a job. On return it is durable, with its payload, and in the index.
-    pub fn submit(&self, request: &JobRequest) -> Result<Arc<JobRecord>, SubmitError> {
+    /// Creates a job. On return it is durable, with its payload, and in the index. The same `key` with the same body gives
+    /// the same job, however often.
+    pub fn submit(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+    ) -> Result<JobView, SubmitError> {
         if !self.is_ready() {
             return Err(SubmitError::NotReady);
         }
-        self.check_payload(request)?;
-        let _place = self
-            .index
-            .reserve()
-            .map_err(|Full { limit }| SubmitError::TooManyJobs { limit })?;
-        let settings = self.component.settings.overridden_by(&request.settings);
+        self.check(request)?;
+        let Some(key) = key else {
+            return self.create(request, None, None);
+        };
+        let _turn = self.turns.wait(key.key, TURN_TIMEOUT).ok_or_else(|| {
+            let message =
+                "another request with this Idempotency-Key is still being served: try again"
+                    .to_string();
+            SubmitError::Backend(BackendError::Unavailable { message })
+        })?;
+        if let Some(record) = self.index.by_key(key.key) {
+            if record.job.key != Some(key) {
+                return Err(SubmitError::KeyReused {
+                    job: record.job.name.clone(),
+                });
+            }
+            if let (Some(payload), false) = (&request.payload, record.job.status.is_finished()) {
+                // The first one may have ended between the job and its payload.
+                self.backend
+                    .store_payload(&record.job, payload)
+                    .map_err(SubmitError::Backend)?;
+            }
+            return Ok(self.view(record));
+        }
+        let kept = self.kept_names.lock().take(key.key);
+        self.create(request, Some(key), kept)
+    }
+
+    fn check(&self, request: &JobRequest) -> Result<(), SubmitError> {
+        let mut errors = Vec::new();
+        let mut error = |field: String, message: String| {
+            errors.push(FieldError {
+                field,
+                line: None,
+                message,
+            })
+        };
+        if let Some(payload) = &request.payload {
+            if payload.len() > MAX_PAYLOAD_BYTES {
+                return Err(SubmitError::PayloadTooLarge {
+                    bytes: payload.len(),
+                });
+            }
+            if self.component.payload_path.is_none() {
+                let message = format!(
+                    "the job component {} takes none: set payload.path for it in radixconfig.yaml, or leave the payload out",
+                    self.component.name
+                );
+                error("payload".to_string(), message);
+            }
+        }
+        for name in self
+            .component
+            .secrets
+            .iter()
+            .filter(|name| request.settings.variables.contains_key(*name))
+        {
+            let message =
+                "comes from the component's Secret: give the variable another name".to_string();
+            error(format!("variables.{name}"), message);
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(SubmitError::Fields(errors))
+        }
+    }
+
+    fn create(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+        mut kept: Option<JobName>,
+    ) -> Result<JobView, SubmitError> {
+        let place = self.index.reserve().map_err(SubmitError::Full)?;
+        let settings: Settings = self.component.settings.overridden_by(&request.settings);
         for _ in 0..NAME_TRIES {
-            let name = JobName::generate(&self.component.name, self.now(), &mut self.random.lock());
+            let resend = if kept.is_some() {
+                Resend::Again
+            } else {
+                Resend::First
+            };
+            let name = kept.take().unwrap_or_else(|| self.new_name());
             let new = NewJob {
                 name: name.clone(),
                 component: &self.component,
                 settings: &settings,
                 job_id: request.job_id.as_deref(),
                 payload: request.payload.as_deref(),
+                key,
+                queued: self.queued(&place, request.priority),
             };
-            match self.backend.create(&new) {
-                Ok(job) => {
-                    let record = self.index.created(job);
-                    log::info!("job={name} status={} event=created", record.job.status);
-                    self.queue.add(Task::Expose(name));
-                    return Ok(record);
-                }
+            match self.backend.create(&new, resend) {
+                Ok(job) => return Ok(self.admit_created(job)),
                 Err(CreateError::NameTaken) => {}
                 Err(CreateError::Nothing(e)) => return Err(SubmitError::Backend(e)),
                 Err(CreateError::Leftover(e)) => {
-                    // Out of sight at once; a crash before the task is done leaves a Job that the next start discards.
-                    self.index.deleted(&name);
-                    self.queue.add(Task::Discard(name));
+                    self.index.may_exist(&name);
+                    match key {
+                        // The same request may come again, and then finishes what this one began.
+                        Some(key) => {
+                            self.kept_names.lock().keep(key.key, name.clone());
+                            let later =
+                                Duration::from_secs(VERIFY_AFTER_SECONDS.unsigned_abs() + 1);
+                            self.queue.add_after(Task::Verify(name), later);
+                        }
+                        None => self.discard(&name),
+                    }
                     return Err(SubmitError::Backend(e));
                 }
             }
         }
-        let message = format!(
-            "{NAME_TRIES} new job names in a row were taken: is another scheduler making them?"
-        );
-        Err(SubmitError::Backend(BackendError::Unavailable { message }))
+        Err(SubmitError::Backend(no_name()))
     }
 
-    fn check_payload(&self, request: &JobRequest) -> Result<(), SubmitError> {
-        let Some(payload) = &request.payload else {
-            return Ok(());
-        };
-        if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(SubmitError::PayloadTooLarge {
-                bytes: payload.len(),
-            });
+    fn new_name(&self) -> JobName {
+        JobName::generate(&self.component.name, self.now(), &mut self.random.lock())
+    }
+
+    /// A place in the queue for a job that may not run at once.
+    fn queued(&self, place: &Reservation, priority: i8) -> Option<Queued> {
+        if place.runs {
+            return None;
         }
-        if self.component.payload_path.is_none() {
-            let message = format!(
-                "the job component {} takes no payload: set payload.path for it in radixconfig.yaml, or leave the payload out",
-                self.component.name
-            );
-            return Err(SubmitError::Fields(vec![FieldError {
-                field: "payload".to_string(),
-                line: None,
-                message,
-            }]));
+        let mut last = self.last_arrival.lock();
+        *last = Timestamp::now_micros().max(*last + 1);
+        Some(Queued {
+            priority,
+            arrival: *last,
+        })
+    }
+
+    fn admit_created(&self, job: Job) -> JobView {
+        let name = job.name.clone();
+        let record = self.index.created(job);
+        log::info!("job={name} status={} event=created", record.job.status);
+        self.queue.add(Task::Expose(name));
+        if record.job.status == Status::Waiting {
+            self.queue.add(Task::Admit);
         }
-        Ok(())
+        self.view(record)
+    }
+
+    /// Out of sight at once; a crash before the task is done leaves a Job that the next start finds.
+    fn discard(&self, name: &JobName) {
+        self.index.deleted(name);
+        self.index.may_exist(name);
+        self.queue.add(Task::Discard(name.clone()));
+    }
+
+    fn view(&self, record: Arc<JobRecord>) -> JobView {
+        let position = self.index.position(&record.job);
+        JobView { record, position }
     }
 
     /// All jobs, by name.
-    pub fn list(&self) -> Result<Vec<Arc<JobRecord>>, JobError> {
-        if self.is_ready() {
-            Ok(self.index.list())
-        } else {
-            Err(JobError::NotReady)
-        }
-    }
-
-    /// The job of this name.
-    pub fn get(&self, name: &str) -> Result<Arc<JobRecord>, JobError> {
+    pub fn list(&self) -> Result<Vec<JobView>, JobError> {
         if !self.is_ready() {
             return Err(JobError::NotReady);
         }
+        let queue = self.index.queue();
+        let positions: HashMap<&JobName, usize> = queue.iter().zip(1..).collect();
+        let view = |record: Arc<JobRecord>| {
+            let position = positions.get(&record.job.name).copied();
+            JobView { record, position }
+        };
+        Ok(self.index.list().into_iter().map(view).collect())
+    }
+
+    /// The job of this name.
+    pub fn get(&self, name: &str) -> Result<JobView, JobError> {
+        self.find(name).map(|record| self.view(record))
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<JobRecord>, JobError> {
+        if !self.is_ready() {
+            return Err(JobError::NotReady);
+        }
+        let not_found = || JobError::NotFound {
+            name: name.to_string(),
+        };
         JobName::parse(name)
             .and_then(|name| self.index.get(&name))
-            .ok_or_else(|| JobError::NotFound {
-                name: name.to_string(),
-            })
+            .ok_or_else(not_found)
     }
 
     /// Deletes the job, running or not, with all that belongs to it.
     pub fn delete(&self, name: &str) -> Result<JobName, JobError> {
-        let name = self.get(name)?.job.name.clone();
-        let there = self.backend.delete(&name).map_err(JobError::Backend)?;
-        self.index.deleted(&name);
-        if !there {
+        let record = self.find(name)?;
+        let name = record.job.name.clone();
+        if !self.remove(&record.job).map_err(|e| job_error(&name, e))? {
             return Err(JobError::NotFound {
                 name: name.to_string(),
             });
@@ -213,7 +365,127 @@ impl Scheduler {
         Ok(name)
     }
 
-    /// Does tasks until [`Scheduler::stop`].
+    /// Deletes a job, or hides it while another uses its payload. `false` if it was gone.
+    fn remove(&self, job: &Job) -> Result<bool, BackendError> {
+        let Some(_going) = self.index.let_go(&job.name) else {
+            self.index.job_seen(self.backend.hide(job)?);
+            self.settle(&job.name);
+            return Ok(true);
+        };
+        let there = self.backend.delete(&job.name)?;
+        if self.index.deleted(&job.name) {
+            self.queue
+                .add_after(Task::Forget(job.name.clone()), GHOST_TIME);
+        }
+        self.settle(&job.name);
+        if job.payload_of.is_some() {
+            self.queue.add(Task::Retain);
+        }
+        self.queue.add(Task::Admit);
+        Ok(there)
+    }
+
+    /// Ends the job and keeps its record. A job that is stopped already stays so.
+    pub fn stop(&self, name: &str) -> Result<JobName, JobError> {
+        let record = self.find(name)?;
+        self.stop_job(&record.job)?;
+        Ok(record.job.name.clone())
+    }
+
+    fn stop_job(&self, job: &Job) -> Result<(), JobError> {
+        let finished = |status: Status| JobError::BadState {
+            message: format!(
+                "job {} has {}, and only an unfinished job can be stopped",
+                job.name,
+                status.as_str().to_lowercase()
+            ),
+        };
+        match job.status {
+            Status::Succeeded | Status::Failed => return Err(finished(job.status)),
+            Status::Stopping | Status::Stopped => return Ok(()),
+            Status::Waiting | Status::Running => {}
+        }
+        let stopped = self
+            .backend
+            .stop(job)
+            .map_err(|e| job_error(&job.name, e))?;
+        let status = stopped.status;
+        self.observe(stopped);
+        match status {
+            // It came to its end first.
+            Status::Succeeded | Status::Failed => Err(finished(status)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops every unfinished job. Returns how many; tries all before it reports the first failure.
+    pub fn stop_all(&self) -> Result<usize, JobError> {
+        let jobs = self.list()?;
+        let unfinished = jobs.iter().map(|view| &view.record.job);
+        let (mut stopped, mut failure) = (0, None);
+        for job in unfinished.filter(|job| matches!(job.status, Status::Waiting | Status::Running))
+        {
+            match self.stop_job(job) {
+                Ok(()) => stopped += 1,
+                // It has finished, or is gone, meanwhile: there is nothing to stop.
+                Err(JobError::BadState { .. } | JobError::NotFound { .. }) => {}
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        failure.map_or(Ok(stopped), Err)
+    }
+
+    /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload and settings.
+    pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
+        let record = self.find(name)?;
+        let job = &record.job;
+        match job.status {
+            Status::Stopped => self.resume(job),
+            Status::Succeeded | Status::Failed => self.recreate(job),
+            Status::Waiting | Status::Running | Status::Stopping => Err(JobError::BadState {
+                message: format!(
+                    "job {name} is {}, and only a finished or stopped job can be restarted",
+                    job.status.as_str().to_lowercase()
+                ),
+            }),
+        }
+    }
+
+    fn resume(&self, job: &Job) -> Result<JobView, JobError> {
+        let place = self.index.reserve().map_err(JobError::Full)?;
+        let resumed = self
+            .backend
+            .resume(job, self.queued(&place, 0))
+            .map_err(|e| job_error(&job.name, e))?;
+        log::info!("job={} event=resumed", job.name);
+        Ok(self.admit_created(resumed))
+    }
+
+    fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
+        let gone = || JobError::NotFound {
+            name: old.name.to_string(),
+        };
+        let _payload = self
+            .index
+            .use_payload(old.payload_of.as_ref().unwrap_or(&old.name))
+            .ok_or_else(gone)?;
+        let place = self.index.reserve().map_err(JobError::Full)?;
+        for _ in 0..NAME_TRIES {
+            let name = self.new_name();
+            match self.backend.recreate(old, &name, self.queued(&place, 0)) {
+                Ok(job) => return Ok(self.admit_created(job)),
+                Err(CreateError::NameTaken) => {}
+                Err(CreateError::Nothing(e)) => return Err(job_error(&old.name, e)),
+                Err(CreateError::Leftover(e)) => {
+                    self.discard(&name);
+                    return Err(job_error(&old.name, e));
+                }
+            }
+        }
+        Err(JobError::Backend(no_name()))
+    }
+
+    /// Does tasks until [`Scheduler::end`].
     pub fn work(&self) {
         while let Some(task) = self.queue.take() {
             match self.perform(&task) {
@@ -227,7 +499,7 @@ impl Scheduler {
     }
 
     /// Lets the workers go.
-    pub fn stop(&self) {
+    pub fn end(&self) {
         self.queue.close();
     }
 
@@ -239,41 +511,66 @@ impl Scheduler {
                 }
                 _ => Ok(()),
             },
-            Task::Verify(name) => match self.index.get(name) {
-                Some(record) if !record.job.status.is_finished() => self.verify(&record.job),
-                _ => Ok(()),
-            },
-            Task::Discard(name) => self
-                .backend
-                .delete(name)
-                .map(|_| log::info!("job={name} event=discarded")),
+            Task::Verify(name) => self.verify(name),
+            Task::Discard(name) => {
+                self.backend.delete(name)?;
+                log::info!("job={name} event=discarded");
+                self.queue.add_after(Task::Forget(name.clone()), GHOST_TIME);
+                Ok(())
+            }
+            Task::Forget(name) => {
+                self.index.forget(name);
+                self.queue.add(Task::Admit);
+                Ok(())
+            }
+            Task::Admit => self.admit(),
             Task::Retain => self.retain(),
         }
     }
 
-    fn verify(&self, job: &Job) -> Result<(), BackendError> {
+    fn verify(&self, name: &JobName) -> Result<(), BackendError> {
+        let Some(record) = self.index.get(name) else {
+            // Never reported: it was not created.
+            return self.perform(&Task::Forget(name.clone()));
+        };
+        let job = &record.job;
+        if job.status.is_finished() || !job.has_payload || job.payload_of.is_some() {
+            return Ok(());
+        }
         let age = self.now().seconds_since(job.created);
         if age < VERIFY_AFTER_SECONDS {
             // A scheduler that is on its way out may still be between the two writes.
-            let rest = u64::try_from(VERIFY_AFTER_SECONDS - age).unwrap_or(0);
-            self.queue
-                .add_after(Task::Verify(job.name.clone()), Duration::from_secs(rest));
+            let rest = Duration::from_secs((VERIFY_AFTER_SECONDS - age).unsigned_abs());
+            self.queue.add_after(Task::Verify(name.clone()), rest);
             return Ok(());
+        }
+        // The request may come again at this moment, and store the payload.
+        let turn = job.key.map(|key| self.turns.wait(key.key, TURN_TIMEOUT));
+        if turn.is_some_and(|turn| turn.is_none()) {
+            let message = "the job's request is being served again".to_string();
+            return Err(BackendError::Unavailable { message });
         }
         if self.backend.has_payload(job)? {
             return Ok(());
         }
         log::warn!(
-            "job={} event=discarded reason=\"its submit was cut off before its payload was stored\"",
-            job.name
+            "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        self.backend.delete(&job.name)?;
-        self.index.deleted(&job.name);
+        self.remove(job).map(|_| ())
+    }
+
+    fn admit(&self) -> Result<(), BackendError> {
+        while let Some((record, _slot)) = self.index.next_to_admit() {
+            let job = self.backend.admit(&record.job)?;
+            self.queue.add(Task::Expose(job.name.clone()));
+            self.observe(job);
+        }
         Ok(())
     }
 
     fn retain(&self) -> Result<(), BackendError> {
-        let ends = self.index.list().into_iter().map(|record| {
+        let jobs = self.index.list();
+        let ends = jobs.iter().map(|record| {
             let job = &record.job;
             (
                 job.name.clone(),
@@ -281,12 +578,25 @@ impl Scheduler {
                 job.finished.unwrap_or(job.created),
             )
         });
-        for name in retention::excess(ends, self.history) {
-            self.backend.delete(&name)?;
-            self.index.deleted(&name);
-            log::info!("job={name} event=retired");
+        for name in retention::excess(ends, self.limits.history) {
+            if let Some(record) = self.index.get(&name) {
+                self.remove(&record.job)?;
+                log::info!("job={name} event=retired");
+            }
+        }
+        for name in self.index.hidden_and_unused() {
+            if let Some(_going) = self.index.let_go(&name) {
+                self.backend.delete(&name)?;
+                self.index.deleted(&name);
+            }
         }
         Ok(())
+    }
+
+    fn observe(&self, job: Job) {
+        if let Some(transition) = self.index.job_seen(job) {
+            self.follow(&transition);
+        }
     }
 
     fn follow(&self, transition: &Transition) {
@@ -297,7 +607,57 @@ impl Scheduler {
         }
         if job.status.is_finished() {
             self.queue.add(Task::Retain);
+            self.settle(&job.name);
         }
+        self.queue.add(Task::Admit);
+    }
+
+    fn settle(&self, name: &JobName) {
+        if let Some(settled) = self.settled.get() {
+            settled(name);
+        }
+    }
+}
+
+fn no_name() -> BackendError {
+    let message = format!(
+        "{NAME_TRIES} new job names in a row were taken: is another scheduler making them?"
+    );
+    BackendError::Unavailable { message }
+}
+
+fn job_error(name: &JobName, error: BackendError) -> JobError {
+    match error {
+        BackendError::Gone { .. } => JobError::NotFound {
+            name: name.to_string(),
+        },
+        error => JobError::Backend(error),
+    }
+}
+
+/// Names that were sent under an idempotency key and whose outcome is unknown, the oldest first.
+#[derive(Default)]
+struct KeptNames {
+    names: HashMap<u128, JobName>,
+    order: VecDeque<u128>,
+}
+
+impl KeptNames {
+    fn keep(&mut self, key: u128, name: JobName) {
+        if self.names.insert(key, name).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MAX_KEPT_NAMES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, key: u128) -> Option<JobName> {
+        let name = self.names.remove(&key)?;
+        self.order.retain(|kept| *kept != key);
+        Some(name)
     }
 }
 
@@ -307,8 +667,13 @@ impl Observer for Scheduler {
     }
 
     fn jobs_relisted(&self, jobs: Vec<Job>) {
-        for transition in self.index.relisted(jobs) {
+        let (transitions, gone) = self.index.relisted(jobs);
+        for transition in transitions {
             self.follow(&transition);
+        }
+        for name in gone {
+            log::info!("job={name} event=gone");
+            self.settle(&name);
         }
         if !self.jobs_listed.swap(true, Ordering::AcqRel) {
             // What the process before this one may have left half done.
@@ -316,37 +681,42 @@ impl Observer for Scheduler {
                 let job = &record.job;
                 if !job.status.is_finished() {
                     self.queue.add(Task::Expose(job.name.clone()));
-                    if job.has_payload {
-                        self.queue.add(Task::Verify(job.name.clone()));
-                    }
+                    self.queue.add(Task::Verify(job.name.clone()));
                 }
             }
-            self.queue.add(Task::Retain);
         }
+        self.queue.add(Task::Retain);
+        self.queue.add(Task::Admit);
     }
 
     fn job_seen(&self, job: Job) {
-        if let Some(transition) = self.index.job_seen(job) {
-            self.follow(&transition);
-        }
+        self.observe(job);
     }
 
     fn job_gone(&self, name: &JobName) {
         if self.index.job_gone(name) {
             log::info!("job={name} event=gone");
+            self.settle(name);
         }
+        self.queue.add(Task::Admit);
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
         self.index.attempts_relisted(attempts);
         self.attempts_listed.store(true, Ordering::Release);
+        self.queue.add(Task::Admit);
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+        let finished = attempt.state.is_finished();
         self.index.attempt_seen(job, attempt);
+        if finished {
+            self.queue.add(Task::Admit);
+        }
     }
 
     fn attempt_gone(&self, job: &JobName, attempt: &str) {
         self.index.attempt_gone(job, attempt);
+        self.queue.add(Task::Admit);
     }
 }

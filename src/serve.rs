@@ -5,6 +5,7 @@ use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
 use crate::cli::ServeOptions;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError};
+use crate::index::Bounds;
 use crate::job::Timestamp;
 use crate::scheduler::{Limits, Scheduler};
 use crate::sync::spawn;
@@ -109,7 +110,11 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     ));
     let limits = Limits {
         history: options.history_limit,
-        unfinished: options.max_jobs,
+        bounds: Bounds {
+            unfinished: options.max_jobs,
+            running: options.max_running,
+            waiting: options.max_waiting,
+        },
     };
     let scheduler = Arc::new(Scheduler::new(
         component,
@@ -143,7 +148,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let signal = signals.forever().next();
     log::info!("event=stopping signal={}", signal.unwrap_or_default());
     server.stop();
-    scheduler.stop();
+    scheduler.end();
     for worker in workers {
         let _ = worker.join();
     }

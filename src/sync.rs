@@ -1,10 +1,12 @@
 //! Locks whose poison is handled in one place, and threads whose death ends the process.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::{
     Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A mutex. What it guards is whole even after a panic, since no code of ours leaves it half changed across a call that
 /// can panic; so a poisoned lock is used on.
@@ -72,4 +74,65 @@ pub fn spawn(
                 std::process::exit(1);
             }
         })
+}
+
+/// One at a time for each key: who comes second waits.
+pub struct Turns<K> {
+    taken: Lock<HashSet<K>>,
+    freed: Condvar,
+}
+
+/// A turn, given back when dropped.
+pub struct Turn<'a, K: Copy + Eq + Hash> {
+    turns: &'a Turns<K>,
+    key: K,
+}
+
+impl<K: Copy + Eq + Hash> Turns<K> {
+    pub fn new() -> Self {
+        Turns {
+            taken: Lock::new(HashSet::new()),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits for the key to be free; `None` if it is not within `timeout`.
+    pub fn wait(&self, key: K, timeout: Duration) -> Option<Turn<'_, K>> {
+        let deadline = Instant::now() + timeout;
+        let mut taken = self.taken.lock();
+        while taken.contains(&key) {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            taken = Lock::wait_timeout(&self.freed, taken, left);
+        }
+        taken.insert(key);
+        Some(Turn { turns: self, key })
+    }
+}
+
+impl<K: Copy + Eq + Hash> Default for Turns<K> {
+    fn default() -> Self {
+        Turns::new()
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        self.turns.taken.lock().remove(&self.key);
+        self.turns.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_turn_at_a_time() {
+        let turns = Turns::new();
+        let first = turns.wait(1, Duration::ZERO);
+        assert!(first.is_some() && turns.wait(1, Duration::ZERO).is_none());
+        assert!(turns.wait(2, Duration::ZERO).is_some());
+        drop(first);
+        assert!(turns.wait(1, Duration::ZERO).is_some());
+    }
 }

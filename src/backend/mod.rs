@@ -4,10 +4,11 @@
 pub mod kubernetes;
 
 use crate::config::{JobComponent, Settings};
-use crate::job::{Attempt, Job, JobName};
+use crate::job::{Attempt, Job, JobName, Queued, RequestKey};
 use std::fmt;
 
 /// A job to be created.
+#[derive(Debug)]
 pub struct NewJob<'a> {
     pub name: JobName,
     pub component: &'a JobComponent,
@@ -17,12 +18,26 @@ pub struct NewJob<'a> {
     pub job_id: Option<&'a str>,
     /// At most 1 MiB; an empty payload is a file of no bytes, `None` is no file.
     pub payload: Option<&'a str>,
+    /// Kept with the job, so that the request can be told again after a restart.
+    pub key: Option<RequestKey>,
+    /// Its place in the scheduler's queue: it must not run before [`Backend::admit`]. `None` lets it run at once.
+    pub queued: Option<Queued>,
 }
 
-/// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is unknown.
+/// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is unknown. The job that a
+/// call returns is its state as just stored, with its new version.
 pub trait Backend: Send + Sync {
-    /// Creates the job and its payload; on return both are durable.
-    fn create(&self, new: &NewJob) -> Result<Job, CreateError>;
+    /// Creates the job and its payload; on return both are durable. With `resend`, an earlier call for the same job may
+    /// have come through.
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError>;
+
+    /// Creates a job that does again what the finished job `old` did, with the same payload and settings.
+    fn recreate(
+        &self,
+        old: &Job,
+        name: &JobName,
+        queued: Option<Queued>,
+    ) -> Result<Job, CreateError>;
 
     /// Makes the running job reachable by its name, if it has ports.
     fn expose(&self, job: &Job) -> Result<(), BackendError>;
@@ -30,8 +45,30 @@ pub trait Backend: Send + Sync {
     /// Checks that an unfinished job has its payload, which a crash between the two writes leaves it without.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError>;
 
+    /// Stores the payload of a job that a crash may have left without; one that is there stays.
+    fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError>;
+
+    /// Lets a queued job run.
+    fn admit(&self, job: &Job) -> Result<Job, BackendError>;
+
+    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped.
+    fn stop(&self, job: &Job) -> Result<Job, BackendError>;
+
+    /// Runs a stopped job again in place, at once or from the queue.
+    fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;
+
+    /// Marks the job as deleted for its users, while its payload is kept for another.
+    fn hide(&self, job: &Job) -> Result<Job, BackendError>;
+
     /// Deletes the job and all that belongs to it. `false` if there was no such job.
     fn delete(&self, name: &JobName) -> Result<bool, BackendError>;
+}
+
+/// Whether the same create may have been sent before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Resend {
+    First,
+    Again,
 }
 
 /// Who is told what a backend observes. A backend calls it from one thread for jobs and one for attempts.
@@ -53,6 +90,8 @@ pub trait Observer: Send + Sync {
 pub enum BackendError {
     /// The job as described cannot be; the caller's to mend.
     Invalid { message: String },
+    /// There is no such job any more.
+    Gone { message: String },
     /// The backend refuses for now: a quota, missing rights.
     Refused { message: String },
     /// The backend is out of reach or failing; the caller may try again.
@@ -63,6 +102,7 @@ impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackendError::Invalid { message }
+            | BackendError::Gone { message }
             | BackendError::Refused { message }
             | BackendError::Unavailable { message } => f.write_str(message),
         }
@@ -76,6 +116,6 @@ pub enum CreateError {
     NameTaken,
     /// Nothing of it exists.
     Nothing(BackendError),
-    /// Something of it exists or may exist, and must be deleted.
+    /// Something of it exists or may exist: delete it, or send the same again.
     Leftover(BackendError),
 }

@@ -2,33 +2,52 @@
 
 use super::reply::Reply;
 use super::route::Route;
-use crate::request;
+use crate::request::{parse_request, request_key};
 use crate::scheduler::Scheduler;
 
-/// Answers a request. `body` is empty for routes that take none.
-pub fn handle(scheduler: &Scheduler, route: &Route, body: &[u8]) -> Reply {
+/// Answers a request. `body` is empty for routes that take none; `key` is the `Idempotency-Key` header's value.
+pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u8]) -> Reply {
+    let now = scheduler.now();
     let answer = match route {
         Route::ListJobs => scheduler
             .list()
-            .map(|jobs| Reply::jobs(&jobs, scheduler.now()))
+            .map(|jobs| Reply::jobs(&jobs, now))
             .map_err(Reply::from),
-        Route::GetJob(name) => scheduler
+        // To wait is the server's: here the time is up, or the job has finished.
+        Route::GetJob { name, .. } => scheduler
             .get(name)
-            .map(|job| Reply::job(&job, scheduler.now()))
+            .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
-        Route::CreateJob => request::parse_request(body)
-            .map_err(Reply::from)
-            .and_then(|request| {
-                let job = scheduler.submit(&request).map_err(Reply::from)?;
-                Ok(Reply::job(&job, scheduler.now()))
-            }),
-        Route::DeleteJob(name) => scheduler
+        Route::CreateJob => create(scheduler, key, body),
+        Route::DeleteJob { name } => scheduler
             .delete(name)
-            .map(|name| Reply::deleted(&name))
+            .map(|name| Reply::success(&format!("job {name} successfully deleted")))
+            .map_err(Reply::from),
+        Route::StopJob { name } => scheduler
+            .stop(name)
+            .map(|name| Reply::success(&format!("job {name} successfully stopped")))
+            .map_err(Reply::from),
+        Route::StopJobs => scheduler
+            .stop_all()
+            .map(|count| Reply::success(&format!("{count} jobs successfully stopped")))
+            .map_err(Reply::from),
+        Route::RestartJob { name } => scheduler
+            .restart(name)
+            .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
         Route::Live => Ok(Reply::success("the scheduler is alive")),
         Route::Ready if scheduler.is_ready() => Ok(Reply::success("the scheduler is ready")),
         Route::Ready => Err(Reply::not_ready()),
     };
     answer.unwrap_or_else(|failure| failure)
+}
+
+fn create(scheduler: &Scheduler, key: Option<&str>, body: &[u8]) -> Result<Reply, Reply> {
+    let key = key
+        .map(|key| request_key(key, body))
+        .transpose()
+        .map_err(|_| Reply::bad_key())?;
+    let request = parse_request(body).map_err(Reply::from)?;
+    let job = scheduler.submit(&request, key).map_err(Reply::from)?;
+    Ok(Reply::job(&job, scheduler.now()))
 }

@@ -1,11 +1,12 @@
 //! Answers: the JSON of jobs and errors, and the bytes of an HTTP response.
 
-use super::route::RouteError;
+use super::route::{MAX_WAIT_SECONDS, RouteError};
 use crate::backend::BackendError;
 use crate::config::FieldError;
-use crate::job::{Attempt, AttemptState, JobName, JobRecord, Timestamp};
+use crate::index::Full;
+use crate::job::{Attempt, AttemptState, Status, Timestamp};
 use crate::request::RequestError;
-use crate::scheduler::{JobError, MAX_PAYLOAD_BYTES, SubmitError};
+use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -34,6 +35,10 @@ struct JobStatus<'a> {
     message: String,
     #[serde(skip_serializing_if = "is_zero")]
     failed: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    restart: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart_of: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pod_statuses: Vec<PodStatus<'a>>,
 }
@@ -77,20 +82,20 @@ fn text(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
-fn job_status(record: &JobRecord, now: Timestamp) -> JobStatus<'_> {
+fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
+    let record = &view.record;
     let job = &record.job;
     JobStatus {
         name: job.name.as_str(),
         job_id: job.job_id.as_deref(),
         created: job.created.to_string(),
         started: text(job.started),
-        ended: text(
-            job.finished
-                .filter(|_| job.status == crate::job::Status::Succeeded),
-        ),
+        ended: text(job.finished.filter(|_| job.status == Status::Succeeded)),
         status: job.status.as_str(),
-        message: record.message(now),
+        message: record.message(now, view.position),
         failed: job.failed,
+        restart: text(job.restarted),
+        restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
 }
@@ -142,16 +147,16 @@ impl Reply {
         }
     }
 
-    pub fn job(record: &JobRecord, now: Timestamp) -> Reply {
-        Reply::json(200, &job_status(record, now))
+    pub fn job(view: &JobView, now: Timestamp) -> Reply {
+        Reply::json(200, &job_status(view, now))
     }
 
-    pub fn jobs(records: &[std::sync::Arc<JobRecord>], now: Timestamp) -> Reply {
+    pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {
         Reply::json(
             200,
-            &records
+            &views
                 .iter()
-                .map(|record| job_status(record, now))
+                .map(|view| job_status(view, now))
                 .collect::<Vec<_>>(),
         )
     }
@@ -166,10 +171,6 @@ impl Reply {
                 code: 200,
             },
         )
-    }
-
-    pub fn deleted(name: &JobName) -> Reply {
-        Reply::success(&format!("job {name} successfully deleted"))
     }
 
     /// An error, as a Status object.
@@ -217,6 +218,21 @@ impl Reply {
                 "the request's body may have {limit} bytes and has {size}; the payload in it may have {MAX_PAYLOAD_BYTES}"
             ),
         )
+    }
+
+    pub fn bad_key() -> Reply {
+        Reply::failure(
+            400,
+            "BadRequest",
+            "the header Idempotency-Key must have 1 to 255 visible ASCII characters",
+        )
+    }
+
+    pub fn too_many_waiting(limit: usize) -> Reply {
+        let message = format!(
+            "{limit} requests wait for jobs to finish, which is as many as may: ask without wait"
+        );
+        Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 
     pub fn panicked() -> Reply {
@@ -277,6 +293,13 @@ fn http_date() -> String {
 impl From<&RouteError> for Reply {
     fn from(error: &RouteError) -> Reply {
         match error {
+            RouteError::BadWait { given } => Reply::failure(
+                400,
+                "BadRequest",
+                &format!(
+                    "wait={given}: give seconds or minutes, such as 30s or 2m, up to {MAX_WAIT_SECONDS}s"
+                ),
+            ),
             RouteError::NotFound => Reply::failure(
                 404,
                 "NotFound",
@@ -314,12 +337,14 @@ impl From<SubmitError> for Reply {
                 "RequestEntityTooLarge",
                 &format!("the payload may have {MAX_PAYLOAD_BYTES} bytes (1 MiB) and has {bytes}"),
             ),
-            SubmitError::TooManyJobs { limit } => Reply::failure(
-                429,
-                "TooManyRequests",
-                &format!("{limit} jobs are unfinished, which is as many as this scheduler takes: try again when some have finished"),
-            )
-            .with("Retry-After", 5),
+            SubmitError::KeyReused { job } => Reply::failure(
+                422,
+                "Invalid",
+                &format!(
+                    "this Idempotency-Key came with another body, for the job {job}: use a new key for a new job"
+                ),
+            ),
+            SubmitError::Full(full) => full.into(),
             SubmitError::Backend(error) => error.into(),
         }
     }
@@ -332,8 +357,24 @@ impl From<JobError> for Reply {
             JobError::NotFound { name } => {
                 Reply::failure(404, "NotFound", &format!("job {name} is not found"))
             }
+            JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
+            JobError::Full(full) => full.into(),
             JobError::Backend(error) => error.into(),
         }
+    }
+}
+
+impl From<Full> for Reply {
+    fn from(full: Full) -> Reply {
+        let message = match full {
+            Full::Unfinished { limit } => format!(
+                "{limit} jobs are unfinished, which is as many as this scheduler takes: try again when some have finished"
+            ),
+            Full::Waiting { limit } => format!(
+                "{limit} jobs wait in the queue, which is as many as it takes: try again when some have started"
+            ),
+        };
+        Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 }
 
@@ -341,7 +382,7 @@ impl From<BackendError> for Reply {
     fn from(error: BackendError) -> Reply {
         match error {
             BackendError::Invalid { message } => Reply::failure(422, "Invalid", &message),
-            BackendError::Refused { message } => {
+            BackendError::Gone { message } | BackendError::Refused { message } => {
                 Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 10)
             }
             BackendError::Unavailable { message } => {

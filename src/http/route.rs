@@ -1,12 +1,31 @@
 //! Method and path to a typed action. Pure.
 
+use std::time::Duration;
+
+/// The longest that a request may ask to wait.
+pub const MAX_WAIT_SECONDS: u64 = 300;
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
     ListJobs,
     CreateJob,
-    GetJob(String),
-    DeleteJob(String),
+    /// `wait`: answer when the job has finished, or after so long.
+    GetJob {
+        name: String,
+        wait: Option<Duration>,
+    },
+    DeleteJob {
+        name: String,
+    },
+    StopJob {
+        name: String,
+    },
+    RestartJob {
+        name: String,
+    },
+    /// Every unfinished job.
+    StopJobs,
     /// Whether the process works.
     Live,
     /// Whether every job is known.
@@ -20,59 +39,90 @@ pub enum RouteError {
     NotFound,
     /// The path takes other methods: the value of `Allow`.
     MethodNotAllowed { allow: &'static str },
+    /// The query's `wait` is not a time to wait.
+    BadWait { given: String },
+}
+
+/// Answered from memory, or through the backend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cost {
+    Memory,
+    Backend,
 }
 
 impl Route {
-    /// The route of a method and a request target. A trailing slash and a query make no difference; HEAD is GET.
+    /// The route of a method and a request target. A trailing slash makes no difference; HEAD is GET.
     pub fn parse(method: &str, target: &str) -> Result<Route, RouteError> {
-        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let target = target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = path.strip_suffix('/').unwrap_or(path);
-        let mut segments = path.split('/');
-        let segments: [Option<&str>; 6] = std::array::from_fn(|_| segments.next());
-        match segments {
-            [Some(""), Some("api"), Some("v1"), Some("jobs"), None, None] => match method {
-                "GET" | "HEAD" => Ok(Route::ListJobs),
+        let segments: Vec<&str> = path.splitn(8, '/').collect();
+        let (is_get, is_post) = (matches!(method, "GET" | "HEAD"), method == "POST");
+        let only = |allow| Err(RouteError::MethodNotAllowed { allow });
+        match segments.as_slice() {
+            ["", "api", "v1", "jobs"] => match method {
                 "POST" => Ok(Route::CreateJob),
-                _ => Err(RouteError::MethodNotAllowed {
-                    allow: "GET, HEAD, POST",
-                }),
+                _ if is_get => Ok(Route::ListJobs),
+                _ => only("GET, HEAD, POST"),
             },
-            [
-                Some(""),
-                Some("api"),
-                Some("v1"),
-                Some("jobs"),
-                Some(name),
-                None,
-            ] if !name.is_empty() => match method {
-                "GET" | "HEAD" => Ok(Route::GetJob(name.to_string())),
-                "DELETE" => Ok(Route::DeleteJob(name.to_string())),
-                _ => Err(RouteError::MethodNotAllowed {
-                    allow: "GET, HEAD, DELETE",
-                }),
-            },
-            [
-                Some(""),
-                Some("health"),
-                Some(which @ ("live" | "ready")),
-                None,
-                ..,
-            ] => match (method, which) {
-                ("GET" | "HEAD", "live") => Ok(Route::Live),
-                ("GET" | "HEAD", _) => Ok(Route::Ready),
-                _ => Err(RouteError::MethodNotAllowed { allow: "GET, HEAD" }),
-            },
+            ["", "api", "v1", "jobs", "stop"] if is_post => Ok(Route::StopJobs),
+            ["", "api", "v1", "jobs", "stop"] => only("POST"),
+            ["", "api", "v1", "jobs", name] if !name.is_empty() => {
+                let name = name.to_string();
+                match method {
+                    "DELETE" => Ok(Route::DeleteJob { name }),
+                    _ if is_get => Ok(Route::GetJob {
+                        name,
+                        wait: parse_wait(query)?,
+                    }),
+                    _ => only("GET, HEAD, DELETE"),
+                }
+            }
+            ["", "api", "v1", "jobs", name, "stop"] if is_post => Ok(Route::StopJob {
+                name: name.to_string(),
+            }),
+            ["", "api", "v1", "jobs", name, "restart"] if is_post => Ok(Route::RestartJob {
+                name: name.to_string(),
+            }),
+            ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
+            ["", "health", "live"] if is_get => Ok(Route::Live),
+            ["", "health", "ready"] if is_get => Ok(Route::Ready),
+            ["", "health", "live" | "ready"] => only("GET, HEAD"),
             _ => Err(RouteError::NotFound),
         }
     }
 
-    /// Whether it is answered from memory, without a body and without the backend.
-    pub fn is_read(&self) -> bool {
+    /// What it takes to answer.
+    pub fn cost(&self) -> Cost {
         match self {
-            Route::ListJobs | Route::GetJob(_) | Route::Live | Route::Ready => true,
-            Route::CreateJob | Route::DeleteJob(_) => false,
+            Route::ListJobs | Route::GetJob { .. } | Route::Live | Route::Ready => Cost::Memory,
+            Route::CreateJob
+            | Route::DeleteJob { .. }
+            | Route::StopJob { .. }
+            | Route::RestartJob { .. }
+            | Route::StopJobs => Cost::Backend,
         }
     }
+}
+
+/// `wait=30s`, `wait=2m` or seconds alone, up to [`MAX_WAIT_SECONDS`].
+fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
+    let Some(given) = query.split('&').find_map(|pair| pair.strip_prefix("wait=")) else {
+        return Ok(None);
+    };
+    let bad = || RouteError::BadWait {
+        given: given.chars().take(40).collect(),
+    };
+    let (number, unit) = match given.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (given.strip_suffix('s').unwrap_or(given), 1),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds <= MAX_WAIT_SECONDS)
+        .ok_or_else(bad)?;
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
@@ -84,29 +134,75 @@ mod tests {
         assert_eq!(Route::parse(method, target), expected, "{request}");
     }
 
+    fn get(wait: Option<u64>) -> Route {
+        Route::GetJob {
+            name: "compute-1".to_string(),
+            wait: wait.map(Duration::from_secs),
+        }
+    }
+
     #[test]
     fn every_route() {
-        let job = || "compute-1".to_string();
+        let name = || "compute-1".to_string();
         check("GET /api/v1/jobs", Ok(Route::ListJobs));
         check("HEAD /api/v1/jobs", Ok(Route::ListJobs));
         check("POST /api/v1/jobs", Ok(Route::CreateJob));
-        check("GET /api/v1/jobs/compute-1", Ok(Route::GetJob(job())));
-        check("DELETE /api/v1/jobs/compute-1", Ok(Route::DeleteJob(job())));
+        check("GET /api/v1/jobs/compute-1", Ok(get(None)));
+        check(
+            "DELETE /api/v1/jobs/compute-1",
+            Ok(Route::DeleteJob { name: name() }),
+        );
+        check(
+            "POST /api/v1/jobs/compute-1/stop",
+            Ok(Route::StopJob { name: name() }),
+        );
+        check(
+            "POST /api/v1/jobs/compute-1/restart",
+            Ok(Route::RestartJob { name: name() }),
+        );
+        check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));
         check("GET /health/ready", Ok(Route::Ready));
     }
 
     #[test]
-    fn a_trailing_slash_and_a_query_make_no_difference() {
+    fn a_trailing_slash_and_an_unknown_query_make_no_difference() {
         check("GET /api/v1/jobs/", Ok(Route::ListJobs));
         check("POST /api/v1/jobs/?x=1", Ok(Route::CreateJob));
-        check("GET /api/v1/jobs/a/", Ok(Route::GetJob("a".to_string())));
+        check("GET /api/v1/jobs/compute-1/?x=1#y", Ok(get(None)));
+        check("POST /api/v1/jobs/stop/", Ok(Route::StopJobs));
         check("GET /health/live/", Ok(Route::Live));
     }
 
     #[test]
+    fn a_wait_is_seconds_or_minutes_up_to_a_bound() {
+        for (given, seconds) in [
+            ("30s", 30),
+            ("30", 30),
+            ("5m", 300),
+            ("0", 0),
+            ("300s", 300),
+        ] {
+            check(
+                &format!("GET /api/v1/jobs/compute-1?wait={given}"),
+                Ok(get(Some(seconds))),
+            );
+        }
+        for given in ["", "x", "-1s", "301", "6m", "1h", "99999999999999999999m"] {
+            let target = format!("GET /api/v1/jobs/compute-1?a=b&wait={given}");
+            check(
+                &target,
+                Err(RouteError::BadWait {
+                    given: given.to_string(),
+                }),
+            );
+        }
+    }
+
+    #[test]
     fn anything_else_is_not_there() {
-        for target in [
+        let long = format!("/{}", "a/".repeat(100));
+        let targets = [
             "/",
             "",
             "/api",
@@ -115,7 +211,9 @@ mod tests {
             "//api/v1/jobs",
             "/api/v1/jobs/a/b",
             "/health",
-        ] {
+            &long,
+        ];
+        for target in targets {
             check(&format!("GET {target}"), Err(RouteError::NotFound));
         }
         check("GET http://other/api/v1/jobs", Err(RouteError::NotFound));
@@ -134,6 +232,14 @@ mod tests {
             Err(RouteError::MethodNotAllowed {
                 allow: "GET, HEAD, DELETE",
             }),
+        );
+        check(
+            "GET /api/v1/jobs/stop",
+            Err(RouteError::MethodNotAllowed { allow: "POST" }),
+        );
+        check(
+            "GET /api/v1/jobs/a/stop",
+            Err(RouteError::MethodNotAllowed { allow: "POST" }),
         );
         check(
             "POST /health/live",

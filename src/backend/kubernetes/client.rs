@@ -14,6 +14,8 @@ use ureq::{Agent, Body};
 
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// One request and its answer, all in all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,7 +178,16 @@ impl Client {
         path: &str,
         object: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.call("POST", path, Some(&encode(object)))
+        self.call("POST", path, Some((JSON, &encode(object))))
+    }
+
+    /// Changes the fields that `change` names, and no other (RFC 7396).
+    pub fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        change: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        self.call("PATCH", path, Some((MERGE_PATCH, &encode(change))))
     }
 
     pub fn delete(&self, path: &str) -> Result<(), ApiError> {
@@ -200,7 +211,7 @@ impl Client {
         &self,
         method: &str,
         path: &str,
-        body: Option<&[u8]>,
+        body: Option<(&str, &[u8])>,
     ) -> Result<T, ApiError> {
         let response = self.send(&self.calls, method, path, body)?;
         let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
@@ -216,7 +227,7 @@ impl Client {
         agent: &Agent,
         method: &str,
         path: &str,
-        body: Option<&[u8]>,
+        body: Option<(&str, &[u8])>,
     ) -> Result<Response<Body>, ApiError> {
         let mut response = self.send_once(agent, method, path, body)?;
         if response.status() == StatusCode::UNAUTHORIZED
@@ -252,7 +263,7 @@ impl Client {
         agent: &Agent,
         method: &str,
         path: &str,
-        body: Option<&[u8]>,
+        body: Option<(&str, &[u8])>,
     ) -> Result<Response<Body>, ApiError> {
         let mut request = ureq::http::Request::builder()
             .method(method)
@@ -262,8 +273,8 @@ impl Client {
             request = request.header("Authorization", token.header()?);
         }
         let sent = match body {
-            Some(body) => request
-                .header("Content-Type", "application/json")
+            Some((content_type, body)) => request
+                .header("Content-Type", content_type)
                 .body(body)
                 .map_err(ureq::Error::from)
                 .and_then(|request| agent.run(request)),

@@ -11,15 +11,20 @@ mod wire;
 pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer};
+use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
 use crate::config::JobComponent;
-use crate::job::{Job, JobName};
+use crate::job::{Job, JobName, Queued, Timestamp};
 use client::ApiError;
+use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use watch::{Jobs, Pods, Watch};
-use wire::JobObject;
+use wire::{
+    HIDDEN_ANNOTATION, JobObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOPPED_ANNOTATION,
+    queued_text,
+};
 
 /// How often a create whose answer was lost is sent again under the same name.
 const CREATE_TRIES: u32 = 3;
@@ -79,57 +84,145 @@ impl Kubernetes {
         format!("/api/v1/namespaces/{}/secrets", self.namespace)
     }
 
+    fn job_path(&self, name: &JobName) -> String {
+        format!("{}/{name}", self.jobs())
+    }
+
     /// Creates the Job. If an answer is lost, the same name is sent again: "exists already" then means that it was ours.
-    fn create_job(&self, new: &NewJob, image: &str) -> Result<Job, CreateError> {
-        let object = objects::job(new, image, &self.pull_secrets);
-        let mut perhaps_there = false;
+    fn create_job(
+        &self,
+        name: &JobName,
+        object: &impl Serialize,
+        resend: Resend,
+    ) -> Result<Job, CreateError> {
+        let mut resend = resend;
         for tries_left in (0..CREATE_TRIES).rev() {
-            match self.client.post::<JobObject>(&self.jobs(), &object) {
+            let error = match self.client.post::<JobObject>(&self.jobs(), object) {
                 Ok(created) => return read_job(created).map_err(CreateError::Leftover),
-                Err(e) if e.code() == Some(409) && !perhaps_there => {
-                    return Err(CreateError::NameTaken);
+                Err(error) => error,
+            };
+            match (error.code(), resend) {
+                (Some(409), Resend::First) => return Err(CreateError::NameTaken),
+                (Some(409), Resend::Again) => {
+                    let found = self.client.get::<JobObject>(&self.job_path(name));
+                    return found
+                        .map_err(explain)
+                        .and_then(read_job)
+                        .map_err(CreateError::Leftover);
                 }
-                Err(e) if e.code() == Some(409) => {
-                    let path = format!("{}/{}", self.jobs(), new.name);
-                    let found = self
-                        .client
-                        .get::<JobObject>(&path)
-                        .map_err(|e| CreateError::Leftover(explain(e)))?;
-                    return read_job(found).map_err(CreateError::Leftover);
+                _ if outcome_unknown(&error) && tries_left > 0 => resend = Resend::Again,
+                (_, Resend::First) if !outcome_unknown(&error) => {
+                    return Err(CreateError::Nothing(explain(error)));
                 }
-                Err(e) if outcome_unknown(&e) && tries_left > 0 => perhaps_there = true,
-                Err(e) if perhaps_there || outcome_unknown(&e) => {
-                    return Err(CreateError::Leftover(explain(e)));
-                }
-                Err(e) => return Err(CreateError::Nothing(explain(e))),
+                _ => return Err(CreateError::Leftover(explain(error))),
             }
         }
         let message = format!("POST {}: no answer", self.jobs());
         Err(CreateError::Leftover(BackendError::Unavailable { message }))
     }
+
+    fn change_job(&self, job: &Job, change: &Value) -> Result<Job, BackendError> {
+        let changed = self
+            .client
+            .patch::<JobObject>(&self.job_path(&job.name), change);
+        read_job(changed.map_err(explain)?)
+    }
 }
 
 impl Backend for Kubernetes {
-    fn create(&self, new: &NewJob) -> Result<Job, CreateError> {
-        let image = new.settings.image_reference().map_err(|e| {
-            CreateError::Nothing(BackendError::Invalid {
-                message: format!("image: {e}"),
-            })
-        })?;
-        let job = self.create_job(new, &image)?;
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
+        let invalid = |message| CreateError::Nothing(BackendError::Invalid { message });
+        let image = new
+            .settings
+            .image_reference()
+            .map_err(|e| invalid(format!("image: {e}")))?;
+        let job = self.create_job(
+            &new.name,
+            &objects::job(new, &image, &self.pull_secrets),
+            resend,
+        )?;
         if let Some(payload) = new.payload {
-            let secret = objects::secret(new, &job, payload);
-            let mut created = self.client.post::<IgnoredAny>(&self.secrets(), &secret);
-            if created.as_ref().is_err_and(outcome_unknown) {
-                created = self.client.post(&self.secrets(), &secret);
-            }
-            match created {
-                Err(e) if e.code() != Some(409) => return Err(CreateError::Leftover(explain(e))),
-                // The name is this job's alone, so a Secret that exists already is its own.
-                _ => {}
-            }
+            self.store_payload(&job, payload)
+                .map_err(CreateError::Leftover)?;
         }
         Ok(job)
+    }
+
+    /// The new Job mounts the old one's Secret: the account may not read a Secret to copy it.
+    fn recreate(
+        &self,
+        old: &Job,
+        name: &JobName,
+        queued: Option<Queued>,
+    ) -> Result<Job, CreateError> {
+        let found = self
+            .client
+            .get::<Value>(&self.job_path(&old.name))
+            .map_err(explain);
+        let object = found.map_err(CreateError::Nothing)?;
+        let again = objects::job_again(&object, &self.component, name, queued);
+        self.create_job(name, &again, Resend::First)
+    }
+
+    fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
+        let secret = objects::secret(&self.component, job, payload);
+        let mut stored = self.client.post::<IgnoredAny>(&self.secrets(), &secret);
+        if stored.as_ref().is_err_and(outcome_unknown) {
+            stored = self.client.post(&self.secrets(), &secret);
+        }
+        match stored {
+            Err(e) if e.code() != Some(409) => Err(explain(e)),
+            // The name is this job's alone, so a Secret that exists already is its own.
+            _ => Ok(()),
+        }
+    }
+
+    fn admit(&self, job: &Job) -> Result<Job, BackendError> {
+        // With its version, so that a stop that comes between is not undone.
+        self.change_job(
+            job,
+            &json!({
+                "metadata": {
+                    "resourceVersion": job.version.to_string(),
+                    "annotations": {QUEUED_ANNOTATION: null},
+                },
+                "spec": {"suspend": false},
+            }),
+        )
+    }
+
+    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
+        let now = Timestamp::now().to_string();
+        self.change_job(
+            job,
+            &json!({
+                "metadata": {"annotations": {STOPPED_ANNOTATION: now, QUEUED_ANNOTATION: null}},
+                "spec": {"suspend": true},
+            }),
+        )
+    }
+
+    fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
+        let now = Timestamp::now().to_string();
+        self.change_job(
+            job,
+            &json!({
+                "metadata": {"annotations": {
+                    STOPPED_ANNOTATION: null,
+                    RESTARTED_ANNOTATION: now,
+                    QUEUED_ANNOTATION: queued.map(queued_text),
+                }},
+                "spec": {"suspend": queued.is_some()},
+            }),
+        )
+    }
+
+    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
+        let now = Timestamp::now().to_string();
+        self.change_job(
+            job,
+            &json!({"metadata": {"annotations": {HIDDEN_ANNOTATION: now}}}),
+        )
     }
 
     fn expose(&self, job: &Job) -> Result<(), BackendError> {
@@ -145,17 +238,10 @@ impl Backend for Kubernetes {
 
     /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
-        let new = NewJob {
-            name: job.name.clone(),
-            component: &self.component,
-            settings: &self.component.settings,
-            job_id: None,
-            payload: Some(""),
-        };
         let path = format!("{}?dryRun=All", self.secrets());
         match self
             .client
-            .post::<IgnoredAny>(&path, &objects::secret(&new, job, ""))
+            .post::<IgnoredAny>(&path, &objects::secret(&self.component, job, ""))
         {
             Ok(_) => Ok(false),
             Err(e) if e.code() == Some(409) => Ok(true),
@@ -165,7 +251,7 @@ impl Backend for Kubernetes {
 
     fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
         // Background: the Job is gone at once, and the garbage collector ends its pods and removes what it owns.
-        let path = format!("{}/{name}?propagationPolicy=Background", self.jobs());
+        let path = format!("{}?propagationPolicy=Background", self.job_path(name));
         match self.client.delete(&path) {
             Ok(()) => Ok(true),
             Err(e) if e.code() == Some(404) => Ok(false),
@@ -200,6 +286,12 @@ fn explain(error: ApiError) -> BackendError {
         } => BackendError::Invalid {
             message: format!("Kubernetes refuses the job: {message}"),
         },
+        ApiError::Status {
+            code: 404,
+            reason,
+            message,
+            ..
+        } if reason == "NotFound" => BackendError::Gone { message },
         ApiError::Status {
             code: 401 | 403 | 404,
             message,

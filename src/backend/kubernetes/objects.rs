@@ -1,12 +1,15 @@
 //! The Kubernetes objects of one job: Job, Secret and Service, as functions of values.
 
-use super::wire::{JOB_ID_ANNOTATION, JOB_NAME_LABEL, PAYLOAD_ANNOTATION};
+use super::wire::{
+    JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION, QUEUED_ANNOTATION,
+    RESTART_OF_ANNOTATION, key_text, queued_text,
+};
 use crate::backend::NewJob;
 use crate::config::{
     Architecture, ExitCodes, FailureAction, FailurePolicy, JobComponent, Port, Quantity, Resources,
     Runtime, Settings,
 };
-use crate::job::Job as JobFacts;
+use crate::job::{Job as JobFacts, JobName, Queued};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
@@ -19,6 +22,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as KubernetesQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The label that tells jobs from other objects of the application.
@@ -59,6 +63,12 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
     if let Some(id) = new.job_id {
         annotations.insert(JOB_ID_ANNOTATION.to_string(), id.to_string());
     }
+    if let Some(key) = new.key {
+        annotations.insert(KEY_ANNOTATION.to_string(), key_text(key));
+    }
+    if let Some(queued) = new.queued {
+        annotations.insert(QUEUED_ANNOTATION.to_string(), queued_text(queued));
+    }
     Job {
         metadata: ObjectMeta {
             name: Some(new.name.to_string()),
@@ -68,6 +78,7 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
+            suspend: new.queued.map(|_| true),
             backoff_limit: Some(to_i32(new.settings.backoff_limit.unwrap_or(0))),
             // A replacement starts once the failed pod is gone for good, so that two never run at once.
             pod_replacement_policy: Some("Failed".to_string()),
@@ -87,6 +98,69 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
         }),
         status: None,
     }
+}
+
+/// The Job that does again what `old` (as the API server gave it) did: its template, under another name.
+///
+/// What Kubernetes and this scheduler put on the old one for itself is left behind.
+pub fn job_again(
+    old: &Value,
+    component: &JobComponent,
+    name: &JobName,
+    queued: Option<Queued>,
+) -> Value {
+    let mut spec = old.get("spec").cloned().unwrap_or_default();
+    if let Some(spec) = spec.as_object_mut() {
+        for own in ["selector", "manualSelector", "suspend"] {
+            spec.remove(own);
+        }
+        if queued.is_some() {
+            spec.insert("suspend".to_string(), Value::Bool(true));
+        }
+    }
+    if let Some(metadata) = spec
+        .pointer_mut("/template/metadata")
+        .and_then(Value::as_object_mut)
+    {
+        metadata.insert("labels".to_string(), json!(labels(component)));
+    }
+    if let Some(env) = spec
+        .pointer_mut("/template/spec/containers/0/env")
+        .and_then(Value::as_array_mut)
+    {
+        for variable in env
+            .iter_mut()
+            .filter(|v| v.get("name") == Some(&json!("RADIX_JOB_NAME")))
+        {
+            *variable = json!({"name": "RADIX_JOB_NAME", "value": name.as_str()});
+        }
+    }
+    let annotation = |name: &str| {
+        old.pointer("/metadata/annotations")
+            .and_then(|all| all.get(name))
+    };
+    let old_name = old
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let mut annotations = BTreeMap::from([(RESTART_OF_ANNOTATION, json!(old_name))]);
+    for kept in [PAYLOAD_ANNOTATION, JOB_ID_ANNOTATION] {
+        if let Some(value) = annotation(kept) {
+            annotations.insert(kept, value.clone());
+        }
+    }
+    if let Some(queued) = queued {
+        annotations.insert(QUEUED_ANNOTATION, json!(queued_text(queued)));
+    }
+    json!({
+        "metadata": {
+            "name": name.as_str(),
+            "namespace": component.namespace(),
+            "labels": labels(component),
+            "annotations": annotations,
+        },
+        "spec": spec,
+    })
 }
 
 fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
@@ -222,9 +296,9 @@ fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
 }
 
 /// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it with the Job.
-pub fn secret(new: &NewJob, job: &JobFacts, payload: &str) -> Secret {
+pub fn secret(component: &JobComponent, job: &JobFacts, payload: &str) -> Secret {
     Secret {
-        metadata: owned(new.component, job),
+        metadata: owned(component, job),
         immutable: Some(true),
         string_data: Some(BTreeMap::from([(PAYLOAD.to_string(), payload.to_string())])),
         type_: Some("Opaque".to_string()),
@@ -433,4 +507,194 @@ fn to_i32(value: u32) -> i32 {
 /// Kubernetes takes an empty list for "not set"; leaving it out says the same in fewer words.
 fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Settings};
+    use crate::golden;
+    use crate::job::{JobName, Status, Timestamp};
+    use crate::request::parse_request;
+
+    fn name(component: &JobComponent) -> JobName {
+        JobName::parse(&format!("{}-20210407115556-rkwaibwe", component.name)).unwrap()
+    }
+
+    /// The job component of a file of `testdata/objects`.
+    fn component(file: &str) -> JobComponent {
+        let config = config::load(&golden::testdata(&format!("objects/{file}"))).unwrap();
+        let mut components = config.job_components("dev").unwrap();
+        components.remove(0)
+    }
+
+    /// As the API server answered to the creation of the Job.
+    fn created(component: &JobComponent) -> JobFacts {
+        JobFacts {
+            name: name(component),
+            uid: "8d6f2f0e-5a1b-4c3d-9e8f-0a1b2c3d4e5f".into(),
+            job_id: None,
+            created: Timestamp(1_617_796_556),
+            started: None,
+            finished: None,
+            status: Status::Running,
+            message: "".into(),
+            failed: 0,
+            has_payload: true,
+            version: 1,
+        }
+    }
+
+    fn new<'a>(
+        component: &'a JobComponent,
+        settings: &'a Settings,
+        payload: Option<&'a str>,
+    ) -> NewJob<'a> {
+        NewJob {
+            name: name(component),
+            component,
+            settings,
+            job_id: None,
+            payload,
+        }
+    }
+
+    /// The Job of a file's component for a request, compared with a golden file.
+    #[track_caller]
+    fn check_job(golden_name: &str, file: &str, request: &str) {
+        let component = component(file);
+        let request = parse_request(request.as_bytes()).unwrap();
+        let settings = component.settings.overridden_by(&request.settings);
+        let mut new = new(&component, &settings, request.payload.as_deref());
+        new.job_id = request.job_id.as_deref();
+        let image = settings.image_reference().unwrap();
+        golden::check(golden_name, &job(&new, &image, &[]));
+    }
+
+    #[test]
+    fn a_job_of_a_component_that_sets_nothing() {
+        check_job("job-minimal", "minimal.yaml", "");
+    }
+
+    #[test]
+    fn a_job_of_a_component_that_sets_everything() {
+        let component = component("full.yaml");
+        let mut new = new(&component, &component.settings, Some("{\"x\": 1}"));
+        new.job_id = Some("order 17");
+        let image = component.settings.image_reference().unwrap();
+        let pull_secrets = ["hub".to_string(), "mirror".to_string()];
+        golden::check("job-full", &job(&new, &image, &pull_secrets));
+    }
+
+    #[test]
+    fn a_payload_of_no_bytes_is_a_file_and_no_payload_is_none() {
+        let component = component("full.yaml");
+        let job_with = |payload| job(&new(&component, &component.settings, payload), "i", &[]);
+        let volumes = |job: Job| -> Vec<String> {
+            let pod = job.spec.and_then(|spec| spec.template.spec).unwrap();
+            let names = pod.volumes.unwrap_or_default().into_iter().map(|v| v.name);
+            names.collect()
+        };
+        let (empty, none) = (job_with(Some("")), job_with(None));
+        assert_eq!(empty, job_with(Some("something")));
+        assert!(none.metadata.annotations.is_none());
+        assert_eq!(volumes(empty), ["job-payload", "scratch", "tmp"]);
+        assert_eq!(volumes(none), ["scratch", "tmp"]);
+    }
+
+    #[test]
+    fn a_request_overrides_the_component() {
+        check_job(
+            "job-overrides",
+            "full.yaml",
+            r#"{
+                "jobId": "17", "payload": "p", "imageTagName": "2", "timeLimitSeconds": 60, "backoffLimit": 0,
+                "resources": {"requests": {"cpu": "1"}}, "variables": {"LOG_LEVEL": "debug", "EXTRA": "1"},
+                "command": [], "args": ["--epochs", "1"], "runAsUser": 2000,
+                "failurePolicy": {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [1]}}]},
+                "runtime": {"architecture": "amd64"}
+            }"#,
+        );
+    }
+
+    /// What differs from a job that sets nothing, as the part of the pod that says where it runs.
+    #[track_caller]
+    fn check_placement(golden_name: &str, request: &str) {
+        let component = component("minimal.yaml");
+        let request = parse_request(request.as_bytes()).unwrap();
+        let new = new(&component, &request.settings, None);
+        let pod = pod_spec(&new, "i", &[]);
+        golden::check(golden_name, &(pod.affinity, pod.tolerations));
+    }
+
+    #[test]
+    fn gpus_lead_to_the_nodes_that_have_them() {
+        check_placement(
+            "placement-gpu",
+            r#"{"node": {"gpu": "nvidia-v100, -nvidia-k80", "gpuCount": "2"}}"#,
+        );
+        check_placement("placement-gpu-count", r#"{"node": {"gpuCount": "1"}}"#);
+    }
+
+    #[test]
+    fn a_node_type_stands_above_gpus_and_an_architecture_beside_them() {
+        check_placement(
+            "placement-node-type",
+            r#"{"node": {"gpu": "nvidia-v100"}, "runtime": {"nodeType": "gpu-a100"}}"#,
+        );
+        check_placement(
+            "placement-architecture",
+            r#"{"node": {"gpu": "nvidia-v100"}, "runtime": {"architecture": "arm64"}}"#,
+        );
+        check_placement("placement-anywhere", "{}");
+    }
+
+    #[test]
+    fn every_rule_of_a_failure_policy_in_its_order() {
+        let request = r#"{"failurePolicy": {"rules": [
+            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1, 42]}},
+            {"action": "Count", "onExitCodes": {"operator": "In", "values": [2]}},
+            {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0, 3]}}]}}"#;
+        let request = parse_request(request.as_bytes()).unwrap();
+        let policy = pod_failure_policy(&request.settings.failure_policy.unwrap());
+        golden::check("failure-policy", &policy);
+    }
+
+    #[test]
+    fn the_secret_holds_the_payload_as_it_came() {
+        let component = component("full.yaml");
+        let payload = " {\"text\": \"æ\u{1F600}\"}\r\n\t\"quoted\" \\ \u{0}\u{7f} \n\n";
+        let new = new(&component, &component.settings, Some(payload));
+        let secret = secret(&new, &created(&component), payload);
+        golden::check("secret", &secret);
+        let text = serde_json::to_string(&secret).unwrap();
+        let read: Secret = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.string_data.unwrap()["payload"], payload);
+    }
+
+    #[test]
+    fn the_secret_of_an_empty_payload_has_its_key() {
+        let component = component("full.yaml");
+        let new = new(&component, &component.settings, Some(""));
+        golden::check("secret-empty", &secret(&new, &created(&component), ""));
+    }
+
+    #[test]
+    fn the_service_has_the_components_ports() {
+        let with_ports = component("full.yaml");
+        golden::check("service", &service(&with_ports, &created(&with_ports)));
+        let without = component("minimal.yaml");
+        assert_eq!(service(&without, &created(&without)), None);
+    }
+
+    #[test]
+    fn the_selector_asks_for_all_labels_of_a_job_and_its_pod() {
+        let component = component("minimal.yaml");
+        let job = job(&new(&component, &component.settings, None), "i", &[]);
+        let pod = job.spec.and_then(|spec| spec.template.metadata).unwrap();
+        assert_eq!(job.metadata.labels, pod.labels);
+        let terms = pod.labels.unwrap().into_iter();
+        let terms: Vec<_> = terms.map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(terms.join(","), selector(&component));
+    }
 }

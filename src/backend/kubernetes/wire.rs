@@ -1,11 +1,24 @@
 //! What is read of Kubernetes' objects: only the fields that are used, since decoding whole Jobs is slow and large.
 
-use crate::job::{Attempt, AttemptState, Job, JobName, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, Queued, RequestKey, Status, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Marks that a job was created with a payload, so that a crash before its Secret can be told.
+/// The name of the Secret with the job's payload: its own name, unless it uses the payload of another. Tells a crash
+/// between the two writes.
 pub const PAYLOAD_ANNOTATION: &str = "job-scheduler/payload";
+/// A place in the queue, `<priority>/<arrival>`: the scheduler suspended the job and will resume it.
+pub const QUEUED_ANNOTATION: &str = "job-scheduler/queued";
+/// When somebody stopped the job: it is suspended for that.
+pub const STOPPED_ANNOTATION: &str = "job-scheduler/stopped";
+/// When the job was last restarted in place.
+pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
+/// The finished job that this one does again.
+pub const RESTART_OF_ANNOTATION: &str = "job-scheduler/restart-of";
+/// Deleted for its users; kept for its payload, which another job uses.
+pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
+/// Digests of the request's idempotency key and body, 32 hexadecimal digits each.
+pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// The label by which Kubernetes ties a pod to its Job.
@@ -43,6 +56,8 @@ struct JobStatus {
     start_time: Option<String>,
     completion_time: Option<String>,
     failed: u32,
+    active: u32,
+    terminating: u32,
     conditions: Vec<Condition>,
 }
 
@@ -126,50 +141,92 @@ fn version(metadata: &Metadata) -> u64 {
     metadata.resource_version.parse().unwrap_or(0)
 }
 
+/// A place in the queue as it is kept with the job.
+pub fn queued_text(queued: Queued) -> String {
+    format!("{}/{}", queued.priority, queued.arrival)
+}
+
+fn parse_queued(text: &str) -> Option<Queued> {
+    let (priority, arrival) = text.split_once('/')?;
+    Some(Queued {
+        priority: priority.parse().ok()?,
+        arrival: arrival.parse().ok()?,
+    })
+}
+
+/// A request's key as it is kept with the job.
+pub fn key_text(key: RequestKey) -> String {
+    format!("{:032x}{:032x}", key.key, key.body)
+}
+
+fn parse_key(text: &str) -> Option<RequestKey> {
+    let hex = |part: Option<&str>| u128::from_str_radix(part?, 16).ok();
+    Some(RequestKey {
+        key: hex(text.get(..32))?,
+        body: hex(text.get(32..))?,
+    })
+}
+
 impl JobObject {
     /// The record of this Job; `None` if its name cannot be one of ours.
     pub fn into_job(self) -> Option<Job> {
+        let name = JobName::parse(&self.metadata.name)?;
+        let annotation = |name: &str| self.metadata.annotations.get(name).map(String::as_str);
         let met = |kind: &str| {
             self.status
                 .conditions
                 .iter()
                 .find(|c| c.r#type == kind && c.status == "True")
         };
-        let (complete, failed) = (met("Complete"), met("Failed"));
-        let status = match (complete, failed) {
-            (Some(_), _) => Status::Succeeded,
-            (None, Some(_)) => Status::Failed,
-            (None, None) if self.spec.suspend => Status::Waiting,
-            (None, None) => Status::Running,
+        let condition_time = |c: Option<&Condition>| c.and_then(|c| time(&c.last_transition_time));
+        let (complete, failed, suspended) = (met("Complete"), met("Failed"), met("Suspended"));
+        let stopped = annotation(STOPPED_ANNOTATION).map(Timestamp::parse);
+        let queued = annotation(QUEUED_ANNOTATION).and_then(parse_queued);
+        let has_pods = self.status.active + self.status.terminating > 0;
+        let status = match (complete, failed, self.spec.suspend, stopped) {
+            (Some(_), ..) => Status::Succeeded,
+            (None, Some(_), ..) => Status::Failed,
+            (None, None, true, Some(_)) if has_pods || suspended.is_none() => Status::Stopping,
+            (None, None, true, Some(_)) => Status::Stopped,
+            (None, None, true, None) => Status::Waiting,
+            (None, None, false, _) => Status::Running,
         };
-        let finished = match (complete, failed) {
-            (Some(condition), _) => {
-                time(&self.status.completion_time).or(time(&condition.last_transition_time))
+        let finished = match status {
+            Status::Succeeded => time(&self.status.completion_time).or(condition_time(complete)),
+            Status::Failed => condition_time(failed),
+            // A job that was stopped in the queue had been suspended before.
+            Status::Stopped => condition_time(suspended).max(stopped.flatten()),
+            Status::Waiting | Status::Running | Status::Stopping => None,
+        };
+        let message = match (status, failed) {
+            (Status::Failed, Some(condition)) if condition.message.is_empty() => condition.reason.clone(),
+            (Status::Failed, Some(condition)) => format!("{}: {}", condition.reason, condition.message),
+            (Status::Waiting, _) if queued.is_none() => {
+                "suspended by somebody else, as kubectl does: it goes on once its spec.suspend is false".to_string()
             }
-            (None, Some(condition)) => time(&condition.last_transition_time),
-            (None, None) => None,
+            _ => String::new(),
         };
-        let message = match failed {
-            Some(condition) if condition.message.is_empty() => condition.reason.clone(),
-            Some(condition) => format!("{}: {}", condition.reason, condition.message),
-            None => String::new(),
-        };
+        let secret = annotation(PAYLOAD_ANNOTATION);
         Some(Job {
-            name: JobName::parse(&self.metadata.name)?,
             uid: self.metadata.uid.as_str().into(),
-            job_id: self
-                .metadata
-                .annotations
-                .get(JOB_ID_ANNOTATION)
-                .map(|id| id.as_str().into()),
+            job_id: annotation(JOB_ID_ANNOTATION).map(Into::into),
             created: time(&self.metadata.creation_timestamp)?,
             started: time(&self.status.start_time),
             finished,
             status,
             message: message.into(),
             failed: self.status.failed,
-            has_payload: self.metadata.annotations.contains_key(PAYLOAD_ANNOTATION),
+            has_payload: secret.is_some(),
+            payload_of: secret
+                .filter(|secret| *secret != name.as_str())
+                .and_then(JobName::parse),
+            queued: queued.filter(|_| status == Status::Waiting),
+            key: annotation(KEY_ANNOTATION).and_then(parse_key),
+            restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
+            restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
+            hidden: annotation(HIDDEN_ANNOTATION).is_some(),
             version: version(&self.metadata),
+            name,
         })
     }
 }
@@ -255,7 +312,7 @@ mod tests {
         let text = format!(
             r#"{{"metadata":{{"name":"compute-1","uid":"u","resourceVersion":"42",
                 "creationTimestamp":"2021-04-07T09:08:37Z",
-                "annotations":{{"job-scheduler/payload":"","job-scheduler/job-id":"mine"}}}},
+                "annotations":{{"job-scheduler/payload":"compute-1","job-scheduler/job-id":"mine"}}}},
                 "spec":{spec},"status":{status}}}"#
         );
         serde_json::from_str::<JobObject>(&text)
@@ -306,6 +363,86 @@ mod tests {
             (failed.version, failed.has_payload, failed.job_id.as_deref()),
             (42, true, Some("mine"))
         );
+    }
+
+    #[test]
+    fn a_suspended_job_is_waiting_or_stopped() {
+        let check = |annotations: &str, status: &str, expected: Status| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"compute-1","resourceVersion":"42",
+                    "creationTimestamp":"2021-04-07T09:08:37Z","annotations":{{{annotations}}}}},
+                    "spec":{{"suspend":true}},"status":{status}}}"#
+            );
+            let job = serde_json::from_str::<JobObject>(&text)
+                .unwrap()
+                .into_job()
+                .unwrap();
+            assert_eq!(job.status, expected, "{annotations} {status}");
+            job
+        };
+        let suspended = r#""conditions":[{"type":"Suspended","status":"True",
+            "lastTransitionTime":"2021-04-07T09:08:45Z"}]"#;
+        let stopped = r#""job-scheduler/stopped":"2021-04-07T09:08:40Z""#;
+        let job = check(r#""job-scheduler/queued":"-5/123""#, "{}", Status::Waiting);
+        assert_eq!(
+            job.queued,
+            Some(Queued {
+                priority: -5,
+                arrival: 123
+            })
+        );
+        assert!(
+            check("", "{}", Status::Waiting)
+                .message
+                .contains("somebody else")
+        );
+        check(stopped, r#"{"active":1}"#, Status::Stopping);
+        check(
+            stopped,
+            &format!(r#"{{"terminating":1,{suspended}}}"#),
+            Status::Stopping,
+        );
+        let job = check(stopped, &format!("{{{suspended}}}"), Status::Stopped);
+        assert_eq!(job.finished.map(|t| t.seconds_since(job.created)), Some(8));
+    }
+
+    #[test]
+    fn a_jobs_own_texts_come_back() {
+        let (queued, key) = (
+            Queued {
+                priority: -100,
+                arrival: u64::MAX,
+            },
+            RequestKey {
+                key: 1,
+                body: u128::MAX,
+            },
+        );
+        assert_eq!(parse_queued(&queued_text(queued)), Some(queued));
+        assert_eq!(parse_key(&key_text(key)), Some(key));
+        for bad in ["", "1", "x/1", "1/x", "1000/1"] {
+            assert_eq!(parse_queued(bad), None, "{bad}");
+        }
+        for bad in ["", "00", "ä".repeat(40).as_str()] {
+            assert_eq!(parse_key(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_payload_may_be_anothers() {
+        let owner = |secret: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"compute-2","creationTimestamp":"2021-04-07T09:08:37Z",
+                    "annotations":{{"job-scheduler/payload":"{secret}"}}}}}}"#
+            );
+            serde_json::from_str::<JobObject>(&text)
+                .unwrap()
+                .into_job()
+                .unwrap()
+                .payload_of
+        };
+        assert_eq!(owner("compute-2"), None);
+        assert_eq!(owner("compute-1"), JobName::parse("compute-1"));
     }
 
     #[test]
