@@ -73,24 +73,30 @@ impl Backend {
         }
     }
 
-    /// Sends a request to a host and port; `None` if nothing answers there.
-    pub fn try_call(
+    /// Asks a host and port for a path; `None` if nothing answers there.
+    pub fn get(&mut self, host: &str, port: u16, path: &str) -> Option<Response> {
+        self.ask(host, port, &format!("GET {path}"), &[], "")
+    }
+
+    /// Sends a request, such as `GET /`, to a host and port; `None` if nothing answers there.
+    pub fn ask(
         &mut self,
         host: &str,
         port: u16,
-        method: &str,
-        path: &str,
-        body: &[u8],
+        request: &str,
+        headers: &[(&str, &str)],
+        body: &str,
     ) -> Option<Response> {
         let mut request =
-            format!("{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n")
-                .into_bytes();
-        if !body.is_empty() {
-            request.extend(format!("Content-Length: {}\r\n", body.len()).bytes());
+            format!("{request} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n").unwrap();
         }
-        request.extend(b"\r\n");
-        request.extend(body);
-        let answer = self.send(host, port, &request);
+        if !body.is_empty() {
+            write!(request, "Content-Length: {}\r\n", body.len()).unwrap();
+        }
+        write!(request, "\r\n{body}").unwrap();
+        let answer = self.send(host, port, request.as_bytes());
         let split = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = text(&answer[..split]);
         let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -159,14 +165,20 @@ impl Scheduler {
 
     #[track_caller]
     pub fn call(&mut self, method: &str, path: &str, body: &str) -> Response {
-        self.backend
-            .try_call(&self.component, self.port, method, path, body.as_bytes())
-            .unwrap_or_else(|| {
-                panic!(
-                    "no answer to {method} http://{}:{}{path}",
-                    self.component, self.port
-                )
-            })
+        self.call_with(&[], method, path, body)
+    }
+
+    #[track_caller]
+    pub fn call_with(
+        &mut self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Response {
+        let (request, component, port) = (format!("{method} {path}"), &self.component, self.port);
+        let response = self.backend.ask(component, port, &request, headers, body);
+        response.unwrap_or_else(|| panic!("no answer from {component}:{port} to {request}"))
     }
 
     /// Starts a job, and returns its state as answered.

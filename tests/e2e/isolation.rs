@@ -36,6 +36,11 @@ pub fn components_and_environments_keep_to_themselves(cluster: &Cluster) -> Vec<
         }
     }
     let mut report = cluster.scheduler("dev", "report");
+    for (host, port) in [("compute", 9000), ("etl", 8000), ("nobody", 8000)] {
+        let answer = report.backend.get(host, port, JOBS);
+        assert!(answer.is_none(), "http://{host}:{port} answers: {answer:?}");
+    }
+    proved.push("compute:9000 and etl:8000 do not answer".to_string());
     assert_eq!(
         report.get(&job)["status"],
         "Running",

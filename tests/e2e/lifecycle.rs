@@ -75,7 +75,15 @@ pub fn answers_have_the_documented_fields(cluster: &Cluster) -> Vec<String> {
     // The four of the first version are always there; the rest came later.
     let (seed, later) = (
         ["name", "started", "ended", "status"],
-        ["created", "jobId", "message", "failed", "podStatuses"],
+        [
+            "created",
+            "jobId",
+            "message",
+            "failed",
+            "restart",
+            "restartOf",
+            "podStatuses",
+        ],
     );
     let check = |job: &Value| {
         let object = job.as_object().unwrap();
@@ -143,7 +151,7 @@ pub fn a_running_job_answers_by_its_name(cluster: &Cluster) -> Vec<String> {
     let response = within(SOON, || {
         compute
             .backend
-            .try_call(&job, 3000, "GET", "/payload", b"")
+            .get(&job, 3000, "/payload")
             .ok_or(format!("http://{job}:3000 does not answer"))
     });
     let seconds = started.elapsed().as_secs_f64();
@@ -154,11 +162,9 @@ pub fn a_running_job_answers_by_its_name(cluster: &Cluster) -> Vec<String> {
     );
     assert_eq!(compute.get(&job)["status"], "Running");
     compute.delete(&job);
-    within(SOON, || {
-        match compute.backend.try_call(&job, 3000, "GET", "/payload", b"") {
-            None => Ok(()),
-            Some(response) => Err(format!("a deleted job still answers: {response}")),
-        }
+    within(SOON, || match compute.backend.get(&job, 3000, "/payload") {
+        None => Ok(()),
+        Some(response) => Err(format!("a deleted job still answers: {response}")),
     });
     vec![format!(
         "http://{job}:3000 answers {seconds:.1} s after its POST, and no more after its DELETE"

@@ -11,6 +11,7 @@
 
 mod api;
 mod cluster;
+mod control;
 mod cost;
 mod deployment;
 mod errors;
@@ -57,6 +58,9 @@ const TOGETHER: &[Test] = tests![
     overrides::a_failure_policy_decides_by_exit_code
     overrides::a_request_overrides_its_component
     lifecycle::status_follows_the_exit_code
+    control::a_job_is_stopped_and_restarted
+    control::an_end_is_waited_for_without_polling
+    control::a_request_that_is_sent_again_starts_no_second_job
     lifecycle::answers_have_the_documented_fields
     lifecycle::a_running_job_answers_by_its_name
     lifecycle::resources_are_reserved_while_a_job_runs_and_released_after

@@ -39,7 +39,7 @@ pub fn payload_arrives_byte_for_byte(cluster: &Cluster) -> Vec<String> {
         compute.wait_until_started(&job);
         // The job serves the folder of its payload by HTTP.
         let response = crate::cluster::within(crate::api::SOON, || {
-            let response = compute.backend.try_call(&job, 3000, "GET", "/payload", b"");
+            let response = compute.backend.get(&job, 3000, "/payload");
             response.ok_or(format!("http://{job}:3000 does not answer"))
         });
         assert_eq!(response.code, 200, "{what}: {response}");

@@ -1,6 +1,6 @@
 //! All state that matters is in the cluster.
 
-use crate::api::{SOON, Scheduler, name};
+use crate::api::{JOBS, SOON, Scheduler, name};
 use crate::cluster::{
     APP, Cluster, exec, kubectl, kubectl_with, namespace, objects, wait_until_available, within,
 };
@@ -104,7 +104,7 @@ pub fn a_restarted_scheduler_knows_every_job(cluster: &Cluster) -> Vec<String> {
             "prod",
             &["jobs", "--field-selector", &format!("metadata.name={half}")],
         );
-        let response = etl.call("GET", &format!("{}/{half}", crate::api::JOBS), "");
+        let response = etl.call("GET", &format!("{}/{half}", JOBS), "");
         if left.is_empty() && response.code == 404 {
             Ok(())
         } else {
@@ -130,16 +130,11 @@ pub fn a_restarted_scheduler_knows_every_job(cluster: &Cluster) -> Vec<String> {
 
 /// The list, once the scheduler answers again.
 fn ready_again(etl: &mut Scheduler) -> Vec<Value> {
-    within(SOON, || {
-        match etl
-            .backend
-            .try_call("etl", 9000, "GET", crate::api::JOBS, b"")
-        {
-            Some(response) if response.code == 200 => {
-                Ok(serde_json::from_slice(&response.body).unwrap())
-            }
-            other => Err(format!("{other:?}")),
+    within(SOON, || match etl.backend.get("etl", 9000, JOBS) {
+        Some(response) if response.code == 200 => {
+            Ok(serde_json::from_slice(&response.body).unwrap())
         }
+        other => Err(format!("{other:?}")),
     })
 }
 
