@@ -259,7 +259,10 @@ impl Scheduler {
                 queued: self.queued(&place, request.priority),
             };
             match self.backend.create(&new, resend) {
-                Ok(job) => return Ok(self.admit_created(job)),
+                Ok(job) => {
+                    log::info!("job={name} status={} event=created", job.status);
+                    return Ok(self.take_in(job));
+                }
                 Err(CreateError::NameTaken) => {}
                 Err(CreateError::Nothing(e)) => return Err(SubmitError::Backend(e)),
                 Err(CreateError::Leftover(e)) => {
@@ -298,10 +301,10 @@ impl Scheduler {
         })
     }
 
-    fn admit_created(&self, job: Job) -> JobView {
+    /// A job that was created or resumed: into the index, and on with what follows.
+    fn take_in(&self, job: Job) -> JobView {
         let name = job.name.clone();
         let record = self.index.created(job);
-        log::info!("job={name} status={} event=created", record.job.status);
         self.queue.add(Task::Expose(name));
         if record.job.status == Status::Waiting {
             self.queue.add(Task::Admit);
@@ -458,7 +461,7 @@ impl Scheduler {
             .resume(job, self.queued(&place, 0))
             .map_err(|e| job_error(&job.name, e))?;
         log::info!("job={} event=resumed", job.name);
-        Ok(self.admit_created(resumed))
+        Ok(self.take_in(resumed))
     }
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
@@ -473,7 +476,14 @@ impl Scheduler {
         for _ in 0..NAME_TRIES {
             let name = self.new_name();
             match self.backend.recreate(old, &name, self.queued(&place, 0)) {
-                Ok(job) => return Ok(self.admit_created(job)),
+                Ok(job) => {
+                    log::info!(
+                        "job={name} status={} event=created restart-of={}",
+                        job.status,
+                        old.name
+                    );
+                    return Ok(self.take_in(job));
+                }
                 Err(CreateError::NameTaken) => {}
                 Err(CreateError::Nothing(e)) => return Err(job_error(&old.name, e)),
                 Err(CreateError::Leftover(e)) => {

@@ -514,7 +514,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Settings};
     use crate::golden;
-    use crate::job::{JobName, Status, Timestamp};
+    use crate::job::{JobName, RequestKey, Status};
     use crate::request::parse_request;
 
     fn name(component: &JobComponent) -> JobName {
@@ -531,17 +531,8 @@ mod tests {
     /// As the API server answered to the creation of the Job.
     fn created(component: &JobComponent) -> JobFacts {
         JobFacts {
-            name: name(component),
             uid: "8d6f2f0e-5a1b-4c3d-9e8f-0a1b2c3d4e5f".into(),
-            job_id: None,
-            created: Timestamp(1_617_796_556),
-            started: None,
-            finished: None,
-            status: Status::Running,
-            message: "".into(),
-            failed: 0,
-            has_payload: true,
-            version: 1,
+            ..JobFacts::sample(name(component).as_str(), Status::Running, 1)
         }
     }
 
@@ -556,6 +547,8 @@ mod tests {
             settings,
             job_id: None,
             payload,
+            key: None,
+            queued: None,
         }
     }
 
@@ -617,6 +610,43 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_job_over_the_cap_is_created_suspended_with_its_place_in_the_queue() {
+        let component = component("minimal.yaml");
+        let mut new = new(&component, &component.settings, None);
+        new.queued = Some(Queued {
+            priority: 5,
+            arrival: 1_617_796_556_000_001,
+        });
+        new.key = Some(RequestKey { key: 1, body: 2 });
+        golden::check("job-queued", &job(&new, "i", &[]));
+    }
+
+    #[test]
+    fn a_job_done_again_is_the_old_ones_template_under_a_new_name() {
+        let component = component("full.yaml");
+        let mut new = new(&component, &component.settings, Some("{\"x\": 1}"));
+        new.job_id = Some("order 17");
+        new.key = Some(RequestKey { key: 1, body: 2 });
+        let mut old = serde_json::to_value(job(&new, "i", &[])).unwrap();
+        // What the API server and its controllers add.
+        let own = json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "old"});
+        old["spec"]["selector"] = json!({"matchLabels": own});
+        old["spec"]["suspend"] = json!(false);
+        old["spec"]["template"]["metadata"]["labels"] = own;
+        old["metadata"]["uid"] = json!("u");
+        old["status"] = json!({"failed": 1});
+        let name = JobName::parse("compute-20210407120000-aaaaaaaa").unwrap();
+        golden::check("job-again", &job_again(&old, &component, &name, None));
+        let queued = Queued {
+            priority: 0,
+            arrival: 7,
+        };
+        let queued = job_again(&old, &component, &name, Some(queued));
+        assert_eq!(queued["spec"]["suspend"], true);
+        assert_eq!(queued["metadata"]["annotations"][QUEUED_ANNOTATION], "0/7");
+    }
+
     /// What differs from a job that sets nothing, as the part of the pod that says where it runs.
     #[track_caller]
     fn check_placement(golden_name: &str, request: &str) {
@@ -664,8 +694,7 @@ mod tests {
     fn the_secret_holds_the_payload_as_it_came() {
         let component = component("full.yaml");
         let payload = " {\"text\": \"æ\u{1F600}\"}\r\n\t\"quoted\" \\ \u{0}\u{7f} \n\n";
-        let new = new(&component, &component.settings, Some(payload));
-        let secret = secret(&new, &created(&component), payload);
+        let secret = secret(&component, &created(&component), payload);
         golden::check("secret", &secret);
         let text = serde_json::to_string(&secret).unwrap();
         let read: Secret = serde_json::from_str(&text).unwrap();
@@ -675,8 +704,10 @@ mod tests {
     #[test]
     fn the_secret_of_an_empty_payload_has_its_key() {
         let component = component("full.yaml");
-        let new = new(&component, &component.settings, Some(""));
-        golden::check("secret-empty", &secret(&new, &created(&component), ""));
+        golden::check(
+            "secret-empty",
+            &secret(&component, &created(&component), ""),
+        );
     }
 
     #[test]
