@@ -189,12 +189,6 @@ impl Scheduler {
         response.json()
     }
 
-    /// Starts a job that runs a shell script, whatever the component's command is. Returns its name.
-    #[track_caller]
-    pub fn start_script(&mut self, script: &str) -> String {
-        name(&self.start(json!({"command": ["sh", "-c", script], "runAsUser": 1000})))
-    }
-
     #[track_caller]
     pub fn get(&mut self, job: &str) -> Value {
         let response = self.call("GET", &format!("{JOBS}/{job}"), "");

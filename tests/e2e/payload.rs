@@ -28,6 +28,8 @@ pub fn payload_arrives_byte_for_byte(cluster: &Cluster) -> Vec<String> {
         ),
         ("1 MiB of base64", base64),
         ("1 MiB of two-byte UTF-8", "é".repeat(MEBIBYTE / 2)),
+        // Six times as long in JSON.
+        ("1 MiB of control characters", "\u{1}".repeat(MEBIBYTE)),
     ];
     let mut compute = cluster.scheduler("dev", "compute");
     let started = payloads.map(|(what, payload)| {
