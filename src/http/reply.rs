@@ -331,7 +331,7 @@ impl From<&RouteError> for Reply {
 impl From<RequestError> for Reply {
     fn from(error: RequestError) -> Reply {
         match error {
-            RequestError::NotJson { message } => Reply::failure(400, "BadRequest", &message),
+            RequestError::NotJson { .. } => Reply::failure(400, "BadRequest", &error.to_string()),
             RequestError::Fields(errors) => invalid(&errors),
         }
     }
