@@ -8,6 +8,7 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    process::bound_allocator();
     let command = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(command) => command,
         Err(e) => return fail(BAD_USAGE, &e),
