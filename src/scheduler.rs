@@ -167,10 +167,7 @@ impl Scheduler {
 
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            queue_depth: self.index.queue().len(),
-            ..Gauges::default()
-        };
+        let mut gauges = Gauges::default();
         for record in self.index.list() {
             let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
             for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
