@@ -35,6 +35,8 @@ use store::{Change, EndStatus, Ending, Header, Key, Record, Store};
 use supervisor::{Cause, Event, Supervisor};
 use work::{Next, Work};
 
+/// The reason of an attempt that ended because somebody asked.
+const STOPPED: &str = "Stopped";
 /// How long the processes of a killed scheduler are waited for when they have been killed too.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the scheduler's own environment, what jobs get: what a program needs to run on this machine as this user.
@@ -168,7 +170,11 @@ impl Entry {
 
     fn job(&self, name: &JobName, version: u64) -> Job {
         let header = &self.record.header;
-        let failed = |(_, end): &&(i64, Option<Ending>)| end.as_ref().is_some_and(|e| !e.succeeded);
+        // One that was stopped has not failed, as in Kubernetes.
+        let failed = |(_, end): &&(i64, Option<Ending>)| {
+            end.as_ref()
+                .is_some_and(|end| !end.succeeded && end.reason != STOPPED)
+        };
         let message = match &self.record.end {
             Some((_, _, message)) => message.as_str(),
             None => self.message.as_str(),

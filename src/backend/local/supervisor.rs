@@ -5,7 +5,7 @@
 
 use super::process::{self, Exit, Launch};
 use super::store::{Change, EndStatus, Ending};
-use super::{Machine, RunningPart, after_attempt, read_attempt, work};
+use super::{Machine, RunningPart, STOPPED, after_attempt, read_attempt, work};
 use crate::job::{JobName, signal_name};
 use rustix::process::{Pid, Signal};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -248,10 +248,10 @@ impl Supervisor {
             let Some(stat) = process::stat(pid) else {
                 continue;
             };
-            let mark = process::mark(pid);
+            let traces: Vec<PathBuf> = process::traces(pid).collect();
             let its_own = |live: &Live| {
                 live.leader.as_raw_nonzero().get() == stat.group
-                    || mark.as_ref() == Some(&live.folder)
+                    || traces.iter().any(|trace| trace.starts_with(&live.folder))
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
@@ -365,7 +365,7 @@ impl Supervisor {
                 at: (self.machine.clock)().0,
                 succeeded: false,
                 exit_code: None,
-                reason: "Stopped".to_string(),
+                reason: STOPPED.to_string(),
                 message: "the job was stopped before it began".to_string(),
             };
             self.conclude(name, number, ending, Some(Cause::Stopped));
@@ -477,7 +477,7 @@ impl Supervisor {
                 "SchedulerStopped",
                 "the scheduler was stopped while the job ran, and ended it".to_string(),
             ),
-            (Some(Cause::Stopped), _) => ("Stopped", "the job was stopped".to_string()),
+            (Some(Cause::Stopped), _) => (STOPPED, "the job was stopped".to_string()),
             (_, Exit::Code(0)) => ("", String::new()),
             (_, Exit::Code(_)) => ("Error", String::new()),
             (_, Exit::Signal(number)) => match signal_name(number) {
