@@ -26,6 +26,8 @@ pub mod index;
 pub mod job;
 pub mod logging;
 pub mod manifests;
+pub mod metrics;
+pub mod process;
 pub mod queue;
 pub mod request;
 pub mod retention;

@@ -1,13 +1,14 @@
 //! Arguments, run, exit code.
 
 use job_scheduler::cli::{self, Command};
-use job_scheduler::{logging, manifests, serve};
+use job_scheduler::{logging, manifests, process, serve};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    process::bound_allocator();
     let command = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(command) => command,
         Err(e) => return fail(BAD_USAGE, &e),
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
         }
         Command::Serve(options) => {
             logging::start(options.logging.level, options.logging.format);
+            process::watch_foreign_threads();
+            process::raise_file_limit();
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
