@@ -1,7 +1,7 @@
 //! The scheduler's API as another component of the application calls it: from its pod, by name, in plain HTTP/1.1.
 
 use crate::cluster::{text, within};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
