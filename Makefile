@@ -1,12 +1,35 @@
-.PHONY: cluster cluster-down
+# `make` alone lists the targets.
+.PHONY: help run build check e2e test cluster cluster-down
 
-# One real Kubernetes node on this machine, for the tests. Needs root.
-cluster:
+target := $(shell uname -m)-unknown-linux-gnu
+
+help:
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' Makefile
+
+run: cargo ## build, start local mode on testdata/radixconfig.yaml, run an example job, and stay up
+	@scripts/try
+
+build: cargo ## the static binary, target/job-scheduler
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(target)
+	cp target/$(target)/release/job-scheduler target/job-scheduler
+
+check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden files
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test e2e -- -D warnings # which --all-targets leaves out, as `test = false` says
+	cargo test --locked
+
+e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
+	scripts/e2e
+
+test: check e2e ## all tests; needs Rust, and for the cluster root, Go and apt-get
+
+cluster: ## start one real Kubernetes node on this machine (see scripts/cluster)
 	scripts/cluster up
 
-cluster-down:
+cluster-down: ## stop it and remove all of it
 	scripts/cluster down
 
-.PHONY: run
-run: ## build, start local mode on testdata/radixconfig.yaml, run an example job, and stay up
-	@scripts/try
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }

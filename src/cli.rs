@@ -405,7 +405,12 @@ pub fn parse(
         if let Some(value) = environment(flag.variable).filter(|value| !value.is_empty()) {
             let value = utf8(flag.variable, value)?;
             let values = if flag.repeats {
-                value.split(',').map(str::to_string).collect()
+                value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(str::to_string)
+                    .collect()
             } else {
                 vec![value]
             };
@@ -732,7 +737,7 @@ mod tests {
             (options.history_limit, options.port, options.app),
             (3, Some(0), None)
         );
-        let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x,y")];
+        let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x, y,")];
         assert_eq!(
             serve("serve --component c --environment e", &environment).image_pull_secrets,
             ["x", "y"]

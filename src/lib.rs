@@ -27,6 +27,8 @@ pub mod job;
 pub mod local;
 pub mod logging;
 pub mod manifests;
+pub mod metrics;
+pub mod process;
 pub mod queue;
 pub mod request;
 pub mod retention;

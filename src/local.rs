@@ -354,6 +354,7 @@ fn serve(
         limits,
         Timestamp::now,
         fastrand::Rng::new(),
+        Arc::default(),
     ));
     machine.observe(number, scheduler.clone());
     let server =

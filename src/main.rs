@@ -1,13 +1,14 @@
 //! Arguments, run, exit code.
 
-use job_scheduler::cli::{self, Command};
-use job_scheduler::{local, logging, manifests, serve};
+use job_scheduler::cli::{self, Command, LoggingOptions};
+use job_scheduler::{local, logging, manifests, process, serve};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    process::bound_allocator();
     let command = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(command) => command,
         Err(e) => return fail(BAD_USAGE, &e),
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Serve(options) => {
-            logging::start(options.logging.level, options.logging.format);
+            start(options.logging);
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
@@ -31,13 +32,20 @@ fn main() -> ExitCode {
             }
         }
         Command::Local(options) => {
-            logging::start(options.logging.level, options.logging.format);
+            start(options.logging);
             match local::run(&options, &|name| std::env::var(name).ok()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
             }
         }
     }
+}
+
+/// What every command that stays does first.
+fn start(options: LoggingOptions) {
+    logging::start(options.level, options.format);
+    process::watch_foreign_threads();
+    process::raise_file_limit();
 }
 
 fn exit_code(is_configuration: bool) -> u8 {

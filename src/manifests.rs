@@ -395,10 +395,15 @@ fn deployment(component: &JobComponent, text: &str, options: &ManifestsOptions) 
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels(component)),
-                    annotations: Some(BTreeMap::from([(
-                        CHECKSUM_ANNOTATION.to_string(),
-                        checksum,
-                    )])),
+                    annotations: Some(BTreeMap::from([
+                        (CHECKSUM_ANNOTATION.to_string(), checksum),
+                        ("prometheus.io/scrape".to_string(), "true".to_string()),
+                        ("prometheus.io/path".to_string(), "/metrics".to_string()),
+                        (
+                            "prometheus.io/port".to_string(),
+                            component.scheduler_port.to_string(),
+                        ),
+                    ])),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod_spec(component, options)),

@@ -4,6 +4,7 @@ use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resen
 use crate::config::{FieldError, JobComponent, Settings};
 use crate::index::{Bounds, Full, Index, Reservation, Transition};
 use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status, Timestamp};
+use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
 use crate::request::JobRequest;
 use crate::retention;
@@ -68,6 +69,7 @@ pub struct Scheduler {
     kept_names: Lock<KeptNames>,
     /// Told of each job that has finished or is gone.
     settled: OnceLock<Settled>,
+    metrics: Arc<Metrics>,
 }
 
 type Settled = Box<dyn Fn(&JobName) + Send + Sync>;
@@ -104,6 +106,12 @@ pub enum JobError {
     Backend(BackendError),
 }
 
+/// Whether a submit made its job, or found it made by the same request before.
+enum Submitted {
+    Now,
+    Before,
+}
+
 /// A job, and its place in the queue if it waits there.
 #[derive(Debug)]
 pub struct JobView {
@@ -119,6 +127,7 @@ impl Scheduler {
         limits: Limits,
         clock: fn() -> Timestamp,
         random: fastrand::Rng,
+        metrics: Arc<Metrics>,
     ) -> Scheduler {
         Scheduler {
             component,
@@ -134,6 +143,7 @@ impl Scheduler {
             turns: Turns::new(),
             kept_names: Lock::new(KeptNames::default()),
             settled: OnceLock::new(),
+            metrics,
         }
     }
 
@@ -144,6 +154,27 @@ impl Scheduler {
 
     pub fn component(&self) -> &JobComponent {
         &self.component
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The metrics, for one who outlives a borrow of the scheduler.
+    pub fn shared_metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// What the metrics say of the jobs at this moment.
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges::default();
+        for record in self.index.list() {
+            let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
+            for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
+                *count += 1;
+            }
+        }
+        gauges
     }
 
     /// The time, as the scheduler sees it.
@@ -163,12 +194,31 @@ impl Scheduler {
         request: &JobRequest,
         key: Option<RequestKey>,
     ) -> Result<JobView, SubmitError> {
+        let outcome = self.submit_once(request, key);
+        self.metrics.submit(match &outcome {
+            Ok((_, Submitted::Now)) => "created",
+            Ok((_, Submitted::Before)) => "repeated",
+            Err(SubmitError::Backend(BackendError::Unavailable { .. }) | SubmitError::NotReady) => {
+                "failed"
+            }
+            Err(_) => "refused",
+        });
+        outcome.map(|(view, _)| view)
+    }
+
+    fn submit_once(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+    ) -> Result<(JobView, Submitted), SubmitError> {
         if !self.is_ready() {
             return Err(SubmitError::NotReady);
         }
         self.check(request)?;
         let Some(key) = key else {
-            return self.create(request, None, None);
+            return self
+                .create(request, None, None)
+                .map(|view| (view, Submitted::Now));
         };
         let _turn = self.turns.wait(key.key, TURN_TIMEOUT).ok_or_else(|| {
             let message =
@@ -188,10 +238,11 @@ impl Scheduler {
                     .store_payload(&record.job, payload)
                     .map_err(SubmitError::Backend)?;
             }
-            return Ok(self.view(record));
+            return Ok((self.view(record), Submitted::Before));
         }
         let kept = self.kept_names.lock().take(key.key);
         self.create(request, Some(key), kept)
+            .map(|view| (view, Submitted::Now))
     }
 
     fn check(&self, request: &JobRequest) -> Result<(), SubmitError> {
@@ -573,6 +624,12 @@ impl Scheduler {
     fn admit(&self) -> Result<(), BackendError> {
         while let Some((record, _slot)) = self.index.next_to_admit() {
             let job = self.backend.admit(&record.job)?;
+            if let Some(queued) = record.job.queued {
+                let waited = Timestamp::now_micros().saturating_sub(queued.arrival);
+                self.metrics
+                    .queue_wait
+                    .observe(Duration::from_micros(waited));
+            }
             self.queue.add(Task::Expose(job.name.clone()));
             self.observe(job);
         }
@@ -592,6 +649,7 @@ impl Scheduler {
         for name in retention::excess(ends, self.limits.history) {
             if let Some(record) = self.index.get(&name) {
                 self.remove(&record.job)?;
+                self.metrics.retired.count(0);
                 log::info!("job={name} event=retired");
             }
         }
@@ -624,6 +682,9 @@ impl Scheduler {
             None => log::debug!("job={} status={} event=seen", job.name, job.status),
         }
         if job.status.is_finished() {
+            if transition.from.is_some() {
+                self.metrics.finish(job.status);
+            }
             self.queue.add(Task::Retain);
             self.settle(&job.name);
         }

@@ -7,6 +7,7 @@ use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard};
 use crate::index::Bounds;
 use crate::job::Timestamp;
+use crate::metrics::Metrics;
 use crate::scheduler::{Limits, Scheduler};
 use crate::sync::spawn;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -90,7 +91,8 @@ fn io_error(operation: &'static str) -> impl Fn(io::Error) -> ServeError {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let component = read_component(options)?;
-    let client = Client::new(&access(options)?).map_err(ServeError::Access)?;
+    let metrics = Arc::new(Metrics::default());
+    let client = Client::new(&access(options)?, metrics.clone()).map_err(ServeError::Access)?;
     let port = options.port.unwrap_or(component.scheduler_port);
     let address = SocketAddr::new(
         options.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
@@ -107,6 +109,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         client,
         component.clone(),
         options.image_pull_secrets.clone(),
+        metrics.clone(),
     ));
     let limits = Limits {
         history: options.history_limit,
@@ -122,6 +125,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         limits,
         Timestamp::now,
         fastrand::Rng::new(),
+        metrics,
     ));
     let observer: Arc<dyn Observer> = scheduler.clone();
     kubernetes

@@ -2,6 +2,7 @@
 
 use super::reply::Reply;
 use super::route::Route;
+use crate::process::Process;
 use crate::request::{parse_request, request_key};
 use crate::scheduler::Scheduler;
 
@@ -38,6 +39,11 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
         Route::Live => Ok(Reply::success("the scheduler is alive")),
         Route::Ready if scheduler.is_ready() => Ok(Reply::success("the scheduler is ready")),
         Route::Ready => Err(Reply::not_ready()),
+        Route::Metrics => Ok(Reply::text(
+            scheduler
+                .metrics()
+                .render(&scheduler.gauges(), &Process::read()),
+        )),
     };
     answer.unwrap_or_else(|failure| failure)
 }

@@ -12,10 +12,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+pub const JSON: &str = "application/json";
+
 /// An answer to a request.
 #[derive(Debug, PartialEq)]
 pub struct Reply {
     pub code: u16,
+    pub content_type: &'static str,
     /// Headers beyond Date, Content-Type and Content-Length.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
@@ -143,6 +146,7 @@ impl Reply {
         // Plain structs with string keys always serialize.
         Reply {
             code,
+            content_type: JSON,
             headers: Vec::new(),
             body: serde_json::to_vec(value).unwrap_or_default(),
         }
@@ -160,6 +164,16 @@ impl Reply {
                 .map(|view| job_status(view, now))
                 .collect::<Vec<_>>(),
         )
+    }
+
+    /// Text in Prometheus' form.
+    pub fn text(text: String) -> Reply {
+        Reply {
+            code: 200,
+            content_type: "text/plain; version=0.0.4",
+            headers: Vec::new(),
+            body: text.into_bytes(),
+        }
     }
 
     pub fn success(message: &str) -> Reply {
@@ -245,13 +259,14 @@ impl Reply {
     }
 
     /// The whole response, so that it leaves in one write. `body` false for HEAD.
-    pub fn render(&self, body: bool) -> Vec<u8> {
+    pub fn render(&self, request_id: &str, body: bool) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256 + self.body.len());
         let head = format!(
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nX-Request-Id: {request_id}\r\n",
             self.code,
             phrase(self.code),
             http_date(),
+            self.content_type,
             self.body.len(),
         );
         bytes.extend_from_slice(head.as_bytes());
@@ -329,7 +344,7 @@ impl From<&RouteError> for Reply {
 impl From<RequestError> for Reply {
     fn from(error: RequestError) -> Reply {
         match error {
-            RequestError::NotJson { message } => Reply::failure(400, "BadRequest", &message),
+            RequestError::NotJson { .. } => Reply::failure(400, "BadRequest", &error.to_string()),
             RequestError::Fields(errors) => invalid(&errors),
         }
     }

@@ -31,6 +31,8 @@ pub enum Route {
     Live,
     /// Whether every job is known.
     Ready,
+    /// What is counted, for Prometheus.
+    Metrics,
 }
 
 /// Why a request asks for nothing there is.
@@ -90,6 +92,8 @@ impl Route {
             ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
             ["", "health", "live"] if is_get => Ok(Route::Live),
             ["", "health", "ready"] if is_get => Ok(Route::Ready),
+            ["", "metrics"] if is_get => Ok(Route::Metrics),
+            ["", "metrics"] => only("GET, HEAD"),
             ["", "health", "live" | "ready"] => only("GET, HEAD"),
             _ => Err(RouteError::NotFound),
         }
@@ -98,13 +102,33 @@ impl Route {
     /// What it takes to answer.
     pub fn cost(&self) -> Cost {
         match self {
-            Route::ListJobs | Route::GetJob { .. } | Route::Live | Route::Ready => Cost::Memory,
+            Route::ListJobs
+            | Route::GetJob { .. }
+            | Route::Live
+            | Route::Ready
+            | Route::Metrics => Cost::Memory,
             Route::CreateJob
             | Route::DeleteJob { .. }
             | Route::StopJob { .. }
             | Route::RestartJob { .. }
             | Route::StopJobs => Cost::Backend,
         }
+    }
+}
+
+/// The route as metrics call it, one of [`crate::metrics::ROUTES`].
+pub fn label(route: &Result<Route, RouteError>) -> &'static str {
+    match route {
+        Ok(Route::ListJobs) => "list",
+        Ok(Route::CreateJob) => "create",
+        Ok(Route::GetJob { .. }) => "get",
+        Ok(Route::DeleteJob { .. }) => "delete",
+        Ok(Route::StopJob { .. }) => "stop",
+        Ok(Route::StopJobs) => "stop-all",
+        Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::Live | Route::Ready) => "health",
+        Ok(Route::Metrics) => "metrics",
+        Err(_) => "none",
     }
 }
 
@@ -166,6 +190,7 @@ mod tests {
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));
         check("GET /health/ready", Ok(Route::Ready));
+        check("GET /metrics", Ok(Route::Metrics));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod parking;
 use super::guard::Guard;
 use super::handler::handle;
 use super::reply::Reply;
-use super::route::{Cost, Route, RouteError};
+use super::route::{Cost, Route, RouteError, label};
 use crate::job::JobName;
 use crate::scheduler::{MAX_PAYLOAD_BYTES, Scheduler};
 use crate::sync::{Lock, spawn};
@@ -47,6 +47,12 @@ const MAX_PARKED: usize = 1000;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is kept this long without a byte from its client.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bodies announced to be longer than this are not waited for.
+const MAX_DRAINED_BYTES: usize = 1 << 30;
+/// Connections set aside; more is an attack that a restart answers best.
+const MAX_SET_ASIDE: usize = 100;
+static SET_ASIDE: AtomicUsize = AtomicUsize::new(0);
 
 /// The address cannot be listened on.
 #[derive(Debug)]
@@ -107,19 +113,27 @@ pub struct Server {
     others: Vec<JoinHandle<()>>,
 }
 
-/// A request whose body has arrived, on its way to a writer.
-struct Pending {
+/// A request on its way to its answer.
+struct Exchange {
     request: Request,
     route: Result<Route, RouteError>,
+    /// Comes back in a header, and stands in the log.
+    id: String,
+    began: Instant,
+}
+
+/// A request whose body has arrived, on its way to a writer.
+struct Pending {
+    exchange: Exchange,
     body: Vec<u8>,
 }
 
 /// News for the thread that keeps waiting requests.
 enum Parked {
-    Request {
+    Exchange {
         job: JobName,
         deadline: Instant,
-        request: Request,
+        exchange: Box<Exchange>,
     },
     Settled(JobName),
     Stop,
@@ -130,7 +144,6 @@ struct Front {
     scheduler: Arc<Scheduler>,
     writers: SyncSender<Pending>,
     parker: Sender<Parked>,
-    parked: Arc<AtomicUsize>,
     uploads: AtomicUsize,
     guard: Guard,
 }
@@ -147,7 +160,6 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (writers, pending) = sync_channel(WAITING_REQUESTS);
         let (parker, news) = channel();
-        let parked = Arc::new(AtomicUsize::new(0));
         let mut others = Vec::new();
         let pending = Arc::new(Lock::new(pending));
         for number in 0..WRITERS {
@@ -157,14 +169,14 @@ impl Server {
             })?);
         }
         others.push({
-            let (scheduler, parked) = (scheduler.clone(), parked.clone());
-            spawn("park", move || park_loop(&news, &scheduler, &parked))?
+            let scheduler = scheduler.clone();
+            spawn("park", move || park_loop(&news, &scheduler))?
         });
         scheduler.on_settled({
-            let (parker, parked) = (parker.clone(), parked.clone());
+            let (parker, metrics) = (parker.clone(), scheduler.shared_metrics());
             Box::new(move |job| {
                 // Who comes to wait later looks again first.
-                if parked.load(Ordering::Acquire) > 0 {
+                if metrics.parked.load(Ordering::Acquire) > 0 {
                     let _ = parker.send(Parked::Settled(job.clone()));
                 }
             })
@@ -173,7 +185,6 @@ impl Server {
             scheduler: scheduler.clone(),
             writers,
             parker: parker.clone(),
-            parked,
             uploads: AtomicUsize::new(0),
             guard: guard.clone(),
         });
@@ -210,7 +221,7 @@ impl Server {
 fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBool) {
     loop {
         match server.recv() {
-            Ok(request) => front.take(request),
+            Ok(request) => front.take(Exchange::begin(request, &front.guard)),
             Err(_) if stopping.load(Ordering::Acquire) => return,
             Err(e) => {
                 // tiny_http accepts no more after one failed accept: start again rather than listen in vain.
@@ -222,39 +233,33 @@ fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBo
 }
 
 impl Front {
-    fn take(self: &Arc<Self>, request: Request) {
-        let route = match self
-            .guard
-            .check(values(&request, "Host"), values(&request, "Origin"))
-        {
-            Ok(()) => Route::parse(request.method().as_str(), request.url()),
-            Err(refusal) => Err(RouteError::Refused(refusal)),
-        };
-        if has_unread_body(&request) {
-            self.upload(request, route);
+    fn take(self: &Arc<Self>, exchange: Exchange) {
+        if exchange.has_unread_body() {
+            self.upload(exchange);
         } else if let Ok(Route::GetJob {
             name,
             wait: Some(wait),
-        }) = &route
+        }) = &exchange.route
         {
-            self.park(request, name, *wait);
-        } else if route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
-            let reply = answer(&self.scheduler, &request, &route, &[]);
-            respond(request, &reply);
+            let (name, wait) = (name.clone(), *wait);
+            self.park(exchange, &name, wait);
+        } else if exchange.route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
+            let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
+            exchange.respond(&reply, &self.scheduler);
         } else {
-            self.hand_over(request, route);
+            self.hand_over(exchange);
         }
     }
 
     /// Reads a long body where a slow client holds up nobody, then hands the request over.
-    fn upload(self: &Arc<Self>, request: Request, route: Result<Route, RouteError>) {
+    fn upload(self: &Arc<Self>, exchange: Exchange) {
         if self.uploads.fetch_add(1, Ordering::AcqRel) >= MAX_UPLOADS {
             self.uploads.fetch_sub(1, Ordering::AcqRel);
-            return refuse(request, &Reply::busy());
+            return exchange.refuse(&Reply::busy(), &self.scheduler);
         }
         let front = self.clone();
         let run = move || {
-            front.hand_over(request, route);
+            front.hand_over(exchange);
             front.uploads.fetch_sub(1, Ordering::AcqRel);
         };
         if let Err(e) = spawn("upload", run) {
@@ -264,50 +269,136 @@ impl Front {
         }
     }
 
-    fn hand_over(&self, mut request: Request, route: Result<Route, RouteError>) {
-        let body = match read_body(&mut request) {
+    fn hand_over(&self, mut exchange: Exchange) {
+        let body = match read_body(&mut exchange.request) {
             Ok(body) => body,
-            Err(reply) => return refuse(request, &reply),
+            Err(reply) => return exchange.refuse(&reply, &self.scheduler),
         };
-        match self.writers.try_send(Pending {
-            request,
-            route,
-            body,
-        }) {
+        match self.writers.try_send(Pending { exchange, body }) {
             Ok(()) => {}
             Err(TrySendError::Full(pending) | TrySendError::Disconnected(pending)) => {
-                respond(pending.request, &Reply::busy());
+                pending.exchange.respond(&Reply::busy(), &self.scheduler);
             }
         }
     }
 
-    fn park(&self, request: Request, name: &str, wait: Duration) {
+    fn park(&self, exchange: Exchange, name: &str, wait: Duration) {
         let unfinished = self
             .scheduler
             .get(name)
             .ok()
             .filter(|job| !job.record.job.status.is_finished());
         let Some(job) = unfinished.filter(|_| !wait.is_zero()) else {
-            let reply = answer(&self.scheduler, &request, &Ok(get(name)), &[]);
-            return respond(request, &reply);
+            let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
+            return exchange.respond(&reply, &self.scheduler);
         };
-        if self.parked.fetch_add(1, Ordering::AcqRel) >= MAX_PARKED {
-            self.parked.fetch_sub(1, Ordering::AcqRel);
-            return respond(request, &Reply::too_many_waiting(MAX_PARKED));
+        let parked = &self.scheduler.metrics().parked;
+        if parked.fetch_add(1, Ordering::AcqRel) >= MAX_PARKED {
+            parked.fetch_sub(1, Ordering::AcqRel);
+            return exchange.respond(&Reply::too_many_waiting(MAX_PARKED), &self.scheduler);
         }
-        let deadline = Instant::now() + wait;
-        let _ = self.parker.send(Parked::Request {
-            job: job.record.job.name.clone(),
+        let (job, deadline) = (job.record.job.name.clone(), exchange.began + wait);
+        let exchange = Box::new(exchange);
+        let _ = self.parker.send(Parked::Exchange {
+            job,
             deadline,
-            request,
+            exchange,
         });
     }
 }
 
-fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let headers = request.headers().iter();
-    let named = headers.filter(move |header| header.field.equiv(name));
-    named.map(|header| header.value.as_str())
+impl Exchange {
+    fn begin(request: Request, guard: &Guard) -> Exchange {
+        let route = match guard.check(values(&request, "Host"), values(&request, "Origin")) {
+            Ok(()) => Route::parse(request.method().as_str(), request.url()),
+            Err(refusal) => Err(RouteError::Refused(refusal)),
+        };
+        let given = header(&request, "X-Request-Id").filter(|id| is_request_id(id));
+        let id = given.map_or_else(|| format!("{:016x}", fastrand::u64(..)), str::to_string);
+        Exchange {
+            request,
+            route,
+            id,
+            began: Instant::now(),
+        }
+    }
+
+    fn has_unread_body(&self) -> bool {
+        let is_chunked = || header(&self.request, "Transfer-Encoding").is_some();
+        self.request
+            .body_length()
+            .map_or_else(is_chunked, |length| length > SMALL_BODY_BYTES)
+    }
+
+    /// Answers a request whose body has been read.
+    fn respond(self, reply: &Reply, scheduler: &Scheduler) {
+        self.record(reply, scheduler);
+        let bytes = reply.render(&self.id, *self.request.method() != tiny_http::Method::Head);
+        let mut writer = self.request.into_writer();
+        // A client that is gone needs no answer.
+        let _ = writer.write_all(&bytes).and_then(|()| writer.flush());
+    }
+
+    /// Answers a request whose body is not wanted: the answer goes first, then tiny_http reads the rest away.
+    fn refuse(self, reply: &Reply, scheduler: &Scheduler) {
+        self.record(reply, scheduler);
+        let announced = self.request.body_length().unwrap_or(0);
+        let response =
+            tiny_http::Response::from_data(reply.body.clone()).with_status_code(reply.code);
+        let own = [
+            ("Content-Type", reply.content_type.to_string()),
+            ("X-Request-Id", self.id),
+        ];
+        let response =
+            own.iter()
+                .chain(&reply.headers)
+                .fold(
+                    response,
+                    |response, (name, value)| match tiny_http::Header::from_bytes(
+                        *name,
+                        value.as_str(),
+                    ) {
+                        Ok(header) => response.with_header(header),
+                        Err(()) => response,
+                    },
+                );
+        if announced <= MAX_DRAINED_BYTES {
+            let _ = self.request.respond(response);
+            return;
+        }
+        // tiny_http would allocate as much as the client announced, and fail for all: keep the connection out of its
+        // reach.
+        std::mem::forget(self.request.upgrade("none", response));
+        if SET_ASIDE.fetch_add(1, Ordering::Relaxed) >= MAX_SET_ASIDE {
+            log::error!(
+                "{MAX_SET_ASIDE} requests announced bodies of over {MAX_DRAINED_BYTES} bytes: starting again"
+            );
+            std::process::exit(1);
+        }
+    }
+
+    fn record(&self, reply: &Reply, scheduler: &Scheduler) {
+        let took = self.began.elapsed();
+        scheduler
+            .metrics()
+            .request(label(&self.route), reply.code, took);
+        log::debug!(
+            "request={} method={} path={} code={} ms={}",
+            self.id,
+            self.request.method(),
+            self.request.url().split('?').next().unwrap_or_default(),
+            reply.code,
+            took.as_millis()
+        );
+    }
+}
+
+/// A caller's own request id is taken over if it can do no harm in a header or a log.
+fn is_request_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn get(name: &str) -> Route {
@@ -320,25 +411,20 @@ fn get(name: &str) -> Route {
 fn write_loop(pending: &Lock<Receiver<Pending>>, scheduler: &Scheduler) {
     loop {
         let received = pending.lock().recv();
-        let Ok(Pending {
-            request,
-            route,
-            body,
-        }) = received
-        else {
+        let Ok(Pending { exchange, body }) = received else {
             return;
         };
-        let reply = answer(scheduler, &request, &route, &body);
-        respond(request, &reply);
+        let reply = answer(scheduler, &exchange, &exchange.route, &body);
+        exchange.respond(&reply, scheduler);
     }
 }
 
-fn park_loop(news: &Receiver<Parked>, scheduler: &Scheduler, parked: &AtomicUsize) {
+fn park_loop(news: &Receiver<Parked>, scheduler: &Scheduler) {
     let mut parking = Parking::new();
-    let finish = |job: &JobName, request: Request| {
-        let reply = answer(scheduler, &request, &Ok(get(job.as_str())), &[]);
-        respond(request, &reply);
-        parked.fetch_sub(1, Ordering::AcqRel);
+    let finish = |job: &JobName, exchange: Box<Exchange>| {
+        let reply = answer(scheduler, &exchange, &Ok(get(job.as_str())), &[]);
+        exchange.respond(&reply, scheduler);
+        scheduler.metrics().parked.fetch_sub(1, Ordering::AcqRel);
     };
     loop {
         let deadline = parking.next_deadline();
@@ -347,34 +433,34 @@ fn park_loop(news: &Receiver<Parked>, scheduler: &Scheduler, parked: &AtomicUsiz
             None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
-            Ok(Parked::Request {
+            Ok(Parked::Exchange {
                 job,
                 deadline,
-                request,
+                exchange,
             }) => {
                 let waits = scheduler
                     .get(job.as_str())
                     .is_ok_and(|view| !view.record.job.status.is_finished());
                 match waits {
-                    true => parking.park(job, deadline, request),
-                    false => finish(&job, request),
+                    true => parking.park(job, deadline, exchange),
+                    false => finish(&job, exchange),
                 }
             }
             Ok(Parked::Settled(job)) => {
-                for request in parking.take(&job) {
-                    finish(&job, request);
+                for exchange in parking.take(&job) {
+                    finish(&job, exchange);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Parked::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                for (job, request) in parking.drain() {
-                    finish(&job, request);
+                for (job, exchange) in parking.drain() {
+                    finish(&job, exchange);
                 }
                 return;
             }
         }
-        for (job, request) in parking.expired(Instant::now()) {
-            finish(&job, request);
+        for (job, exchange) in parking.expired(Instant::now()) {
+            finish(&job, exchange);
         }
     }
 }
@@ -382,18 +468,24 @@ fn park_loop(news: &Receiver<Parked>, scheduler: &Scheduler, parked: &AtomicUsiz
 /// The reply to a request whose body has arrived. A panic is that request's alone.
 fn answer(
     scheduler: &Scheduler,
-    request: &Request,
+    exchange: &Exchange,
     route: &Result<Route, RouteError>,
     body: &[u8],
 ) -> Reply {
     match route {
         Ok(route) => {
-            let key = header(request, "Idempotency-Key");
+            let key = header(&exchange.request, "Idempotency-Key");
             catch_unwind(AssertUnwindSafe(|| handle(scheduler, route, key, body)))
                 .unwrap_or_else(|_| Reply::panicked())
         }
         Err(error) => error.into(),
     }
+}
+
+fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let headers = request.headers().iter();
+    let named = headers.filter(move |header| header.field.equiv(name));
+    named.map(|header| header.value.as_str())
 }
 
 fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
@@ -402,13 +494,6 @@ fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
         .iter()
         .find(|header| header.field.equiv(name))
         .map(|header| header.value.as_str())
-}
-
-fn has_unread_body(request: &Request) -> bool {
-    let is_chunked = || header(request, "Transfer-Encoding").is_some();
-    request
-        .body_length()
-        .map_or_else(is_chunked, |length| length > SMALL_BODY_BYTES)
 }
 
 fn read_body(request: &mut Request) -> Result<Vec<u8>, Reply> {
@@ -442,59 +527,5 @@ fn read_body(request: &mut Request) -> Result<Vec<u8>, Reply> {
         ))),
         _ if body.len() > MAX_BODY_BYTES => Err(Reply::body_too_large(MAX_BODY_BYTES, None)),
         _ => Ok(body),
-    }
-}
-
-fn respond(request: Request, reply: &Reply) {
-    log::debug!(
-        "method={} path={} code={}",
-        request.method(),
-        request.url(),
-        reply.code
-    );
-    let bytes = reply.render(*request.method() != tiny_http::Method::Head);
-    let mut writer = request.into_writer();
-    // A client that is gone needs no answer.
-    let _ = writer.write_all(&bytes).and_then(|()| writer.flush());
-}
-
-/// Bodies announced to be longer than this are not waited for.
-const MAX_DRAINED_BYTES: usize = 1 << 30;
-/// Connections set aside; more is an attack that a restart answers best.
-const MAX_SET_ASIDE: usize = 100;
-static SET_ASIDE: AtomicUsize = AtomicUsize::new(0);
-
-/// Answers a request whose body is not wanted: the answer goes first, then tiny_http reads the rest away.
-fn refuse(request: Request, reply: &Reply) {
-    log::debug!(
-        "method={} path={} code={} event=refused",
-        request.method(),
-        request.url(),
-        reply.code
-    );
-    let announced = request.body_length().unwrap_or(0);
-    let response = tiny_http::Response::from_data(reply.body.clone()).with_status_code(reply.code);
-    let json = [("Content-Type", "application/json".to_string())];
-    let response = json
-        .iter()
-        .chain(&reply.headers)
-        .fold(
-            response,
-            |response, (name, value)| match tiny_http::Header::from_bytes(*name, value.as_str()) {
-                Ok(header) => response.with_header(header),
-                Err(()) => response,
-            },
-        );
-    if announced <= MAX_DRAINED_BYTES {
-        let _ = request.respond(response);
-        return;
-    }
-    // tiny_http would allocate as much as the client announced, and fail for all: keep the connection out of its reach.
-    std::mem::forget(request.upgrade("none", response));
-    if SET_ASIDE.fetch_add(1, Ordering::Relaxed) >= MAX_SET_ASIDE {
-        log::error!(
-            "{MAX_SET_ASIDE} requests announced bodies of over {MAX_DRAINED_BYTES} bytes: starting again"
-        );
-        std::process::exit(1);
     }
 }

@@ -1,5 +1,7 @@
 //! The Kubernetes REST API over HTTP: the only user of ureq.
 
+use super::breaker::Breaker;
+use crate::metrics::Metrics;
 use crate::sync::Lock;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,15 +12,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// One request and its answer, all in all.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// One page of a list. The caller of no request waits for it.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Enough to send what is nearly too late, and to be told so.
+const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 /// The API server sends a bookmark about once a minute: silence for longer is a dead connection.
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A page of a list, or an object, is never larger.
@@ -43,6 +47,42 @@ pub struct Client {
     watches: Agent,
     url: String,
     token: Option<Token>,
+    breaker: Breaker,
+    metrics: Arc<Metrics>,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    /// As in [`crate::metrics::VERBS`].
+    verb: &'static str,
+    method: &'static str,
+    path: &'a str,
+    /// Content type and content.
+    body: Option<(&'static str, &'a [u8])>,
+    patience: Patience,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// Somebody waits for it, until then; with the breaker.
+    Until(Instant),
+    /// A watch's own list, which has a backoff of its own.
+    List,
+    /// For as long as it says something now and then.
+    Watch,
+}
+
+impl Call<'_> {
+    /// The call by its name: what it asks for, without how.
+    fn name(&self) -> String {
+        format!(
+            "{} {}",
+            self.method,
+            self.path.split('?').next().unwrap_or(self.path)
+        )
+    }
 }
 
 /// Why a call failed, and on what.
@@ -57,6 +97,8 @@ pub enum ApiError {
     },
     /// No connection was made: nothing was asked.
     Unreachable { call: String, cause: String },
+    /// No answer came in time: whether it was done is unknown.
+    TimedOut { call: String, cause: String },
     /// The answer was lost: whether it was done is unknown.
     Lost { call: String, cause: String },
     /// The answer is not what it should be.
@@ -77,7 +119,9 @@ impl fmt::Display for ApiError {
             ApiError::Unreachable { call, cause } => {
                 write!(f, "{call}: the API server is out of reach: {cause}")
             }
-            ApiError::Lost { call, cause } => write!(f, "{call}: no answer: {cause}"),
+            ApiError::TimedOut { call, cause } | ApiError::Lost { call, cause } => {
+                write!(f, "{call}: the API server did not answer: {cause}")
+            }
             ApiError::Malformed { call, cause } => write!(f, "{call}: not understood: {cause}"),
             ApiError::Token { file, cause } => write!(f, "token file {}: {cause}", file.display()),
         }
@@ -127,7 +171,7 @@ impl fmt::Display for AccessError {
 
 impl Client {
     /// A client; reads the CA file and the token once, connects to nothing.
-    pub fn new(access: &Access) -> Result<Client, AccessError> {
+    pub fn new(access: &Access, metrics: Arc<Metrics>) -> Result<Client, AccessError> {
         let mut tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
         if let Some(file) = &access.ca_file {
@@ -150,9 +194,9 @@ impl Client {
                 .max_idle_connections_per_host(access.connections)
                 .max_idle_age(Duration::from_secs(60))
         };
-        let calls = config().timeout_global(Some(CALL_TIMEOUT)).build();
+        let calls = config().timeout_global(Some(LIST_TIMEOUT)).build();
         let watches = config()
-            .timeout_recv_response(Some(CALL_TIMEOUT))
+            .timeout_recv_response(Some(LIST_TIMEOUT))
             .timeout_per_read(Some(WATCH_IDLE_TIMEOUT))
             .build();
         let token = access
@@ -166,19 +210,47 @@ impl Client {
             watches: watches.new_agent(),
             url: access.url.trim_end_matches('/').to_string(),
             token,
+            breaker: Breaker::default(),
+            metrics,
         })
     }
 
-    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.call("GET", path, None)
+    /// One object.
+    pub fn get<T: DeserializeOwned>(&self, path: &str, deadline: Instant) -> Result<T, ApiError> {
+        self.call(Call {
+            verb: "get",
+            method: "GET",
+            path,
+            body: None,
+            patience: Patience::Until(deadline),
+        })
+    }
+
+    /// One page of a list.
+    pub fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.call(Call {
+            verb: "list",
+            method: "GET",
+            path,
+            body: None,
+            patience: Patience::List,
+        })
     }
 
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         object: &impl Serialize,
+        deadline: Instant,
     ) -> Result<T, ApiError> {
-        self.call("POST", path, Some((JSON, &encode(object))))
+        let (body, patience) = (encode(object), Patience::Until(deadline));
+        self.call(Call {
+            verb: "create",
+            method: "POST",
+            path,
+            body: Some((JSON, &body)),
+            patience,
+        })
     }
 
     /// Changes the fields that `change` names, and no other (RFC 7396).
@@ -186,18 +258,40 @@ impl Client {
         &self,
         path: &str,
         change: &impl Serialize,
+        deadline: Instant,
     ) -> Result<T, ApiError> {
-        self.call("PATCH", path, Some((MERGE_PATCH, &encode(change))))
+        let (body, patience) = (encode(change), Patience::Until(deadline));
+        self.call(Call {
+            verb: "patch",
+            method: "PATCH",
+            path,
+            body: Some((MERGE_PATCH, &body)),
+            patience,
+        })
     }
 
-    pub fn delete(&self, path: &str) -> Result<(), ApiError> {
-        self.call::<serde::de::IgnoredAny>("DELETE", path, None)
-            .map(|_| ())
+    pub fn delete(&self, path: &str, deadline: Instant) -> Result<(), ApiError> {
+        let patience = Patience::Until(deadline);
+        let call = Call {
+            verb: "delete",
+            method: "DELETE",
+            path,
+            body: None,
+            patience,
+        };
+        self.call::<serde::de::IgnoredAny>(call).map(|_| ())
     }
 
     /// Opens a watch: the frames come, a line each, until the server or the connection ends.
     pub fn watch(&self, path: &str) -> Result<impl Read + use<>, ApiError> {
-        let response = self.send(&self.watches, "GET", path, None)?;
+        let call = Call {
+            verb: "watch",
+            method: "GET",
+            path,
+            body: None,
+            patience: Patience::Watch,
+        };
+        let response = self.send(call)?;
         Ok(BufReader::new(
             response
                 .into_body()
@@ -207,40 +301,28 @@ impl Client {
         ))
     }
 
-    fn call<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<(&str, &[u8])>,
-    ) -> Result<T, ApiError> {
-        let response = self.send(&self.calls, method, path, body)?;
-        let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
+    fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
+        let bytes = read_answer(self.send(call)?).map_err(|e| failed(call, e))?;
         serde_json::from_slice(&bytes).map_err(|e| ApiError::Malformed {
-            call: call(method, path),
+            call: call.name(),
             cause: e.to_string(),
         })
     }
 
     /// Sends, with a new token if the old one is refused, and turns a status of 400 and over into an error.
-    fn send(
-        &self,
-        agent: &Agent,
-        method: &str,
-        path: &str,
-        body: Option<(&str, &[u8])>,
-    ) -> Result<Response<Body>, ApiError> {
-        let mut response = self.send_once(agent, method, path, body)?;
+    fn send(&self, call: Call) -> Result<Response<Body>, ApiError> {
+        let mut response = self.send_counted(call)?;
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some(token) = &self.token
         {
             token.expire();
-            response = self.send_once(agent, method, path, body)?;
+            response = self.send_counted(call)?;
         }
         let code = response.status().as_u16();
         if code < 400 {
             return Ok(response);
         }
-        let bytes = read_answer(response).map_err(|e| failed(method, path, e))?;
+        let bytes = read_answer(response).map_err(|e| failed(call, e))?;
         let status: ApiStatus = serde_json::from_slice(&bytes).unwrap_or_else(|_| ApiStatus {
             message: String::from_utf8_lossy(&bytes)
                 .trim()
@@ -251,45 +333,84 @@ impl Client {
         });
         let (reason, message) = (status.reason, status.message);
         Err(ApiError::Status {
-            call: call(method, path),
+            call: call.name(),
             code,
             reason,
             message,
         })
     }
 
-    fn send_once(
-        &self,
-        agent: &Agent,
-        method: &str,
-        path: &str,
-        body: Option<(&str, &[u8])>,
-    ) -> Result<Response<Body>, ApiError> {
+    fn send_counted(&self, call: Call) -> Result<Response<Body>, ApiError> {
+        let start = Instant::now();
+        let is_breakable = matches!(call.patience, Patience::Until(_));
+        if is_breakable && !self.breaker.lets_through(start) {
+            let cause = "it did not answer a moment ago".to_string();
+            return Err(ApiError::Unreachable {
+                call: call.name(),
+                cause,
+            });
+        }
+        let answer = self.send_once(call);
+        let end = Instant::now();
+        match answer {
+            Ok(_) => self.breaker.report(true, end),
+            Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }) if is_breakable => {
+                self.breaker.report(false, end);
+            }
+            // A connection that broke says nothing of the next one.
+            Err(_) if is_breakable => self.breaker.release(),
+            Err(_) => {}
+        }
+        let code = answer
+            .as_ref()
+            .map_or(0, |response| response.status().as_u16());
+        self.metrics.call(call.verb, code, end - start);
+        answer
+    }
+
+    fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
+            .method(call.method)
+            .uri(format!("{}{}", self.url, call.path))
             .header("Accept", "application/json");
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
         }
-        let sent = match body {
+        let sent = match call.body {
             Some((content_type, body)) => request
                 .header("Content-Type", content_type)
                 .body(body)
                 .map_err(ureq::Error::from)
-                .and_then(|request| agent.run(request)),
+                .and_then(|request| self.run(request, call.patience)),
             None => request
                 .body(())
                 .map_err(ureq::Error::from)
-                .and_then(|request| agent.run(request)),
+                .and_then(|r| self.run(r, call.patience)),
         };
-        sent.map_err(|e| failed(method, path, e))
+        sent.map_err(|e| failed(call, e))
     }
-}
 
-/// A call by its name: what it asks for, without how.
-fn call(method: &str, path: &str) -> String {
-    format!("{method} {}", path.split('?').next().unwrap_or(path))
+    fn run<B: AsSendBody>(
+        &self,
+        request: ureq::http::Request<B>,
+        patience: Patience,
+    ) -> Result<Response<Body>, ureq::Error> {
+        match patience {
+            Patience::Watch => self.watches.run(request),
+            Patience::List => self.calls.run(request),
+            Patience::Until(deadline) => {
+                let left = deadline
+                    .saturating_duration_since(Instant::now())
+                    .max(MIN_TIMEOUT);
+                let request = self
+                    .calls
+                    .configure_request(request)
+                    .timeout_global(Some(left))
+                    .build();
+                self.calls.run(request)
+            }
+        }
+    }
 }
 
 fn encode(object: &impl Serialize) -> Vec<u8> {
@@ -305,8 +426,8 @@ fn read_answer(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
         .read_to_vec()
 }
 
-fn failed(method: &str, path: &str, error: ureq::Error) -> ApiError {
-    let call = call(method, path);
+fn failed(call: Call, error: ureq::Error) -> ApiError {
+    let call = call.name();
     let cause = error.to_string();
     match error {
         ureq::Error::HostNotFound
@@ -320,6 +441,7 @@ fn failed(method: &str, path: &str, error: ureq::Error) -> ApiError {
         ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
             ApiError::Unreachable { call, cause }
         }
+        ureq::Error::Timeout(_) => ApiError::TimedOut { call, cause },
         _ => ApiError::Lost { call, cause },
     }
 }
@@ -423,10 +545,8 @@ mod tests {
             ca_file: None,
             connections: 1,
         };
-        let answer = Client::new(&access)
-            .ok()
-            .unwrap()
-            .get::<ApiStatus>("/version");
+        let client = Client::new(&access, Arc::default()).ok().unwrap();
+        let answer = client.get::<ApiStatus>("/version", Instant::now() + LIST_TIMEOUT);
         assert!(
             matches!(answer, Err(ApiError::Unreachable { .. })),
             "{answer:?}"

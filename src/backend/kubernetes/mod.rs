@@ -3,6 +3,7 @@
 //! Order of writes: Job, then Secret, then the answer. A pod whose Secret does not exist yet waits, so no job runs
 //! without its payload; all is owned by the Job, so nothing outlives it. The Role needs no more than `create` on Secrets.
 
+mod breaker;
 mod client;
 mod objects;
 mod watch;
@@ -14,12 +15,14 @@ pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
 use crate::config::JobComponent;
 use crate::job::{Job, JobName, Queued, Timestamp};
+use crate::metrics::Metrics;
 use client::ApiError;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 use watch::{Jobs, Pods, Watch};
 use wire::{
     HIDDEN_ANNOTATION, JobObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOPPED_ANNOTATION,
@@ -29,23 +32,33 @@ use wire::{
 /// How often a create whose answer was lost is sent again under the same name.
 const CREATE_TRIES: u32 = 3;
 
+/// A caller is told within this that the API server does not answer: all calls for one request together.
+const PATIENCE: Duration = Duration::from_millis(1800);
+
 /// The jobs of one component in one namespace.
 pub struct Kubernetes {
     client: Arc<Client>,
     component: JobComponent,
     namespace: String,
     pull_secrets: Vec<String>,
+    metrics: Arc<Metrics>,
 }
 
 impl Kubernetes {
     /// `pull_secrets` name the Secrets with which the nodes pull the jobs' images.
-    pub fn new(client: Client, component: JobComponent, pull_secrets: Vec<String>) -> Kubernetes {
+    pub fn new(
+        client: Client,
+        component: JobComponent,
+        pull_secrets: Vec<String>,
+        metrics: Arc<Metrics>,
+    ) -> Kubernetes {
         let namespace = component.namespace();
         Kubernetes {
             client: Arc::new(client),
             component,
             namespace,
             pull_secrets,
+            metrics,
         }
     }
 
@@ -60,7 +73,8 @@ impl Kubernetes {
         thread: &str,
         observer: &Arc<dyn Observer>,
     ) -> std::io::Result<()> {
-        let (client, observer) = (self.client.clone(), observer.clone());
+        let (client, observer, metrics) =
+            (self.client.clone(), observer.clone(), self.metrics.clone());
         let (namespace, selector) = (self.namespace.clone(), objects::selector(&self.component));
         crate::sync::spawn(thread, move || {
             let stop = AtomicBool::new(false);
@@ -69,6 +83,7 @@ impl Kubernetes {
                 observer: &*observer,
                 namespace: &namespace,
                 selector: &selector,
+                metrics: &metrics,
                 stop: &stop,
             }
             .run::<T>();
@@ -94,17 +109,21 @@ impl Kubernetes {
         name: &JobName,
         object: &impl Serialize,
         resend: Resend,
+        deadline: Instant,
     ) -> Result<Job, CreateError> {
         let mut resend = resend;
         for tries_left in (0..CREATE_TRIES).rev() {
-            let error = match self.client.post::<JobObject>(&self.jobs(), object) {
+            let error = match self
+                .client
+                .post::<JobObject>(&self.jobs(), object, deadline)
+            {
                 Ok(created) => return read_job(created).map_err(CreateError::Leftover),
                 Err(error) => error,
             };
             match (error.code(), resend) {
                 (Some(409), Resend::First) => return Err(CreateError::NameTaken),
                 (Some(409), Resend::Again) => {
-                    let found = self.client.get::<JobObject>(&self.job_path(name));
+                    let found = self.client.get::<JobObject>(&self.job_path(name), deadline);
                     return found
                         .map_err(explain)
                         .and_then(read_job)
@@ -121,10 +140,35 @@ impl Kubernetes {
         Err(CreateError::Leftover(BackendError::Unavailable { message }))
     }
 
-    fn change_job(&self, job: &Job, change: &Value) -> Result<Job, BackendError> {
-        let changed = self
+    fn store_payload_until(
+        &self,
+        job: &Job,
+        payload: &str,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let secret = objects::secret(&self.component, job, payload);
+        let mut stored = self
             .client
-            .patch::<JobObject>(&self.job_path(&job.name), change);
+            .post::<IgnoredAny>(&self.secrets(), &secret, deadline);
+        if stored.as_ref().is_err_and(outcome_unknown) {
+            stored = self.client.post(&self.secrets(), &secret, deadline);
+        }
+        match stored {
+            Err(e) if e.code() != Some(409) => Err(explain(e)),
+            // The name is this job's alone, so a Secret that exists already is its own.
+            _ => Ok(()),
+        }
+    }
+
+    /// Until when somebody who waits is kept waiting.
+    fn deadline(&self) -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    fn change_job(&self, job: &Job, change: &Value) -> Result<Job, BackendError> {
+        let changed =
+            self.client
+                .patch::<JobObject>(&self.job_path(&job.name), change, self.deadline());
         read_job(changed.map_err(explain)?)
     }
 }
@@ -136,13 +180,11 @@ impl Backend for Kubernetes {
             .settings
             .image_reference()
             .map_err(|e| invalid(format!("image: {e}")))?;
-        let job = self.create_job(
-            &new.name,
-            &objects::job(new, &image, &self.pull_secrets),
-            resend,
-        )?;
+        let deadline = self.deadline();
+        let object = objects::job(new, &image, &self.pull_secrets);
+        let job = self.create_job(&new.name, &object, resend, deadline)?;
         if let Some(payload) = new.payload {
-            self.store_payload(&job, payload)
+            self.store_payload_until(&job, payload, deadline)
                 .map_err(CreateError::Leftover)?;
         }
         Ok(job)
@@ -155,26 +197,18 @@ impl Backend for Kubernetes {
         name: &JobName,
         queued: Option<Queued>,
     ) -> Result<Job, CreateError> {
+        let deadline = self.deadline();
         let found = self
             .client
-            .get::<Value>(&self.job_path(&old.name))
+            .get::<Value>(&self.job_path(&old.name), deadline)
             .map_err(explain);
         let object = found.map_err(CreateError::Nothing)?;
         let again = objects::job_again(&object, &self.component, name, queued);
-        self.create_job(name, &again, Resend::First)
+        self.create_job(name, &again, Resend::First, deadline)
     }
 
     fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
-        let secret = objects::secret(&self.component, job, payload);
-        let mut stored = self.client.post::<IgnoredAny>(&self.secrets(), &secret);
-        if stored.as_ref().is_err_and(outcome_unknown) {
-            stored = self.client.post(&self.secrets(), &secret);
-        }
-        match stored {
-            Err(e) if e.code() != Some(409) => Err(explain(e)),
-            // The name is this job's alone, so a Secret that exists already is its own.
-            _ => Ok(()),
-        }
+        self.store_payload_until(job, payload, self.deadline())
     }
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {
@@ -230,7 +264,10 @@ impl Backend for Kubernetes {
             return Ok(());
         };
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-        match self.client.post::<IgnoredAny>(&path, &service) {
+        match self
+            .client
+            .post::<IgnoredAny>(&path, &service, self.deadline())
+        {
             Err(e) if e.code() != Some(409) => Err(explain(e)),
             _ => Ok(()),
         }
@@ -239,10 +276,11 @@ impl Backend for Kubernetes {
     /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
-        match self
-            .client
-            .post::<IgnoredAny>(&path, &objects::secret(&self.component, job, ""))
-        {
+        match self.client.post::<IgnoredAny>(
+            &path,
+            &objects::secret(&self.component, job, ""),
+            self.deadline(),
+        ) {
             Ok(_) => Ok(false),
             Err(e) if e.code() == Some(409) => Ok(true),
             Err(e) => Err(explain(e)),
@@ -252,7 +290,7 @@ impl Backend for Kubernetes {
     fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
         // Background: the Job is gone at once, and the garbage collector ends its pods and removes what it owns.
         let path = format!("{}?propagationPolicy=Background", self.job_path(name));
-        match self.client.delete(&path) {
+        match self.client.delete(&path, self.deadline()) {
             Ok(()) => Ok(true),
             Err(e) if e.code() == Some(404) => Ok(false),
             Err(e) => Err(explain(e)),
@@ -269,7 +307,7 @@ fn read_job(object: JobObject) -> Result<Job, BackendError> {
 /// Whether Kubernetes may have done what was asked although it did not say so.
 fn outcome_unknown(error: &ApiError) -> bool {
     match error {
-        ApiError::Lost { .. } | ApiError::Malformed { .. } => true,
+        ApiError::TimedOut { .. } | ApiError::Lost { .. } | ApiError::Malformed { .. } => true,
         // A gateway's or an overloaded server's: it may have passed the request on.
         ApiError::Status { code, .. } => matches!(code, 500 | 502 | 503 | 504),
         ApiError::Unreachable { .. } | ApiError::Token { .. } => false,
@@ -301,6 +339,7 @@ fn explain(error: ApiError) -> BackendError {
         },
         ApiError::Status { .. }
         | ApiError::Unreachable { .. }
+        | ApiError::TimedOut { .. }
         | ApiError::Lost { .. }
         | ApiError::Malformed { .. }
         | ApiError::Token { .. } => BackendError::Unavailable { message: text },

@@ -10,6 +10,7 @@ use crate::config::{
     Runtime, Settings,
 };
 use crate::job::{Job as JobFacts, JobName, Queued};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
@@ -300,9 +301,14 @@ pub fn secret(component: &JobComponent, job: &JobFacts, payload: &str) -> Secret
     Secret {
         metadata: owned(component, job),
         immutable: Some(true),
-        string_data: Some(BTreeMap::from([(PAYLOAD.to_string(), payload.to_string())])),
+        // In base64, which is as long whatever the payload: as text in JSON, a mebibyte of control characters would take six,
+        // and the API server reads three of a request.
+        data: Some(BTreeMap::from([(
+            PAYLOAD.to_string(),
+            ByteString(payload.as_bytes().to_vec()),
+        )])),
         type_: Some("Opaque".to_string()),
-        data: None,
+        string_data: None,
     }
 }
 
@@ -699,7 +705,21 @@ mod tests {
         golden::check("secret", &secret);
         let text = serde_json::to_string(&secret).unwrap();
         let read: Secret = serde_json::from_str(&text).unwrap();
-        assert_eq!(read.string_data.unwrap()["payload"], payload);
+        assert_eq!(read.data.unwrap()["payload"].0, payload.as_bytes());
+    }
+
+    /// What the API server reads of a request: 3 MiB.
+    #[test]
+    fn a_secret_of_the_largest_payload_fits_a_request_whatever_is_in_it() {
+        let component = component("full.yaml");
+        for character in ["x", "\u{1}", "\"", "é"] {
+            let payload = character.repeat((1 << 20) / character.len());
+            let secret = secret(&component, &created(&component), &payload);
+            assert!(
+                serde_json::to_vec(&secret).unwrap().len() < 3 << 20,
+                "{character:?}"
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::client::{ApiError, ApiStatus, Client};
 use super::wire::{JobObject, Metadata, PodObject};
 use crate::backend::Observer;
+use crate::job::Timestamp;
+use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -20,7 +22,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A kind of object that is watched, and how its observer hears of it.
 pub trait Watched: 'static {
     type Object: DeserializeOwned;
-    /// For log lines.
+    /// For log lines and metrics: one of [`crate::metrics::KINDS`].
     const KIND: &'static str;
     /// Below the namespace.
     const RESOURCE: &'static str;
@@ -130,6 +132,7 @@ pub struct Watch<'a> {
     pub namespace: &'a str,
     /// A label selector, not yet percent-encoded.
     pub selector: &'a str,
+    pub metrics: &'a Metrics,
     pub stop: &'a AtomicBool,
 }
 
@@ -159,7 +162,7 @@ impl Watch<'_> {
 
     fn step<T: Watched>(&self, state: State) -> (State, Option<String>) {
         match state {
-            State::List => match self.list::<T>() {
+            State::List => match self.counted_list::<T>() {
                 Ok(version) => (State::Watch { version }, None),
                 Err(e) => (State::List, Some(e.to_string())),
             },
@@ -172,6 +175,18 @@ impl Watch<'_> {
                 End::Error { version, cause } => (State::Watch { version }, Some(cause)),
             },
         }
+    }
+
+    fn counted_list<T: Watched>(&self) -> Result<String, ApiError> {
+        self.metrics.relist(T::KIND);
+        let version = self.list::<T>()?;
+        self.heard::<T>();
+        Ok(version)
+    }
+
+    /// Something came of this kind.
+    fn heard<T: Watched>(&self) {
+        self.metrics.watch_heard(T::KIND, Timestamp::now());
     }
 
     fn path<T: Watched>(&self, query: &str) -> String {
@@ -190,9 +205,9 @@ impl Watch<'_> {
         let mut objects = Vec::new();
         let mut token = String::new();
         loop {
-            let page: Page<T::Object> = self
-                .client
-                .get(&self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))))?;
+            let page: Page<T::Object> = self.client.list(
+                &self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))),
+            )?;
             objects.extend(page.items);
             token = page.metadata.r#continue;
             if token.is_empty() {
@@ -209,14 +224,18 @@ impl Watch<'_> {
         let query = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        match self.client.watch(&self.path::<T>(&query)) {
-            Ok(stream) => follow::<T>(stream, version, self.observer, self.stop),
+        let end = match self.client.watch(&self.path::<T>(&query)) {
+            Ok(stream) => follow::<T>(stream, version, self.observer, self.stop, &|| {
+                self.heard::<T>()
+            }),
             Err(e) if e.code() == Some(410) => End::Expired,
             Err(e) => End::Error {
                 version,
                 cause: e.to_string(),
             },
-        }
+        };
+        self.metrics.watch_ended(T::KIND);
+        end
     }
 }
 
@@ -226,6 +245,7 @@ fn follow<T: Watched>(
     mut version: String,
     observer: &dyn Observer,
     stop: &AtomicBool,
+    heard: &dyn Fn(),
 ) -> End {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
@@ -251,6 +271,7 @@ fn follow<T: Watched>(
             }
             Ok(_) => {}
         }
+        heard();
         match take_frame::<T>(&line, observer) {
             Ok(Some(newer)) => version = newer,
             Ok(None) => {}
@@ -390,6 +411,7 @@ mod tests {
             "1".into(),
             &recorder,
             &AtomicBool::new(false),
+            &|| {},
         );
         let end = match end {
             End::Stream { version } => format!("end@{version}"),

@@ -1,0 +1,69 @@
+//! Fails at once while the API server does not answer, so that callers are told in time and do not queue up behind it.
+
+use crate::sync::Lock;
+use std::time::{Duration, Instant};
+
+/// After a call that got no answer, calls fail at once for this long; then one is let through to try.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Knows whether the API server answered of late.
+#[derive(Default)]
+pub struct Breaker(Lock<State>);
+
+#[derive(Default)]
+struct State {
+    /// When a call last got no answer, if none has had one since.
+    failed: Option<Instant>,
+    /// One call is trying.
+    trying: bool,
+}
+
+impl Breaker {
+    /// Whether a call may be made. Each that is made must be told of with [`Breaker::report`] or [`Breaker::release`].
+    pub fn lets_through(&self, now: Instant) -> bool {
+        let mut state = self.0.lock();
+        match state.failed {
+            None => true,
+            Some(failed) if state.trying || now.saturating_duration_since(failed) < PAUSE => false,
+            Some(_) => {
+                state.trying = true;
+                true
+            }
+        }
+    }
+
+    /// A call that was let through came to nothing that says how the API server is.
+    pub fn release(&self) {
+        self.0.lock().trying = false;
+    }
+
+    /// Whether the API server answered a call, whatever it said.
+    pub fn report(&self, answered: bool, now: Instant) {
+        let failed = if answered { None } else { Some(now) };
+        *self.0.lock() = State {
+            failed,
+            trying: false,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_fail_at_once_after_one_without_an_answer_and_one_at_a_time_tries_again() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(breaker.lets_through(at(0)) && breaker.lets_through(at(0)));
+        breaker.report(false, at(0));
+        assert!(!breaker.lets_through(at(499)));
+        assert!(breaker.lets_through(at(500)));
+        assert!(!breaker.lets_through(at(501)), "one tries already");
+        breaker.report(false, at(600));
+        assert!(!breaker.lets_through(at(1000)));
+        assert!(breaker.lets_through(at(1100)));
+        breaker.report(true, at(1200));
+        assert!(breaker.lets_through(at(1200)) && breaker.lets_through(at(1200)));
+    }
+}

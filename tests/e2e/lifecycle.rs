@@ -1,0 +1,331 @@
+//! A job from its start to its end.
+
+use crate::api::{JOBS, SOON, name};
+use crate::cluster::{Cluster, exec, objects, within};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+pub fn status_follows_the_exit_code(cluster: &Cluster) -> Vec<String> {
+    let mut etl = cluster.scheduler("dev", "etl");
+    let cases = [
+        ("exit 0", "Succeeded", 0, ""),
+        ("exit 3", "Failed", 3, "exit code 3"),
+        ("no-such-command", "Failed", 127, "exit code 127"),
+    ];
+    let mut proved = Vec::new();
+    for (script, status, code, message) in cases {
+        let started = Instant::now();
+        let job = etl.start(json!({"payload": script}));
+        assert_eq!(job["status"], "Running", "{job}");
+        let job = etl.wait(&name(&job), SOON, |job| job["status"] != "Running");
+        let seconds = started.elapsed().as_secs_f64();
+        assert_eq!(job["status"], status, "{script}: {job}");
+        assert_eq!(job["podStatuses"][0]["exitCode"], code, "{script}: {job}");
+        assert_eq!(
+            job["message"].as_str().unwrap_or_default(),
+            message,
+            "{script}: {job}"
+        );
+        assert_eq!(
+            is_time(&job["ended"]),
+            status == "Succeeded",
+            "only a job that succeeded has `ended`: {job}"
+        );
+        assert!(is_time(&job["started"]), "{job}");
+        assert!(
+            job["ended"] == "" || job["started"].as_str() <= job["ended"].as_str(),
+            "{job}"
+        );
+        proved.push(format!(
+            "`{script}`: {status}, exit code {code}, message \"{message}\" after {seconds:.1} s"
+        ));
+    }
+    proved
+}
+
+/// RFC 3339 in UTC, to the second.
+fn is_time(value: &Value) -> bool {
+    let shape = |text: &str| {
+        text.chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect::<String>()
+    };
+    value
+        .as_str()
+        .is_some_and(|text| shape(text) == "0000-00-00T00:00:00Z")
+}
+
+/// `<component>-<yyyymmddhhmmss>-<8 of a-z0-9>`.
+fn is_job_name(name: &str, component: &str) -> bool {
+    let Some((time, random)) = name
+        .strip_prefix(component)
+        .and_then(|rest| rest.strip_prefix('-')?.split_once('-'))
+    else {
+        return false;
+    };
+    time.len() == 14
+        && time.bytes().all(|b| b.is_ascii_digit())
+        && random.len() == 8
+        && random
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+}
+
+pub fn answers_have_the_documented_fields(cluster: &Cluster) -> Vec<String> {
+    // The four of the first version are always there; the rest came later.
+    let (seed, later) = (
+        ["name", "started", "ended", "status"],
+        [
+            "created",
+            "jobId",
+            "message",
+            "failed",
+            "restart",
+            "restartOf",
+            "podStatuses",
+        ],
+    );
+    let check = |job: &Value| {
+        let object = job.as_object().unwrap();
+        for field in seed {
+            assert!(job[field].is_string(), "{field} is missing: {job}");
+        }
+        for field in object.keys() {
+            assert!(
+                seed.contains(&field.as_str()) || later.contains(&field.as_str()),
+                "{field} is new: {job}"
+            );
+        }
+        for field in ["started", "ended"] {
+            assert!(job[field] == "" || is_time(&job[field]), "{field}: {job}");
+        }
+        assert!(is_time(&job["created"]), "{job}");
+        assert!(is_job_name(job["name"].as_str().unwrap(), "etl"), "{job}");
+    };
+    let mut etl = cluster.scheduler("dev", "etl");
+    let created = etl.start(json!({"payload": "exit 0", "jobId": "mine"}));
+    check(&created);
+    assert_eq!(
+        (&created["status"], &created["ended"]),
+        (&json!("Running"), &json!("")),
+        "{created}"
+    );
+    let failing = name(&etl.start(json!({"payload": "exit 1"})));
+    let succeeded = etl.wait_for(&name(&created), "Succeeded");
+    let failed = etl.wait_for(&failing, "Failed");
+
+    let response = etl.call("GET", JOBS, "");
+    assert!(
+        response.head.contains("Content-Type: application/json"),
+        "{response}"
+    );
+    let list: Vec<Value> = serde_json::from_slice(&response.body).unwrap();
+    list.iter().for_each(check);
+    let names: Vec<&str> = list
+        .iter()
+        .map(|job| job["name"].as_str().unwrap())
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+    for job in [&succeeded, &failed] {
+        assert!(list.contains(job), "{job} is not in the list: {list:?}");
+    }
+    assert_eq!(succeeded["jobId"], "mine", "{succeeded}");
+    let head = etl.call("HEAD", JOBS, "");
+    assert!(head.code == 200 && head.body.is_empty(), "{head}");
+
+    let deleted = etl.delete(&failing).json();
+    let expected = json!({"status": "Success", "message": format!("job {failing} successfully deleted"), "code": 200});
+    assert_eq!(deleted, expected);
+    vec![
+        format!("created: {created}"),
+        format!("succeeded: {succeeded}"),
+        format!("failed: {failed}"),
+        format!("deleted: {deleted}"),
+    ]
+}
+
+pub fn a_running_job_answers_by_its_name(cluster: &Cluster) -> Vec<String> {
+    let mut compute = cluster.scheduler("dev", "compute");
+    let started = Instant::now();
+    let job = name(&compute.start(json!({"payload": "it is me"})));
+    let response = within(SOON, || {
+        compute
+            .backend
+            .get(&job, 3000, "/payload")
+            .ok_or(format!("http://{job}:3000 does not answer"))
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(
+        (response.code, response.body.as_slice()),
+        (200, b"it is me".as_slice()),
+        "{response}"
+    );
+    assert_eq!(compute.get(&job)["status"], "Running");
+    compute.delete(&job);
+    within(SOON, || match compute.backend.get(&job, 3000, "/payload") {
+        None => Ok(()),
+        Some(response) => Err(format!("a deleted job still answers: {response}")),
+    });
+    vec![format!(
+        "http://{job}:3000 answers {seconds:.1} s after its POST, and no more after its DELETE"
+    )]
+}
+
+pub fn resources_are_reserved_while_a_job_runs_and_released_after(
+    cluster: &Cluster,
+) -> Vec<String> {
+    let mut etl = cluster.scheduler("dev", "etl");
+    let job = name(&etl.start(json!({
+        "payload": "trap 'exit 0' USR1; while :; do sleep 0.1; done",
+        "resources": {"requests": {"cpu": "125m", "memory": "24Mi"}, "limits": {"cpu": "250m", "memory": "48Mi"}},
+    })));
+    etl.wait_until_started(&job);
+    let selector = format!("batch.kubernetes.io/job-name={job}");
+    let pods = objects("dev", &["pods", "-l", &selector]);
+    assert_eq!(pods.len(), 1, "{pods:?}");
+    assert_eq!(
+        pods[0]["status"]["phase"], "Running",
+        "{}",
+        pods[0]["status"]
+    );
+    let resources = &pods[0]["spec"]["containers"][0]["resources"];
+    let expected = json!({"requests": {"cpu": "125m", "memory": "24Mi"}, "limits": {"cpu": "250m", "memory": "48Mi"}});
+    assert_eq!(*resources, expected);
+
+    exec("dev", &job, &["sh", "-c", "kill -USR1 1"]);
+    etl.wait_for(&job, "Succeeded");
+    // What a node has reserved is for the pods that are neither Succeeded nor Failed.
+    let holding = objects(
+        "dev",
+        &[
+            "pods",
+            "-l",
+            &selector,
+            "--field-selector",
+            "status.phase!=Succeeded,status.phase!=Failed",
+        ],
+    );
+    assert!(holding.is_empty(), "{holding:?}");
+    vec![format!(
+        "while it ran: {resources}; after its end no pod of it holds any"
+    )]
+}
+
+pub fn a_job_that_uses_too_much_memory_says_so(cluster: &Cluster) -> Vec<String> {
+    let mut etl = cluster.scheduler("dev", "etl");
+    let job = etl.start(json!({
+        "payload": "x=0123456789abcdef; while :; do x=$x$x; done",
+        "resources": {"limits": {"memory": "16Mi"}},
+    }));
+    let job = etl.wait_for(&name(&job), "Failed");
+    let message = job["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("OOMKilled"), "{job}");
+    vec![format!("message: {message}")]
+}
+
+pub fn a_deleted_job_leaves_nothing(cluster: &Cluster) -> Vec<String> {
+    let mut compute = cluster.scheduler("dev", "compute");
+    let job = name(&compute.start(json!({"payload": "x"})));
+    compute.wait_until_started(&job);
+    let left = || {
+        let namespace = crate::cluster::namespace("dev");
+        let all = crate::cluster::kubectl(&[
+            "get",
+            "jobs,pods,secrets,services",
+            "-o",
+            "name",
+            "-n",
+            &namespace,
+        ]);
+        all.lines()
+            .filter(|line| line.contains(&job))
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        left().len(),
+        4,
+        "a running job has a Job, a pod, a Secret and a Service: {:?}",
+        left()
+    );
+
+    let started = Instant::now();
+    let response = compute.delete(&job);
+    assert_eq!(response.code, 200, "{response}");
+    assert!(
+        !compute
+            .list()
+            .iter()
+            .any(|other| other["name"] == job.as_str()),
+        "a deleted job is in the list"
+    );
+    for again in [
+        compute.delete(&job),
+        compute.call("GET", &format!("{JOBS}/{job}"), ""),
+    ] {
+        assert_eq!(again.code, 404, "{again}");
+        assert_eq!(again.json()["reason"], "NotFound", "{again}");
+    }
+    within(SOON, || {
+        Some(left())
+            .filter(Vec::is_empty)
+            .ok_or_else(|| format!("{:?}", left()))
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    vec![format!(
+        "gone from the list at once, a second DELETE is a 404; Job, pod, Secret and Service gone within {seconds:.1} s"
+    )]
+}
+
+pub fn a_job_that_cannot_start_says_why_within_5_seconds(cluster: &Cluster) -> Vec<String> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let repository = cluster
+        .job_image
+        .rsplit_once(':')
+        .map_or(cluster.job_image.as_str(), |(repository, _)| repository);
+    let cases = [
+        (
+            "an image that is not there",
+            "etl",
+            json!({"payload": "", "image": format!("{repository}:not-there")}),
+            "ImagePull",
+        ),
+        (
+            "more CPU than any node has",
+            "etl",
+            json!({"payload": "", "resources": {"requests": {"cpu": "1000"}}}),
+            "Unschedulable",
+        ),
+        (
+            "a pool of nodes that is not there",
+            "etl",
+            json!({"payload": "", "runtime": {"nodeType": "no-such-pool"}}),
+            "Unschedulable",
+        ),
+        (
+            "an image that runs as root",
+            "report",
+            json!({}),
+            "CreateContainerConfigError",
+        ),
+    ];
+    let mut proved = Vec::new();
+    for (what, component, request, reason) in cases {
+        let mut scheduler = cluster.scheduler("dev", component);
+        let job = name(&scheduler.start(request));
+        let started = Instant::now();
+        let job = scheduler.wait(&job, LIMIT, |job| {
+            job["message"]
+                .as_str()
+                .is_some_and(|m| m.contains(reason) || m.contains("ErrImage"))
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        assert_eq!(job["status"], "Running", "{job}");
+        assert_eq!(scheduler.delete(&name(&job)).code, 200);
+        proved.push(format!(
+            "{what}, after {seconds:.1} s: {}",
+            job["message"].as_str().unwrap()
+        ));
+    }
+    proved
+}

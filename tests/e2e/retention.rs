@@ -1,0 +1,127 @@
+//! Which finished jobs are kept.
+
+use crate::api::{SOON, name};
+use crate::cluster::{Cluster, exec, kubectl, namespace, within};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const KEPT: usize = 10;
+
+pub fn the_10_latest_of_each_outcome_are_kept_with_their_secrets_and_services(
+    cluster: &Cluster,
+) -> Vec<String> {
+    let begin = Instant::now();
+    let mut compute = cluster.scheduler("prod", "compute");
+    let mut start = |script: &str| {
+        name(
+            &compute
+                .start(json!({"payload": script, "command": ["sh", "-c", ". $JOB_PAYLOAD_FILE"]})),
+        )
+    };
+
+    // The first to start is the last to end: latest is by the end.
+    let slow = start("trap 'exit 0' USR1; while :; do sleep 0.1; done");
+    let early = [start("exit 0"), start("exit 1"), start("exit 1")];
+    let outcome = |job: &Value| job["status"] == "Succeeded" || job["status"] == "Failed";
+    for job in &early {
+        compute.wait(job, SOON, outcome);
+    }
+    // Times are whole seconds: those to come end in a later one.
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut start = |script: &str| {
+        name(
+            &compute
+                .start(json!({"payload": script, "command": ["sh", "-c", ". $JOB_PAYLOAD_FILE"]})),
+        )
+    };
+    let succeeding: Vec<String> = (0..KEPT).map(|_| start("exit 0")).collect();
+    let failing: Vec<String> = (0..KEPT).map(|_| start("exit 1")).collect();
+
+    // The two first failures go as the 11th and the 12th finish, the first success as the 11th does.
+    let expected: BTreeSet<&String> = succeeding.iter().chain(&failing).chain([&slow]).collect();
+    let list = within(SOON, || {
+        let list = compute.list();
+        let finished = list.iter().filter(|job| outcome(job)).count();
+        let names: BTreeSet<String> = list.iter().map(name).collect();
+        if finished == 2 * KEPT && names.iter().eq(expected.iter().copied()) {
+            Ok(list)
+        } else {
+            Err(format!("{list:?}"))
+        }
+    });
+    assert_eq!(
+        list.iter()
+            .filter(|job| job["status"] == "Succeeded")
+            .count(),
+        KEPT
+    );
+
+    // Once the slow one ends, the earliest of ten successes goes: by its end, then by its name.
+    let ended = |job: &Value| (job["ended"].as_str().unwrap().to_string(), name(job));
+    let earliest = list
+        .iter()
+        .filter(|job| job["status"] == "Succeeded")
+        .map(ended)
+        .min()
+        .unwrap()
+        .1;
+    std::thread::sleep(Duration::from_millis(1100));
+    exec("prod", &slow, &["sh", "-c", "kill -USR1 1"]);
+    compute.wait_for(&slow, "Succeeded");
+    let expected: BTreeSet<String> = expected
+        .into_iter()
+        .filter(|name| **name != earliest)
+        .cloned()
+        .collect();
+    within(SOON, || {
+        let names: BTreeSet<String> = compute.list().iter().map(name).collect();
+        if names == expected {
+            Ok(())
+        } else {
+            Err(format!("{names:?}, expected {expected:?}"))
+        }
+    });
+    for (index, job) in early.iter().chain([&earliest]).enumerate() {
+        let response = compute.call("GET", &format!("{}/{job}", crate::api::JOBS), "");
+        assert_eq!(response.code, 404, "job {index} is to be gone: {response}");
+    }
+
+    // And so of their objects: each job has one of each kind, and nobody else has.
+    let kinds = ["job.batch", "secret", "service"];
+    let wanted: BTreeSet<String> = kinds
+        .iter()
+        .flat_map(|kind| expected.iter().map(move |name| format!("{kind}/{name}")))
+        .collect();
+    within(SOON, || {
+        let selector = "app.kubernetes.io/managed-by=job-scheduler,radix-component=compute";
+        let there = kubectl(&[
+            "get",
+            "jobs,secrets,services",
+            "-o",
+            "name",
+            "-l",
+            selector,
+            "-n",
+            &namespace("prod"),
+        ]);
+        let there: BTreeSet<String> = there.lines().map(str::to_string).collect();
+        if there == wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "{:?}",
+                there.symmetric_difference(&wanted).collect::<Vec<_>>()
+            ))
+        }
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    vec![
+        format!(
+            "12 successes and 12 failures in {seconds:.1} s: {} jobs are left, and {} objects of theirs",
+            expected.len(),
+            wanted.len()
+        ),
+        "one that started first and ended last is among them".to_string(),
+    ]
+}
