@@ -113,7 +113,6 @@ impl Scheduler {
             .arg("--kube-ca-file")
             .arg(ca)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("MALLOC_MMAP_THRESHOLD_", "131072") // as in the image
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
