@@ -1,8 +1,10 @@
 //! The HTTP API: bytes to a typed action, and its outcome back to bytes.
 
+mod guard;
 mod handler;
 mod reply;
 mod route;
 mod server;
 
+pub use guard::Guard;
 pub use server::{BindError, Server, WRITERS, bind};
