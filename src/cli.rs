@@ -1,5 +1,6 @@
 //! Flags and their environment twins: the only reader of either.
 
+use crate::http::DOCUMENT;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -201,6 +202,12 @@ const COMMANDS: &[CommandSpec] = &[
             ),
         ],
     },
+    CommandSpec {
+        name: "openapi",
+        operand: "",
+        summary: "Print the OpenAPI document of the API, for generators of clients",
+        flags: &[],
+    },
 ];
 
 /// What the command line asks for.
@@ -327,6 +334,7 @@ pub fn parse(
     }
     match spec.name {
         "serve" => given.serve(in_cluster_url(environment)).map(Command::Serve),
+        "openapi" => Ok(Command::Print(DOCUMENT.to_string())),
         _ => given.manifests().map(Command::Manifests),
     }
 }
@@ -623,7 +631,7 @@ mod tests {
         };
         check(
             "serv",
-            "unknown command `serv`: give one of serve, manifests",
+            "unknown command `serv`: give one of serve, manifests, openapi",
         );
         check(
             "serve",
