@@ -1,10 +1,13 @@
 # `make` alone lists the targets.
-.PHONY: help build check e2e test cluster cluster-down
+.PHONY: help run build check e2e test cluster cluster-down
 
 target := $(shell uname -m)-unknown-linux-gnu
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' Makefile
+
+run: cargo ## build, start local mode on testdata/radixconfig.yaml, run an example job, and stay up
+	@scripts/try
 
 build: cargo ## the static binary, target/job-scheduler
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(target)
@@ -13,6 +16,7 @@ build: cargo ## the static binary, target/job-scheduler
 check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test e2e -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)

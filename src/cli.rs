@@ -1,10 +1,12 @@
 //! Flags and their environment twins: the only reader of either.
 
+use crate::config::Quantity;
 use crate::http::DOCUMENT;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 /// One flag of a command.
@@ -13,7 +15,7 @@ struct Flag {
     name: &'static str,
     /// The environment variable that says the same; empty for none.
     variable: &'static str,
-    /// What stands for its value in the help.
+    /// What stands for its value in the help; empty for a flag that has none.
     value: &'static str,
     help: &'static str,
     repeats: bool,
@@ -57,6 +59,23 @@ struct CommandSpec {
     flags: &'static [Flag],
 }
 
+/// A flag without a value; its variable is `true` or `false`.
+const fn switch(name: &'static str, variable: &'static str, help: &'static str) -> Flag {
+    flag(name, variable, "", help)
+}
+
+const HISTORY_LIMIT: Flag = flag(
+    "history-limit",
+    "RADIX_JOB_SCHEDULERS_PER_ENVIRONMENT_HISTORY_LIMIT",
+    "N",
+    "finished jobs to keep of each outcome (default 10)",
+);
+const MAX_JOBS: Flag = flag(
+    "max-jobs",
+    "JOB_SCHEDULER_MAX_JOBS",
+    "N",
+    "unfinished jobs to take; POST answers 429 over it (default 10000)",
+);
 const LOG_LEVEL: Flag = flag(
     "log-level",
     "LOG_LEVEL",
@@ -124,18 +143,8 @@ const COMMANDS: &[CommandSpec] = &[
                 "PORT",
                 "the port to listen on (default: the component's schedulerPort)",
             ),
-            flag(
-                "history-limit",
-                "RADIX_JOB_SCHEDULERS_PER_ENVIRONMENT_HISTORY_LIMIT",
-                "N",
-                "finished jobs to keep of each outcome (default 10)",
-            ),
-            flag(
-                "max-jobs",
-                "JOB_SCHEDULER_MAX_JOBS",
-                "N",
-                "unfinished jobs to take; POST answers 429 over it (default 10000)",
-            ),
+            HISTORY_LIMIT,
+            MAX_JOBS,
             flag(
                 "max-running",
                 "JOB_SCHEDULER_MAX_RUNNING",
@@ -166,6 +175,64 @@ const COMMANDS: &[CommandSpec] = &[
                 "FILE",
                 "the API server's certificate authority, PEM",
             ),
+            LOG_LEVEL,
+            LOG_FORMAT,
+        ],
+    },
+    CommandSpec {
+        name: "local",
+        operand: "FILE",
+        summary: "Run the schedulers of all job components of a radixconfig.yaml on this machine",
+        flags: &[
+            flag(
+                "environment",
+                "RADIX_ENVIRONMENT",
+                "NAME",
+                "the environment, one of spec.environments (default: the first)",
+            ),
+            flag(
+                "data-dir",
+                "JOB_SCHEDULER_DATA_DIR",
+                "DIR",
+                "where jobs are kept (default $XDG_STATE_HOME/job-scheduler, or ~/.local/state/job-scheduler)",
+            ),
+            flag(
+                "cpus",
+                "JOB_SCHEDULER_CPUS",
+                "N",
+                "CPUs for running jobs to reserve, such as 4 or 500m (default: the machine's)",
+            ),
+            flag(
+                "memory",
+                "JOB_SCHEDULER_MEMORY",
+                "SIZE",
+                "memory for running jobs to reserve, such as 8Gi (default: the machine's)",
+            ),
+            flag(
+                "secrets-file",
+                "JOB_SCHEDULER_SECRETS_FILE",
+                "FILE",
+                "KEY=VALUE lines with the components' secrets (default: this process's environment)",
+            ),
+            flag(
+                "grace-seconds",
+                "JOB_SCHEDULER_GRACE_SECONDS",
+                "N",
+                "seconds from SIGTERM to SIGKILL for a job that is ended (default 30)",
+            ),
+            flag(
+                "address",
+                "JOB_SCHEDULER_ADDRESS",
+                "IP",
+                "the address to listen on (default 127.0.0.1)",
+            ),
+            switch(
+                "allow-network",
+                "JOB_SCHEDULER_ALLOW_NETWORK",
+                "let --address be one that others can reach: whoever can, runs commands on this machine as you",
+            ),
+            HISTORY_LIMIT,
+            MAX_JOBS,
             LOG_LEVEL,
             LOG_FORMAT,
         ],
@@ -214,6 +281,7 @@ const COMMANDS: &[CommandSpec] = &[
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Serve(ServeOptions),
+    Local(LocalOptions),
     Manifests(ManifestsOptions),
     /// A text to print, and no more.
     Print(String),
@@ -228,7 +296,7 @@ pub struct ServeOptions {
     pub app: Option<String>,
     pub image: Option<String>,
     pub image_pull_secrets: Vec<String>,
-    pub address: Option<std::net::IpAddr>,
+    pub address: Option<IpAddr>,
     pub port: Option<u16>,
     pub history_limit: usize,
     pub max_jobs: usize,
@@ -240,6 +308,22 @@ pub struct ServeOptions {
     pub in_cluster_url: Option<String>,
     pub kube_token_file: Option<PathBuf>,
     pub kube_ca_file: Option<PathBuf>,
+    pub logging: LoggingOptions,
+}
+
+/// Options of `local`.
+#[derive(Debug, PartialEq)]
+pub struct LocalOptions {
+    pub file: PathBuf,
+    pub environment: Option<String>,
+    pub data_dir: Option<PathBuf>,
+    pub cpus: Option<Quantity>,
+    pub memory: Option<Quantity>,
+    pub secrets_file: Option<PathBuf>,
+    pub grace_seconds: u32,
+    pub address: IpAddr,
+    pub history_limit: usize,
+    pub max_jobs: usize,
     pub logging: LoggingOptions,
 }
 
@@ -309,7 +393,10 @@ pub fn parse(
             }
             lexopt::Arg::Long(name) => {
                 let flag = find_flag(spec, name)?;
-                let value = parser.value().map_err(usage)?;
+                let value = match flag.value.is_empty() {
+                    true => OsString::from("true"),
+                    false => parser.value().map_err(usage)?,
+                };
                 given.put(flag, utf8(flag.name, value)?)?;
             }
             lexopt::Arg::Value(value) if given.operand.is_none() && !spec.operand.is_empty() => {
@@ -325,7 +412,12 @@ pub fn parse(
         if let Some(value) = environment(flag.variable).filter(|value| !value.is_empty()) {
             let value = utf8(flag.variable, value)?;
             let values = if flag.repeats {
-                value.split(',').map(str::to_string).collect()
+                value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(str::to_string)
+                    .collect()
             } else {
                 vec![value]
             };
@@ -333,6 +425,7 @@ pub fn parse(
         }
     }
     match spec.name {
+        "local" => given.local().map(Command::Local),
         "serve" => given.serve(in_cluster_url(environment)).map(Command::Serve),
         "openapi" => Ok(Command::Print(DOCUMENT.to_string())),
         _ => given.manifests().map(Command::Manifests),
@@ -384,12 +477,8 @@ impl Given {
             image_pull_secrets: self.list("image-pull-secret"),
             address: self.parsed("address", "an IP address, such as 127.0.0.1")?,
             port: self.parsed("port", "a port, 1 to 65535 (0 lets the system choose)")?,
-            history_limit: self
-                .parsed("history-limit", "a whole number from 0")?
-                .unwrap_or(10),
-            max_jobs: self
-                .parsed("max-jobs", "a whole number from 0")?
-                .unwrap_or(10_000),
+            history_limit: self.history_limit()?,
+            max_jobs: self.max_jobs()?,
             max_running: self
                 .parsed("max-running", "a whole number from 0")?
                 .unwrap_or(0),
@@ -402,6 +491,44 @@ impl Given {
             kube_ca_file: self.text("kube-ca-file").map(PathBuf::from),
             logging: self.logging()?,
         })
+    }
+
+    fn local(mut self) -> Result<LocalOptions, UsageError> {
+        let address = self
+            .parsed("address", "an IP address, such as 127.0.0.1")?
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let network = self.parsed("allow-network", "true or false")?;
+        if !address.is_loopback() && network != Some(true) {
+            return Err(UsageError(format!(
+                "--address {address}: others can reach it, and whoever can runs commands on this machine as you: leave it \
+                 out, or add --allow-network"
+            )));
+        }
+        Ok(LocalOptions {
+            file: self.operand()?,
+            environment: self.text("environment"),
+            data_dir: self.text("data-dir").map(PathBuf::from),
+            cpus: self.parsed("cpus", "a number of CPUs, such as 4 or 500m")?,
+            memory: self.parsed("memory", "a size, such as 8Gi")?,
+            secrets_file: self.text("secrets-file").map(PathBuf::from),
+            grace_seconds: self
+                .parsed("grace-seconds", "a whole number of seconds")?
+                .unwrap_or(30),
+            address,
+            history_limit: self.history_limit()?,
+            max_jobs: self.max_jobs()?,
+            logging: self.logging()?,
+        })
+    }
+
+    fn history_limit(&mut self) -> Result<usize, UsageError> {
+        let limit = self.parsed("history-limit", "a whole number from 0")?;
+        Ok(limit.unwrap_or(10))
+    }
+
+    fn max_jobs(&mut self) -> Result<usize, UsageError> {
+        let limit = self.parsed("max-jobs", "a whole number from 0")?;
+        Ok(limit.unwrap_or(10_000))
     }
 
     fn manifests(mut self) -> Result<ManifestsOptions, UsageError> {
@@ -556,8 +683,9 @@ fn command_help(spec: &CommandSpec) -> String {
     for flag in spec.flags {
         let _ = writeln!(
             text,
-            "  --{} {}\n      {}",
-            flag.name, flag.value, flag.help
+            "  {}\n      {}",
+            format!("--{} {}", flag.name, flag.value).trim_end(),
+            flag.help
         );
         if !flag.variable.is_empty() {
             let _ = writeln!(text, "      environment: {}", flag.variable);
@@ -617,7 +745,7 @@ mod tests {
             (options.history_limit, options.port, options.app),
             (3, Some(0), None)
         );
-        let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x,y")];
+        let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x, y,")];
         assert_eq!(
             serve("serve --component c --environment e", &environment).image_pull_secrets,
             ["x", "y"]
@@ -631,7 +759,7 @@ mod tests {
         };
         check(
             "serv",
-            "unknown command `serv`: give one of serve, manifests, openapi",
+            "unknown command `serv`: give one of serve, local, manifests, openapi",
         );
         check(
             "serve",
@@ -660,6 +788,27 @@ mod tests {
     }
 
     #[test]
+    fn the_network_is_let_in_only_by_a_flag_that_says_so() {
+        let address =
+            |arguments: &str, environment: &[(&str, &str)]| match run(arguments, environment) {
+                Ok(Command::Local(options)) => options.address.to_string(),
+                Err(message) => message,
+                other => panic!("{other:?}"),
+            };
+        let refused = "--address 0.0.0.0: others can reach it, and whoever can runs commands on this machine as you: leave \
+                       it out, or add --allow-network";
+        assert_eq!(address("local f", &[]), "127.0.0.1");
+        assert_eq!(address("local f --address ::1", &[]), "::1");
+        assert_eq!(address("local f --address 0.0.0.0", &[]), refused);
+        assert_eq!(
+            address("local f --address 0.0.0.0 --allow-network", &[]),
+            "0.0.0.0"
+        );
+        let twin = [("JOB_SCHEDULER_ALLOW_NETWORK", "true")];
+        assert_eq!(address("local --address 0.0.0.0 f", &twin), "0.0.0.0");
+    }
+
+    #[test]
     fn help_names_every_command_and_flag() {
         let Ok(Command::Print(text)) = run("--help", &[]) else {
             panic!()
@@ -671,7 +820,7 @@ mod tests {
             };
             for flag in command.flags {
                 assert!(
-                    text.contains(&format!("--{} ", flag.name)) && text.contains(flag.variable)
+                    text.contains(&format!("  --{}", flag.name)) && text.contains(flag.variable)
                 );
             }
         }

@@ -314,7 +314,15 @@ impl Attempt {
 
 /// An exit code in words. 128 + n is how shells and container runtimes report signal n.
 pub fn exit_text(code: i32) -> String {
-    let signal = match code - 128 {
+    match signal_name(code - 128) {
+        Some(signal) => format!("exit code {code} ({signal})"),
+        None => format!("exit code {code}"),
+    }
+}
+
+/// The name of a signal that ends a process.
+pub fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
         1 => "SIGHUP",
         2 => "SIGINT",
         3 => "SIGQUIT",
@@ -326,9 +334,8 @@ pub fn exit_text(code: i32) -> String {
         11 => "SIGSEGV",
         13 => "SIGPIPE",
         15 => "SIGTERM",
-        _ => return format!("exit code {code}"),
-    };
-    format!("exit code {code} ({signal})")
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An HTTP API that runs on-demand jobs on Kubernetes.
+//! An HTTP API that runs on-demand jobs on Kubernetes, or on one machine without it.
 //!
 //! Modules in the order data flows: [`cli`] and [`config`] are read once; [`http`] turns a request into a typed action;
 //! [`scheduler`] has the use cases; [`index`] is its picture of the jobs, [`queue`] what is left to do, [`retention`]
@@ -24,6 +24,7 @@ mod golden;
 pub mod http;
 pub mod index;
 pub mod job;
+pub mod local;
 pub mod logging;
 pub mod manifests;
 pub mod metrics;

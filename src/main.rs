@@ -1,7 +1,7 @@
 //! Arguments, run, exit code.
 
-use job_scheduler::cli::{self, Command};
-use job_scheduler::{logging, manifests, process, serve};
+use job_scheduler::cli::{self, Command, LoggingOptions};
+use job_scheduler::{local, logging, manifests, process, serve};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -20,9 +20,7 @@ fn main() -> ExitCode {
             Err(e) => fail(FAILED, &format_args!("standard output: {e}")),
         },
         Command::Serve(options) => {
-            logging::start(options.logging.level, options.logging.format);
-            process::watch_foreign_threads();
-            process::raise_file_limit();
+            start(options.logging);
             match serve::run(&options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
@@ -34,7 +32,21 @@ fn main() -> ExitCode {
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
             }
         }
+        Command::Local(options) => {
+            start(options.logging);
+            match local::run(&options, &|name| std::env::var(name).ok()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(exit_code(e.is_configuration()), &e),
+            }
+        }
     }
+}
+
+/// What every command that stays does first.
+fn start(options: LoggingOptions) {
+    logging::start(options.level, options.format);
+    process::watch_foreign_threads();
+    process::raise_file_limit();
 }
 
 fn exit_code(is_configuration: bool) -> u8 {

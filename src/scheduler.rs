@@ -167,10 +167,7 @@ impl Scheduler {
 
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            queue_depth: self.index.queue().len(),
-            ..Gauges::default()
-        };
+        let mut gauges = Gauges::default();
         for record in self.index.list() {
             let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
             for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
@@ -310,6 +307,7 @@ impl Scheduler {
                 job_id: request.job_id.as_deref(),
                 payload: request.payload.as_deref(),
                 key,
+                priority: request.priority,
                 queued: self.queued(&place, request.priority),
             };
             match self.backend.create(&new, resend) {
@@ -673,7 +671,14 @@ impl Scheduler {
     fn follow(&self, transition: &Transition) {
         let job = &transition.record.job;
         match transition.from {
-            Some(from) => log::info!("job={} from={from} to={}", job.name, job.status),
+            Some(from) => {
+                let message = transition.record.message(self.now(), None);
+                let why = match message.is_empty() {
+                    true => String::new(),
+                    false => format!(" message={message:?}"),
+                };
+                log::info!("job={} from={from} to={}{why}", job.name, job.status);
+            }
             None => log::debug!("job={} status={} event=seen", job.name, job.status),
         }
         if job.status.is_finished() {

@@ -4,7 +4,7 @@ use crate::backend::Observer;
 use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
 use crate::cli::ServeOptions;
 use crate::config::{self, ConfigError, JobComponent};
-use crate::http::{self, BindError};
+use crate::http::{self, BindError, Guard};
 use crate::index::Bounds;
 use crate::job::Timestamp;
 use crate::metrics::Metrics;
@@ -131,8 +131,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     kubernetes
         .watch(&observer)
         .map_err(io_error("starting a thread"))?;
-    let server =
-        http::Server::start(listener, &scheduler).map_err(io_error("starting the server"))?;
+    let server = http::Server::start(listener, &scheduler, &Guard::any_host())
+        .map_err(io_error("starting the server"))?;
     let mut workers = Vec::new();
     for number in 0..WORKERS {
         let scheduler = scheduler.clone();

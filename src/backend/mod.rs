@@ -2,6 +2,7 @@
 //! [`Observer`].
 
 pub mod kubernetes;
+pub mod local;
 
 use crate::config::{JobComponent, Settings};
 use crate::job::{Attempt, Job, JobName, Queued, RequestKey};
@@ -20,6 +21,8 @@ pub struct NewJob<'a> {
     pub payload: Option<&'a str>,
     /// Kept with the job, so that the request can be told again after a restart.
     pub key: Option<RequestKey>,
+    /// -100 to 100, higher ones first, for a backend that has a queue of its own.
+    pub priority: i8,
     /// Its place in the scheduler's queue: it must not run before [`Backend::admit`]. `None` lets it run at once.
     pub queued: Option<Queued>,
 }

@@ -1,10 +1,12 @@
 //! The HTTP API: bytes to a typed action, and its outcome back to bytes.
 
+mod guard;
 mod handler;
 mod openapi;
 mod reply;
 mod route;
 mod server;
 
+pub use guard::Guard;
 pub use openapi::DOCUMENT;
 pub use server::{BindError, Server, WRITERS, bind};

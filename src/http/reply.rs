@@ -1,5 +1,6 @@
 //! Answers: the JSON of jobs and errors, and the bytes of an HTTP response.
 
+use super::guard::Refusal;
 use super::route::{MAX_WAIT_SECONDS, RouteError};
 use crate::backend::BackendError;
 use crate::config::FieldError;
@@ -334,6 +335,18 @@ impl From<&RouteError> for Reply {
                 Reply::failure(405, "MethodNotAllowed", &format!("this path takes {allow}"))
                     .with("Allow", allow)
             }
+            RouteError::Refused(Refusal::Host { given, served }) => Reply::failure(
+                403,
+                "Forbidden",
+                &format!(
+                    "this scheduler does not answer to the host `{given}`: send the request to {served}"
+                ),
+            ),
+            RouteError::Refused(Refusal::Origin { given }) => Reply::failure(
+                403,
+                "Forbidden",
+                &format!("a web page of another site ({given}) may not use this scheduler"),
+            ),
         }
     }
 }

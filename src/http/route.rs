@@ -1,5 +1,6 @@
 //! Method and path to a typed action. Pure.
 
+use super::guard::Refusal;
 use std::time::Duration;
 
 /// The longest that a request may ask to wait.
@@ -43,6 +44,8 @@ pub enum RouteError {
     NotFound,
     /// The path takes other methods: the value of `Allow`.
     MethodNotAllowed { allow: &'static str },
+    /// The request may be a web page's.
+    Refused(Refusal),
     /// The query's `wait` is not a time to wait.
     BadWait { given: String },
 }

@@ -5,6 +5,7 @@
 
 mod parking;
 
+use super::guard::Guard;
 use super::handler::handle;
 use super::reply::Reply;
 use super::route::{Cost, Route, RouteError, label};
@@ -144,11 +145,16 @@ struct Front {
     writers: SyncSender<Pending>,
     parker: Sender<Parked>,
     uploads: AtomicUsize,
+    guard: Guard,
 }
 
 impl Server {
     /// Serves a scheduler on a listener from [`bind`].
-    pub fn start(listener: TcpListener, scheduler: &Arc<Scheduler>) -> io::Result<Server> {
+    pub fn start(
+        listener: TcpListener,
+        scheduler: &Arc<Scheduler>,
+        guard: &Guard,
+    ) -> io::Result<Server> {
         let inner = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -180,6 +186,7 @@ impl Server {
             writers,
             parker: parker.clone(),
             uploads: AtomicUsize::new(0),
+            guard: guard.clone(),
         });
         let mut readers = Vec::new();
         for number in 0..READERS {
@@ -214,7 +221,7 @@ impl Server {
 fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBool) {
     loop {
         match server.recv() {
-            Ok(request) => front.take(Exchange::begin(request)),
+            Ok(request) => front.take(Exchange::begin(request, &front.guard)),
             Err(_) if stopping.load(Ordering::Acquire) => return,
             Err(e) => {
                 // tiny_http accepts no more after one failed accept: start again rather than listen in vain.
@@ -301,8 +308,11 @@ impl Front {
 }
 
 impl Exchange {
-    fn begin(request: Request) -> Exchange {
-        let route = Route::parse(request.method().as_str(), request.url());
+    fn begin(request: Request, guard: &Guard) -> Exchange {
+        let route = match guard.check(values(&request, "Host"), values(&request, "Origin")) {
+            Ok(()) => Route::parse(request.method().as_str(), request.url()),
+            Err(refusal) => Err(RouteError::Refused(refusal)),
+        };
         let given = header(&request, "X-Request-Id").filter(|id| is_request_id(id));
         let id = given.map_or_else(|| format!("{:016x}", fastrand::u64(..)), str::to_string);
         Exchange {
@@ -470,6 +480,12 @@ fn answer(
         }
         Err(error) => error.into(),
     }
+}
+
+fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let headers = request.headers().iter();
+    let named = headers.filter(move |header| header.field.equiv(name));
+    named.map(|header| header.value.as_str())
 }
 
 fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {

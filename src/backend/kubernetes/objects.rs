@@ -553,6 +553,7 @@ mod tests {
             settings,
             job_id: None,
             payload,
+            priority: 0,
             key: None,
             queued: None,
         }

@@ -1,0 +1,273 @@
+//! Processes: starting a job's, ending them all, and finding what is left of them.
+//!
+//! A job's first process leads a process group. What leaves the group (`setsid`) is still found: this process is the
+//! reaper of its descendants, so that one whose parent ends becomes its child, and every process of a job has the
+//! variable [`MARK`] in its environment and the job's log as its output, by which the next scheduler finds those of one
+//! that was killed. Only a process that leaves its group, clears its environment and closes its output, all three, is
+//! not found then.
+
+use super::mounts::{self, View};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The variable that tells whose a process is: the path of the job's folder.
+pub const MARK: &str = "JOB_SCHEDULER_JOB";
+
+/// What a job is started with.
+pub struct Launch<'a> {
+    /// The program and its arguments; not empty.
+    pub command: &'a [String],
+    pub environment: &'a BTreeMap<String, String>,
+    pub folder: &'a Path,
+    /// Gets all output.
+    pub log: &'a Path,
+    /// What it sees, and the folder of its payload.
+    pub view: Option<(&'a View, &'a Path)>,
+}
+
+/// Makes this process the one that gets the orphans among its descendants.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(
+        rustix::process::getpid(),
+    ))?)
+}
+
+/// Starts a process in a group of its own. It is killed when the calling thread ends.
+pub fn spawn(launch: &Launch) -> io::Result<Pid> {
+    let Some((program, arguments)) = launch.command.split_first() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(launch.log)?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(launch.environment)
+        .current_dir(launch.folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    mounts::prepare(&mut command, launch.view, launch.folder)?;
+    let child = command.spawn()?;
+    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Exit {
+    /// As shells and container runtimes have it: 128 and the signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+
+    fn of(status: WaitStatus) -> Exit {
+        match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => Exit::Signal(signal),
+            (code, None) => Exit::Code(code.unwrap_or(0)),
+        }
+    }
+}
+
+/// Ends the child and its group if it has exited.
+///
+/// The group is killed while the child is still there as a zombie, so that no other group can have its number.
+pub fn collect_leader(pid: Pid) -> Option<Exit> {
+    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::Pid(pid), peek) {
+        Ok(Some(_)) => {
+            signal_group(pid, Signal::KILL);
+            reap(pid)
+        }
+        Ok(None) => None,
+        // Nobody else waits for our children; were it so, the job is over.
+        Err(_) => Some(Exit::Signal(Signal::KILL.as_raw())),
+    }
+}
+
+/// Forgets the child if it has exited.
+pub fn reap(pid: Pid) -> Option<Exit> {
+    let waited = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    waited.ok().flatten().map(|(_, status)| Exit::of(status))
+}
+
+pub fn signal_group(leader: Pid, signal: Signal) {
+    // A group that is gone has nothing left to end.
+    let _ = rustix::process::kill_process_group(leader, signal);
+}
+
+pub fn kill(pid: Pid) {
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+}
+
+/// The children of this process, those of its main and of the calling thread: the one gets orphans, the other starts jobs.
+pub fn children() -> Vec<Pid> {
+    let of_thread = |thread: Pid| {
+        fs::read_to_string(format!(
+            "/proc/self/task/{}/children",
+            thread.as_raw_nonzero()
+        ))
+    };
+    let (main, this) = (rustix::process::getpid(), rustix::thread::gettid());
+    match (of_thread(main), of_thread(this)) {
+        (Ok(main), Ok(this)) => main
+            .split_whitespace()
+            .chain(this.split_whitespace())
+            .filter_map(parse_pid)
+            .collect(),
+        // A kernel without CONFIG_PROC_CHILDREN.
+        _ => all()
+            .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == main.as_raw_nonzero().get()))
+            .collect(),
+    }
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().and_then(Pid::from_raw)
+}
+
+fn all() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
+}
+
+/// What the kernel says of a process.
+#[derive(Debug, PartialEq)]
+pub struct Stat {
+    pub state: char,
+    pub parent: i32,
+    pub group: i32,
+    /// When it started, in ticks since the machine did.
+    pub started: u64,
+}
+
+pub fn stat(pid: Pid) -> Option<Stat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?)
+}
+
+/// Source: proc_pid_stat(5). The second field is a name in brackets that may hold anything.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    Some(Stat {
+        state: fields.next()?.chars().next()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        started: fields.nth(16)?.parse().ok()?,
+    })
+}
+
+/// What tells which job a process is of: the folder that its environment names, and the log that it writes to, for one
+/// that has cleared its environment.
+pub fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let outputs = ["fd/1", "fd/2"].map(|output| process.join(output));
+    let logs = outputs.into_iter().filter_map(|output| {
+        let file = fs::read_link(output).ok()?;
+        (file.extension()? == "log").then_some(file)
+    });
+    mark(&process).into_iter().chain(logs)
+}
+
+fn mark(process: &Path) -> Option<PathBuf> {
+    let environment = fs::read(process.join("environ")).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|variable| {
+        let (name, value) = variable.split_at_checked(MARK.len())?;
+        (name == MARK.as_bytes()).then(|| value.strip_prefix(b"="))?
+    })?;
+    std::str::from_utf8(value).ok().map(PathBuf::from)
+}
+
+/// Kills every process of the jobs in a folder, with its descendants. Gives how many there were, and how many are left
+/// after `patience`.
+pub fn kill_marked(folder: &Path, patience: std::time::Duration) -> (usize, usize) {
+    let deadline = std::time::Instant::now() + patience;
+    let mut found = std::collections::HashSet::new();
+    loop {
+        let left = marked(folder);
+        found.extend(left.iter().copied());
+        if left.is_empty() || std::time::Instant::now() >= deadline {
+            return (found.len(), left.len());
+        }
+        for pid in left {
+            kill(pid);
+        }
+        // They are not this process's children: nothing tells when they are gone.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// The living processes of the jobs in a folder, with their descendants.
+fn marked(folder: &Path) -> Vec<Pid> {
+    let this = rustix::process::getpid();
+    let living: Vec<(Pid, Stat)> = all()
+        .filter(|pid| *pid != this)
+        .filter_map(|pid| stat(pid).map(|stat| (pid, stat)))
+        .filter(|(_, stat)| !matches!(stat.state, 'Z' | 'X'))
+        .collect();
+    let mut ours: Vec<Pid> = living
+        .iter()
+        .map(|(pid, _)| *pid)
+        .filter(|pid| traces(*pid).any(|trace| trace.starts_with(folder)))
+        .collect();
+    let mut next = 0;
+    while let Some(parent) = ours.get(next).copied() {
+        let children = living
+            .iter()
+            .filter(|(_, stat)| stat.parent == parent.as_raw_nonzero().get());
+        let new: Vec<Pid> = children
+            .map(|(pid, _)| *pid)
+            .filter(|pid| !ours.contains(pid))
+            .collect();
+        ours.extend(new);
+        next += 1;
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_is_read_whatever_the_process_is_called() {
+        let fields = "S 7 8 9 0 -1 4194304 100 0 0 0 1 2 3 4 20 0 1 0 123456 1000 10";
+        for name in ["sh", "a b", "a) Z (b", ") ) "] {
+            assert_eq!(
+                parse_stat(&format!("42 ({name}) {fields}\n")),
+                Some(Stat {
+                    state: 'S',
+                    parent: 7,
+                    group: 8,
+                    started: 123_456
+                }),
+                "{name}"
+            );
+        }
+        assert_eq!(parse_stat("42 (sh)"), None);
+    }
+
+    #[test]
+    fn an_exit_has_a_code_as_in_a_container() {
+        assert_eq!(Exit::Code(3).code(), 3);
+        assert_eq!(Exit::Signal(9).code(), 137);
+    }
+}

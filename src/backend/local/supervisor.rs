@@ -1,0 +1,643 @@
+//! The thread that starts, watches and ends processes: the only one that does.
+//!
+//! A job's attempt is over when its first process has exited and none of its others is left; only then is what it had
+//! reserved given back.
+
+use super::process::{self, Exit, Launch};
+use super::store::{Change, EndStatus, Ending};
+use super::{Machine, RunningPart, STOPPED, after_attempt, read_attempt, work};
+use crate::job::{JobName, signal_name};
+use rustix::process::{Pid, Signal};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// What the supervisor has to look at.
+#[derive(Debug)]
+pub enum Event {
+    /// A job whose first attempt is marked as begun is to be started.
+    Start(JobName),
+    /// A job that runs is to be ended.
+    End(JobName, Cause),
+    /// A job came to wait, or one that waited went.
+    QueueChanged,
+    /// A child may have exited.
+    Child,
+    /// Nothing is to be started any more, and what runs is to be ended.
+    ShutDown,
+    /// What is being ended is to be killed now.
+    KillAll,
+}
+
+/// Why a running job is ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cause {
+    TimeLimit,
+    Stopped,
+    Deleted,
+    ShutDown,
+}
+
+/// An attempt that runs, or whose processes are not all gone.
+struct Live {
+    part: usize,
+    /// The first process, and leader of the group.
+    leader: Pid,
+    /// When it started, in the kernel's ticks.
+    started: u64,
+    /// The job's folder, by which its processes are marked.
+    folder: PathBuf,
+    time_limit: Instant,
+    ending: Option<Cause>,
+    kill_at: Option<Instant>,
+    /// How the first process ended.
+    exit: Option<Exit>,
+}
+
+/// Waiting jobs are told their new places no more often than this.
+const REFRESH_EVERY: Duration = Duration::from_millis(200);
+/// After so many jobs the observers are told all, so that they need not remember each that is gone.
+const RELIST_EVERY: u32 = 500;
+/// After a failed write nothing is started for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub struct Supervisor {
+    machine: Arc<Machine>,
+    events: Receiver<Event>,
+    live: HashMap<JobName, Live>,
+    /// Jobs that are tried again, by when.
+    retries: BTreeSet<(Instant, JobName)>,
+    /// When the waiting jobs' places are to be told.
+    refresh_at: Option<Instant>,
+    refreshed: Instant,
+    refresh_every: Duration,
+    paused_until: Option<Instant>,
+    jobs_since_relist: u32,
+    /// Whether there may be something to collect.
+    child_ended: bool,
+    closing: bool,
+}
+
+impl Supervisor {
+    pub fn new(machine: Arc<Machine>, events: Receiver<Event>) -> Supervisor {
+        Supervisor {
+            machine,
+            events,
+            live: HashMap::new(),
+            retries: BTreeSet::new(),
+            refresh_at: None,
+            refreshed: Instant::now(),
+            refresh_every: REFRESH_EVERY,
+            paused_until: None,
+            jobs_since_relist: 0,
+            child_ended: false,
+            closing: false,
+        }
+    }
+
+    /// Until it is shut down and the last process is gone.
+    pub fn run(mut self) {
+        self.queue_changed();
+        self.start_waiting();
+        while !(self.closing && self.live.is_empty()) {
+            let event = match self.next_timer() {
+                None => self.events.recv().ok(),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now());
+                    match self.events.recv_timeout(wait) {
+                        Ok(event) => Some(event),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                }
+            };
+            if let Some(event) = event {
+                self.handle(event);
+            }
+            while let Ok(event) = self.events.try_recv() {
+                self.handle(event);
+            }
+            if std::mem::take(&mut self.child_ended) {
+                self.collect();
+            }
+            self.end_what_is_late();
+            self.retry_what_is_due();
+            self.start_waiting();
+            self.tell_places();
+        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let alive = self.live.values().filter(|live| live.exit.is_none());
+        let of_live = alive.filter_map(|live| match live.ending {
+            None => Some(live.time_limit),
+            Some(_) => live.kill_at,
+        });
+        of_live
+            .chain(self.retries.first().map(|(at, _)| *at))
+            .chain(self.refresh_at)
+            .chain(self.paused_until)
+            .min()
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start(name) => self.launch(&name),
+            Event::End(name, cause) => self.end(&name, cause),
+            Event::QueueChanged => {
+                self.jobs_since_relist += 1;
+                self.queue_changed();
+            }
+            Event::Child => self.child_ended = true,
+            Event::ShutDown => {
+                self.closing = true;
+                let running: Vec<JobName> = self.live.keys().cloned().collect();
+                for name in running {
+                    self.end(&name, Cause::ShutDown);
+                }
+            }
+            Event::KillAll => {
+                for live in self.live.values_mut() {
+                    live.kill_at = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn queue_changed(&mut self) {
+        let next = (self.refreshed + self.refresh_every).max(Instant::now());
+        self.refresh_at.get_or_insert(next);
+    }
+
+    /// Begins to end a job: its group gets SIGTERM now and SIGKILL later.
+    fn end(&mut self, name: &JobName, cause: Cause) {
+        let Some(live) = self.live.get_mut(name) else {
+            return;
+        };
+        if live.ending.is_none() {
+            process::signal_group(live.leader, Signal::TERM);
+            // One that is stopped (SIGSTOP) would not see it.
+            process::signal_group(live.leader, Signal::CONT);
+            live.kill_at = Some(Instant::now() + self.machine.grace);
+        }
+        // A job that is deleted leaves nothing, whatever it was being ended for.
+        if live.ending.is_none() || cause == Cause::Deleted {
+            live.ending = Some(cause);
+        }
+    }
+
+    fn end_what_is_late(&mut self) {
+        let now = Instant::now();
+        let late: Vec<JobName> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.exit.is_none() && live.ending.is_none())
+            .filter(|(_, live)| live.time_limit <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in late {
+            log::info!("job={name} event=ending reason=\"its time limit is over\"");
+            self.end(&name, Cause::TimeLimit);
+        }
+        for live in self.live.values_mut() {
+            if live.kill_at.is_some_and(|at| at <= now) {
+                live.kill_at = None;
+                process::signal_group(live.leader, Signal::KILL);
+            }
+        }
+    }
+
+    /// Takes note of processes that have ended, and finishes the attempts that have none left.
+    fn collect(&mut self) {
+        let mut over = Vec::new();
+        for (name, live) in &mut self.live {
+            if live.exit.is_none() {
+                live.exit = process::collect_leader(live.leader);
+            }
+            if live.exit.is_some() {
+                over.push(name.clone());
+            }
+        }
+        let blocked = self.kill_orphans();
+        for name in over {
+            if !blocked.contains(&name)
+                && let Some(live) = self.live.remove(&name)
+            {
+                self.finish(&name, &live);
+            }
+        }
+    }
+
+    /// Looks at the orphans that came to this process: forgets those that have exited, kills those whose job is over.
+    /// Gives the jobs that have to wait for some.
+    fn kill_orphans(&self) -> BTreeSet<JobName> {
+        let mut blocked = BTreeSet::new();
+        let running = |pid: Pid| {
+            self.live
+                .values()
+                .any(|live| live.leader == pid && live.exit.is_none())
+        };
+        for pid in process::children() {
+            if running(pid) || process::reap(pid).is_some() {
+                continue;
+            }
+            let Some(stat) = process::stat(pid) else {
+                continue;
+            };
+            let traces: Vec<PathBuf> = process::traces(pid).collect();
+            let its_own = |live: &Live| {
+                live.leader.as_raw_nonzero().get() == stat.group
+                    || traces.iter().any(|trace| trace.starts_with(&live.folder))
+            };
+            let known: Vec<(&JobName, &Live)> =
+                self.live.iter().filter(|(_, live)| its_own(live)).collect();
+            // One that hides whose it is may be of any job that had begun before it did.
+            let owners: Vec<(&JobName, &Live)> = match known.is_empty() {
+                false => known,
+                true => self
+                    .live
+                    .iter()
+                    .filter(|(_, live)| live.started <= stat.started)
+                    .collect(),
+            };
+            if owners.iter().all(|(_, live)| live.exit.is_some()) {
+                process::kill(pid);
+                blocked.extend(owners.into_iter().map(|(name, _)| name.clone()));
+            }
+        }
+        blocked
+    }
+
+    fn retry_what_is_due(&mut self) {
+        let now = Instant::now();
+        while let Some((at, name)) = self.retries.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.retries.pop_first();
+            let mut table = self.machine.table.lock();
+            // It may have been stopped or deleted meanwhile.
+            if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
+                let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+                table.admission.wait(queued, name, need);
+            }
+        }
+    }
+
+    /// Starts what fits, in order of arrival.
+    fn start_waiting(&mut self) {
+        let now = Instant::now();
+        if self.closing || self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.paused_until = None;
+        loop {
+            let next = self.machine.table.lock().admission.next();
+            let Some(name) = next else {
+                return;
+            };
+            self.queue_changed();
+            if let Err(e) = self.begin(&name) {
+                log::error!(
+                    "job={name} event=not-started error=\"{e}\" reason=\"its record cannot be written\""
+                );
+                let mut table = self.machine.table.lock();
+                table.admission.release(&name);
+                // It may have been stopped or deleted meanwhile.
+                if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
+                    let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+                    table.admission.wait(queued, name, need);
+                }
+                self.paused_until = Some(now + PAUSE);
+                return;
+            }
+            self.launch(&name);
+        }
+    }
+
+    /// Marks that another attempt begins.
+    fn begin(&self, name: &JobName) -> io::Result<()> {
+        let change = Change::Begun {
+            at: (self.machine.clock)().0,
+        };
+        let table = self.machine.table.lock();
+        let waits = table.jobs.get(name).filter(|e| e.record.end.is_none());
+        let part = waits.map(|entry| entry.part);
+        drop(table);
+        let Some(part) = part.and_then(|number| self.machine.parts.get(number)) else {
+            return Ok(());
+        };
+        part.store.append(name, std::slice::from_ref(&change))?;
+        let mut table = self.machine.table.lock();
+        if let Some(entry) = table.jobs.get_mut(name)
+            && entry.record.end.is_none()
+        {
+            entry.record.apply(&change);
+            entry.message.clear();
+        }
+        drop(table);
+        self.report(name);
+        Ok(())
+    }
+
+    /// Starts a job whose attempt is marked as begun.
+    fn launch(&mut self, name: &JobName) {
+        self.jobs_since_relist += 1;
+        let table = self.machine.table.lock();
+        let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
+        let found = entry.map(|e| (e.part, e.record.clone()));
+        drop(table);
+        let Some((number, record)) = found else {
+            self.discard(name);
+            return;
+        };
+        if !record.is_running() {
+            // Stopped between the queue and here.
+            self.machine.table.lock().admission.release(name);
+            return;
+        }
+        if record.stop_asked {
+            let ending = Ending {
+                at: (self.machine.clock)().0,
+                succeeded: false,
+                exit_code: None,
+                reason: STOPPED.to_string(),
+                message: "the job was stopped before it began".to_string(),
+            };
+            self.conclude(name, number, ending, Some(Cause::Stopped));
+            return;
+        }
+        let (header, attempt) = (record.header, record.attempts.len());
+        let machine = self.machine.clone();
+        let Some(part) = machine.parts.get(number) else {
+            return;
+        };
+        let folder = part.store.job_folder(name);
+        match self.spawn(part, name, &header, attempt) {
+            Ok(leader) => {
+                log::debug!("job={name} event=started pid={}", leader.as_raw_nonzero());
+                let time_limit = Duration::from_secs(header.work.time_limit_seconds.into());
+                let live = Live {
+                    part: number,
+                    leader,
+                    started: process::stat(leader).map_or(0, |stat| stat.started),
+                    folder,
+                    time_limit: Instant::now() + time_limit,
+                    ending: None,
+                    kill_at: None,
+                    exit: None,
+                };
+                self.live.insert(name.clone(), live);
+                self.report(name);
+            }
+            Err(e) => {
+                let program = header.work.command.first().map_or("", String::as_str);
+                let ending = Ending {
+                    at: (self.machine.clock)().0,
+                    succeeded: false,
+                    // As in a container whose program cannot be started.
+                    exit_code: Some(128),
+                    reason: "StartError".to_string(),
+                    message: format!("{program}: {e}"),
+                };
+                self.conclude(name, number, ending, None);
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        part: &RunningPart,
+        name: &JobName,
+        header: &super::Header,
+        attempt: usize,
+    ) -> io::Result<Pid> {
+        let folder = part.store.job_folder(name);
+        let root = folder.join("root");
+        fs::create_dir_all(&root)?;
+        let component = &part.component;
+        let payload_path = component.payload_path.as_deref();
+        let payload_folder = payload_path.map(|path| root.join(path.trim_start_matches('/')));
+        if let (Some(payload_folder), Some(_)) = (&payload_folder, header.payload) {
+            fs::create_dir_all(payload_folder)?;
+            part.store
+                .copy_payload(header, &payload_folder.join("payload"))?;
+        }
+        for mount in &component.volume_mounts {
+            fs::create_dir_all(root.join(mount.path.trim_start_matches('/')))?;
+        }
+        let view = part
+            .view
+            .as_ref()
+            .filter(|_| header.payload.is_some())
+            .zip(payload_folder.as_deref());
+        let log = folder.join(format!("{attempt}.log"));
+        let start = |view: Option<(&super::View, &std::path::Path)>| {
+            let mut of_every_job = component.variables_of_job(name);
+            if let (None, Some(folder)) = (view, &payload_folder) {
+                let file = folder.join("payload").display().to_string();
+                of_every_job.retain(|(name, _)| *name != "JOB_PAYLOAD_FILE");
+                of_every_job.push(("JOB_PAYLOAD_FILE", file));
+            }
+            of_every_job.push((process::MARK, folder.display().to_string()));
+            let own = work::environment(&header.work, &part.secrets, of_every_job);
+            let command = expanded(&header.work, &own);
+            let mut environment = self.machine.variables.clone();
+            environment.extend(own);
+            process::spawn(&Launch {
+                command: &command,
+                environment: &environment,
+                folder: &root,
+                log: &log,
+                view,
+            })
+        };
+        match start(view) {
+            Err(e) if view.is_some() => {
+                log::debug!("job={name} event=no-view error=\"{e}\"");
+                start(None)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// An attempt is over, and none of its processes is left.
+    fn finish(&mut self, name: &JobName, live: &Live) {
+        let exit = live.exit.unwrap_or(Exit::Code(0));
+        let (reason, message) = match (live.ending, exit) {
+            (Some(Cause::TimeLimit), _) => (
+                "DeadlineExceeded",
+                "the job ran longer than its time limit".to_string(),
+            ),
+            (Some(Cause::ShutDown), _) => (
+                "SchedulerStopped",
+                "the scheduler was stopped while the job ran, and ended it".to_string(),
+            ),
+            (Some(Cause::Stopped), _) => (STOPPED, "the job was stopped".to_string()),
+            (_, Exit::Code(0)) => ("", String::new()),
+            (_, Exit::Code(_)) => ("Error", String::new()),
+            (_, Exit::Signal(number)) => match signal_name(number) {
+                Some(signal) => ("Error", format!("killed by {signal}")),
+                None => ("Error", format!("killed by signal {number}")),
+            },
+        };
+        let ending = Ending {
+            at: (self.machine.clock)().0,
+            succeeded: reason.is_empty(),
+            exit_code: Some(exit.code()),
+            reason: reason.to_string(),
+            message,
+        };
+        self.conclude(name, live.part, ending, live.ending);
+    }
+
+    /// Writes down how an attempt ended, gives back what it had reserved, and does what follows.
+    fn conclude(&mut self, name: &JobName, number: usize, ending: Ending, cause: Option<Cause>) {
+        let machine = self.machine.clone();
+        let at = ending.at;
+        let mut changes = vec![Change::Ended(ending)];
+        let mut retry = None;
+        let mut table = machine.table.lock();
+        table.admission.release(name);
+        let Some(entry) = table.jobs.get_mut(name).filter(|entry| !entry.deleted) else {
+            drop(table);
+            self.discard(name);
+            return;
+        };
+        for change in &changes {
+            entry.record.apply(change);
+        }
+        let status = match cause {
+            Some(Cause::ShutDown) => Some(EndStatus::Failed),
+            Some(Cause::Stopped) => Some(EndStatus::Stopped),
+            _ => match after_attempt(&entry.record) {
+                Ok(status) => Some(status),
+                Err(delay) => {
+                    retry = Some(delay);
+                    None
+                }
+            },
+        };
+        if let Some(status) = status {
+            let finished = Change::Finished {
+                at,
+                status,
+                message: String::new(),
+            };
+            entry.record.apply(&finished);
+            changes.push(finished);
+        }
+        drop(table);
+        if let Some(part) = machine.parts.get(number)
+            && let Err(e) = part.store.append(name, &changes)
+        {
+            log::error!("job={name} event=not-written error=\"{e}\"");
+        }
+        if let Some(delay) = retry {
+            self.retries.insert((Instant::now() + delay, name.clone()));
+        }
+        self.report(name);
+        self.queue_changed();
+    }
+
+    /// Forgets a job that was deleted, and removes what it left.
+    fn discard(&mut self, name: &JobName) {
+        let mut table = self.machine.table.lock();
+        table.admission.release(name);
+        let entry = table.jobs.remove(name);
+        drop(table);
+        self.queue_changed();
+        let Some(entry) = entry else {
+            return;
+        };
+        let Some(part) = self.machine.parts.get(entry.part) else {
+            return;
+        };
+        if let Err(e) = part.store.clear(name) {
+            log::warn!("job={name} event=left error=\"{e}\"");
+        }
+        if let Some(observer) = part.observer.get() {
+            for attempt in entry.attempts(name, self.machine.next_version()) {
+                observer.attempt_gone(name, &attempt.name);
+            }
+        }
+    }
+
+    /// Tells the observer how a job stands.
+    fn report(&self, name: &JobName) {
+        let table = self.machine.table.lock();
+        let Some(entry) = table.jobs.get(name).filter(|entry| !entry.deleted) else {
+            return;
+        };
+        let (version, number) = (self.machine.next_version(), entry.part);
+        let job = entry.job(name, version);
+        let attempts = &entry.record.attempts;
+        let last = attempts
+            .last()
+            .map(|attempt| read_attempt(name, attempts.len(), attempt, version));
+        drop(table);
+        let part = self.machine.parts.get(number);
+        let Some(observer) = part.and_then(|part| part.observer.get()) else {
+            return;
+        };
+        // First, so that whoever sees the end of the job sees why.
+        if let Some(attempt) = last {
+            observer.attempt_seen(name, attempt);
+        }
+        observer.job_seen(job);
+    }
+
+    /// Tells waiting jobs their places, and observers everything now and then.
+    fn tell_places(&mut self) {
+        let now = Instant::now();
+        if self.refresh_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.refresh_at = None;
+        let mut table = self.machine.table.lock();
+        let places: BTreeMap<JobName, String> = table
+            .admission
+            .places()
+            .map(|(name, place)| (name.clone(), place.to_string()))
+            .collect();
+        let mut changed = Vec::new();
+        for (name, place) in places {
+            // One that is tried again has other things to say.
+            if let Some(entry) = table.jobs.get_mut(&name)
+                && entry.record.current().is_empty()
+                && entry.message != place
+            {
+                entry.message = place;
+                changed.push(name);
+            }
+        }
+        drop(table);
+        for name in changed {
+            self.report(&name);
+        }
+        if self.jobs_since_relist >= RELIST_EVERY {
+            self.jobs_since_relist = 0;
+            for (number, part) in self.machine.parts.iter().enumerate() {
+                if let Some(observer) = part.observer.get() {
+                    self.machine.relist(number, &**observer);
+                }
+            }
+        }
+        // A long queue is told less often, so that telling takes a twentieth of the time at most.
+        self.refreshed = Instant::now();
+        self.refresh_every = REFRESH_EVERY.max((self.refreshed - now) * 20);
+    }
+}
+
+/// The command and its arguments as the job gets them.
+fn expanded(work: &work::Work, environment: &BTreeMap<String, String>) -> Vec<String> {
+    work.command
+        .iter()
+        .chain(&work.args)
+        .map(|text| work::expand(text, environment))
+        .collect()
+}
