@@ -1,6 +1,7 @@
 //! The scheduler's API as another component of the application calls it: from its pod, by name, in plain HTTP/1.1.
 
 use crate::cluster::{text, within};
+use crate::contract;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -170,7 +171,12 @@ impl Scheduler {
     ) -> Response {
         let (request, component, port) = (format!("{method} {path}"), &self.component, self.port);
         let response = self.backend.ask(component, port, &request, headers, body);
-        response.unwrap_or_else(|| panic!("no answer from {component}:{port} to {request}"))
+        let response =
+            response.unwrap_or_else(|| panic!("no answer from {component}:{port} to {request}"));
+        let headers = response.head.lines().skip(1);
+        let headers: Vec<_> = headers.filter_map(|line| line.split_once(": ")).collect();
+        contract::check(method, path, response.code, &headers, &response.body);
+        response
     }
 
     /// Starts a job, and returns its state as answered.
