@@ -1,5 +1,6 @@
 //! A route and a body to a reply, through the scheduler's use cases.
 
+use super::openapi::DOCUMENT;
 use super::reply::Reply;
 use super::route::Route;
 use crate::process::Process;
@@ -44,6 +45,7 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
                 .metrics()
                 .render(&scheduler.gauges(), &Process::read()),
         )),
+        Route::Document => Ok(Reply::document(DOCUMENT)),
     };
     answer.unwrap_or_else(|failure| failure)
 }

@@ -2,9 +2,11 @@
 
 mod guard;
 mod handler;
+mod openapi;
 mod reply;
 mod route;
 mod server;
 
 pub use guard::Guard;
+pub use openapi::DOCUMENT;
 pub use server::{BindError, Server, WRITERS, bind};

@@ -176,6 +176,16 @@ impl Reply {
         }
     }
 
+    /// JSON as it is.
+    pub fn document(json: &str) -> Reply {
+        Reply {
+            code: 200,
+            content_type: "application/json",
+            headers: Vec::new(),
+            body: json.into(),
+        }
+    }
+
     pub fn success(message: &str) -> Reply {
         Reply::json(
             200,

@@ -33,6 +33,8 @@ pub enum Route {
     Ready,
     /// What is counted, for Prometheus.
     Metrics,
+    /// What this API is, as an OpenAPI document.
+    Document,
 }
 
 /// Why a request asks for nothing there is.
@@ -93,7 +95,8 @@ impl Route {
             ["", "health", "live"] if is_get => Ok(Route::Live),
             ["", "health", "ready"] if is_get => Ok(Route::Ready),
             ["", "metrics"] if is_get => Ok(Route::Metrics),
-            ["", "metrics"] => only("GET, HEAD"),
+            ["", "openapi.json" | "swagger.json"] if is_get => Ok(Route::Document),
+            ["", "metrics" | "openapi.json" | "swagger.json"] => only("GET, HEAD"),
             ["", "health", "live" | "ready"] => only("GET, HEAD"),
             _ => Err(RouteError::NotFound),
         }
@@ -106,7 +109,8 @@ impl Route {
             | Route::GetJob { .. }
             | Route::Live
             | Route::Ready
-            | Route::Metrics => Cost::Memory,
+            | Route::Metrics
+            | Route::Document => Cost::Memory,
             Route::CreateJob
             | Route::DeleteJob { .. }
             | Route::StopJob { .. }
@@ -128,6 +132,7 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::RestartJob { .. }) => "restart",
         Ok(Route::Live | Route::Ready) => "health",
         Ok(Route::Metrics) => "metrics",
+        Ok(Route::Document) => "document",
         Err(_) => "none",
     }
 }
@@ -190,6 +195,9 @@ mod tests {
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));
         check("GET /health/ready", Ok(Route::Ready));
+        check("GET /metrics", Ok(Route::Metrics));
+        check("GET /openapi.json", Ok(Route::Document));
+        check("GET /swagger.json", Ok(Route::Document));
         check("GET /metrics", Ok(Route::Metrics));
     }
 
@@ -268,6 +276,10 @@ mod tests {
         check(
             "GET /api/v1/jobs/a/stop",
             Err(RouteError::MethodNotAllowed { allow: "POST" }),
+        );
+        check(
+            "POST /openapi.json",
+            Err(RouteError::MethodNotAllowed { allow: "GET, HEAD" }),
         );
         check(
             "POST /health/live",

@@ -11,6 +11,8 @@
 
 mod api;
 mod cluster;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod control;
 mod cost;
 mod deployment;

@@ -1,5 +1,6 @@
 //! The API as its callers see it, over plain HTTP/1.1.
 
+use super::contract;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -132,6 +133,9 @@ impl Api {
         if response.header("connection") == Some("close") {
             self.connection = None;
         }
+        let headers = response.headers.iter();
+        let headers: Vec<_> = headers.map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        contract::check(method, path, code, &headers, &response.body);
         Ok(response)
     }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod api;
+#[path = "../contract/mod.rs"]
+mod contract;
 pub mod local;
 
 use std::path::{Path, PathBuf};
