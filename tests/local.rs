@@ -26,7 +26,7 @@ const TRUE: &str = "command: ['true']\npayload: {path: /compute/args}";
 
 /// What a job has printed.
 fn log(place: &Place, component: &str, job: &str, attempt: usize) -> String {
-    let path = format!("test-dev/{component}/jobs/{job}/{attempt}.log");
+    let path = format!("test-dev/{component}/logs/{job}.{attempt}.log");
     fs::read_to_string(place.data().join(path)).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
 
     let folder = place.data().join("test-dev/compute/jobs").join(&name);
     assert_eq!(
-        fs::read_to_string(folder.join("root/payload.copy")).unwrap(),
+        fs::read_to_string(folder.join("payload.copy")).unwrap(),
         payload
     );
     let output = log(&place, "compute", &name, 1);
@@ -95,10 +95,7 @@ fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {
     let scheduler = place.start(&[]);
     let name = name_of(&scheduler.api().submit(&json!({"payload": "here\n"})));
     scheduler.api().wait_for(&name, "Succeeded");
-    let folder = format!(
-        "{}/test-dev/compute/jobs/{name}/root",
-        place.data().display()
-    );
+    let folder = format!("{}/test-dev/compute/jobs/{name}", place.data().display());
     let file = match place.log().contains("cannot be made here") {
         true => format!("{folder}/job-scheduler-test/args/payload"),
         false => "/job-scheduler-test/args/payload".to_string(),
@@ -325,7 +322,7 @@ fn a_deleted_job_leaves_no_process_and_no_file() {
     let name = name_of(&api.submit(&shell(STUBBORN)));
     let folder = place.data().join("test-dev/compute/jobs").join(&name);
     eventually("the job is ready", || {
-        folder.join("root/ready").exists().then_some(())
+        folder.join("ready").exists().then_some(())
     });
     let all = descendants(scheduler.child.id());
     assert!(all.len() >= 6, "{all:?}");
@@ -425,7 +422,7 @@ fn a_stopped_job_keeps_its_record_and_runs_again() {
         .data()
         .join("test-dev/compute/jobs")
         .join(name_of(&again));
-    let payload = fs::read_to_string(folder.join("root/compute/args/payload"));
+    let payload = fs::read_to_string(folder.join("payload"));
     assert_eq!(payload.unwrap(), "kept");
     scheduler.end();
 }
@@ -440,7 +437,7 @@ fn a_killed_scheduler_loses_nothing() {
     let before = api.wait_for(&finished, "Failed");
     let folder = place.data().join("test-dev/compute/jobs");
     let running = name_of(&api.submit(&shell(STUBBORN)));
-    let ready = folder.join(&running).join("root/ready");
+    let ready = folder.join(&running).join("ready");
     eventually("the job is ready", || ready.exists().then_some(()));
     let request = json!({
         "payload": "hello",
@@ -481,7 +478,7 @@ fn a_scheduler_that_is_asked_to_end_ends_its_jobs() {
     )));
     let ready = place
         .data()
-        .join(format!("test-dev/compute/jobs/{running}/root/ready"));
+        .join(format!("test-dev/compute/jobs/{running}/ready"));
     eventually("the job is ready", || ready.exists().then_some(()));
     let waiting = name_of(&api.submit(&shell("sleep 1000")));
     scheduler.end();
@@ -508,7 +505,7 @@ fn a_scheduler_that_is_asked_to_end_ends_its_jobs() {
     );
     let ready = place
         .data()
-        .join(format!("test-dev/compute/jobs/{stubborn}/root/ready"));
+        .join(format!("test-dev/compute/jobs/{stubborn}/ready"));
     eventually("the job is ready", || ready.exists().then_some(()));
     let before = Instant::now();
     scheduler.signal("INT");

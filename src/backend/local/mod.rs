@@ -479,7 +479,7 @@ impl Machine {
             payload: new.payload.map(|payload| payload.len() as u64),
             work: Work::of(new, need),
         };
-        let payload = new.payload.unwrap_or_default().as_bytes();
+        let payload = new.payload.map(str::as_bytes);
         self.take(number, part, &new.name, header, payload)
     }
 
@@ -508,7 +508,7 @@ impl Machine {
             restart_of: Some(old.to_string()),
             ..found
         };
-        self.take(number, part, name, header, &payload)
+        self.take(number, part, name, header, payload.as_deref())
     }
 
     /// Takes a new job: to run if nothing waits and there is room, else into the queue.
@@ -518,7 +518,7 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
         header: Header,
-        payload: &[u8],
+        payload: Option<&[u8]>,
     ) -> Result<Job, CreateError> {
         let need = header.work.need();
         let mut table = self.table.lock();
@@ -528,11 +528,22 @@ impl Machine {
         table.check(need).map_err(CreateError::Nothing)?;
         let starts = table.admission.start_at_once(name, need);
         drop(table);
+        if starts {
+            // While the record is written: each of these takes its time on a disk.
+            self.send(Event::Prepare {
+                part: number,
+                name: name.clone(),
+                payload: payload.map(<[u8]>::to_vec),
+            });
+        }
         let began = starts.then_some(Change::Begun { at: header.created });
         let written = part.store.create(&header, payload, began.as_slice());
         if let Err(e) = written {
             self.table.lock().admission.release(name);
-            self.send(Event::QueueChanged);
+            self.send(Event::NotCreated {
+                part: number,
+                name: name.clone(),
+            });
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
                 _ => CreateError::Nothing(not_written(&e)),
@@ -696,9 +707,8 @@ impl Machine {
 fn view(component: &JobComponent, folder: &Path) -> Option<View> {
     let path = Path::new(component.payload_path.as_deref()?);
     let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
-    for folder in [&staging, &sample] {
-        std::fs::create_dir_all(folder).ok()?;
-    }
+    std::fs::create_dir_all(&staging).ok()?;
+    Store::write_payload(b"", &sample).ok()?;
     let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
         log::debug!(
             "component={} event=no-view reason=\"{} is not there, and nowhere to make it\"",
