@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use support::api::{self, JOBS};
 use support::eventually;
@@ -89,25 +90,51 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
 /// Where a private mount namespace is allowed, as the table printed at start says.
 #[test]
 fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {
-    let lines = "payload: {path: /job-scheduler-test/args}\n\
-                 command: [sh, -c, 'echo $JOB_PAYLOAD_FILE; cat $JOB_PAYLOAD_FILE; ls -d /usr /proc/self; pwd']";
-    let place = Place::new(&[("compute", lines)]);
-    let scheduler = place.start(&[]);
-    let name = name_of(&scheduler.api().submit(&json!({"payload": "here\n"})));
-    scheduler.api().wait_for(&name, "Succeeded");
-    let folder = format!("{}/test-dev/compute/jobs/{name}", place.data().display());
-    let file = match place.log().contains("cannot be made here") {
-        true => format!("{folder}/job-scheduler-test/args/payload"),
-        false => "/job-scheduler-test/args/payload".to_string(),
+    let scratch = support::Scratch::new();
+    let existing = scratch.join("args");
+    fs::create_dir(&existing).unwrap();
+    fs::write(existing.join("other"), "").unwrap();
+    let lines = |path: &Path| {
+        let print = "echo $JOB_PAYLOAD_FILE; cat $JOB_PAYLOAD_FILE; ls -d /usr /proc/self; pwd";
+        format!(
+            "payload: {{path: {}}}\ncommand: [sh, -c, '{print}']",
+            path.display()
+        )
     };
-    assert_eq!(
-        log(&place, "compute", &name, 1),
-        format!("{file}\nhere\n/proc/self\n/usr\n{folder}\n")
-    );
-    assert!(
-        !std::path::Path::new("/job-scheduler-test").exists(),
-        "the machine's own root has it"
-    );
+    // Not there, and in the root; there; not there, and in a folder that the job may write into.
+    let paths = [
+        Path::new("/job-scheduler-test/args"),
+        &existing,
+        &scratch.join("none/args"),
+    ];
+    let texts = paths.map(lines);
+    let place = Place::new(&[("a", &texts[0]), ("b", &texts[1]), ("c", &texts[2])]);
+    let scheduler = place.start(&[]);
+    let is_allowed = !place
+        .log()
+        .contains("/job-scheduler-test/args cannot be made here");
+    for (component, path) in paths.into_iter().enumerate() {
+        let mut api = scheduler.api_of(component);
+        let name = name_of(&api.submit(&json!({"payload": "here\n"})));
+        api.wait_for(&name, "Succeeded");
+        let own = ["a", "b", "c"][component];
+        let folder = place.data().join(format!("test-dev/{own}/jobs/{name}"));
+        let file = match is_allowed && component < 2 {
+            true => path.join("payload"),
+            false => folder.join(path.strip_prefix("/").unwrap()).join("payload"),
+        };
+        assert_eq!(
+            log(&place, own, &name, 1),
+            format!(
+                "{}\nhere\n/proc/self\n/usr\n{}\n",
+                file.display(),
+                folder.display()
+            )
+        );
+        // The machine's own folders are as before.
+        assert_eq!(path.exists(), component == 1);
+    }
+    assert_eq!(fs::read_dir(&existing).unwrap().count(), 1);
     scheduler.end();
 }
 
