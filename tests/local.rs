@@ -287,7 +287,7 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
     const AT_ONCE: usize = 3;
     let place = Place::new(&[(
         "compute",
-        "command: [sh, -c, 'echo \"+ $RADIX_JOB_NAME\" >> $RUNS; true; echo \"- $RADIX_JOB_NAME\" >> $RUNS']\n\
+        "command: [sh, -c, 'echo \"+ $RADIX_JOB_NAME\" >> $RUNS; $THEN; echo \"- $RADIX_JOB_NAME\" >> $RUNS']\n\
          resources: {requests: {cpu: 1}}",
     )]);
     let runs = place.scratch.join("runs");
@@ -298,8 +298,16 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
             .map(|_| {
                 scope.spawn(|| {
                     let mut api = scheduler.api();
-                    let request = json!({"variables": {"RUNS": runs}});
-                    let submit = |_| name_of(&api.submit(&request));
+                    let submit = |number| {
+                        // A few take long enough to meet, however slow the machine is.
+                        let then = if number % 25 == 0 {
+                            "sleep 0.5"
+                        } else {
+                            "true"
+                        };
+                        let variables = json!({"RUNS": runs, "THEN": then});
+                        name_of(&api.submit(&json!({"variables": variables})))
+                    };
                     (0..JOBS_IN_ALL / 4).map(submit).collect::<Vec<_>>()
                 })
             })
@@ -332,7 +340,7 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
         most = most.max(running.len());
     }
     assert_eq!(ran, names);
-    assert!(most <= AT_ONCE, "{most} at once");
+    assert_eq!(most, AT_ONCE);
     println!("{JOBS_IN_ALL} jobs in {took:?}, at most {most} at once");
     scheduler.end();
 }

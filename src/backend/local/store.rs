@@ -343,6 +343,12 @@ impl Store {
 
     /// Adds to a record; on return it outlives a power cut. A record that is gone stays gone.
     pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
+        self.append_unsynced(name, changes)?
+            .map_or(Ok(()), |record| record.sync_data())
+    }
+
+    /// The same, but for the power cut: gives the record, to be synced.
+    pub fn append_unsynced(&self, name: &JobName, changes: &[Change]) -> io::Result<Option<File>> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
@@ -351,9 +357,9 @@ impl Store {
         match opened {
             Ok(mut file) => {
                 file.write_all(&bytes)?;
-                file.sync_data()
+                Ok(Some(file))
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }

@@ -81,6 +81,8 @@ pub struct Supervisor {
     live: HashMap<JobName, Live>,
     /// Jobs whose first attempt has what it needs on disk.
     prepared: HashSet<JobName>,
+    /// Jobs whose attempt is over and not told of yet, with their records. What they had reserved is used first.
+    ended: Vec<(JobName, Option<fs::File>)>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
     /// When the waiting jobs' places are to be told.
@@ -101,6 +103,7 @@ impl Supervisor {
             events,
             live: HashMap::new(),
             prepared: HashSet::new(),
+            ended: Vec::new(),
             retries: BTreeSet::new(),
             refresh_at: None,
             refreshed: Instant::now(),
@@ -140,6 +143,7 @@ impl Supervisor {
             self.end_what_is_late();
             self.retry_what_is_due();
             self.start_waiting();
+            self.settle();
             self.tell_places();
         }
     }
@@ -563,16 +567,27 @@ impl Supervisor {
             changes.push(finished);
         }
         drop(table);
-        if let Some(part) = machine.parts.get(number)
-            && let Err(e) = part.store.append(name, &changes)
-        {
+        let part = machine.parts.get(number);
+        let written = part.map_or(Ok(None), |part| part.store.append_unsynced(name, &changes));
+        let record = written.unwrap_or_else(|e| {
             log::error!("job={name} event=not-written error=\"{e}\"");
-        }
+            None
+        });
+        self.ended.push((name.clone(), record));
         if let Some(delay) = retry {
             self.retries.insert((Instant::now() + delay, name.clone()));
         }
-        self.report(name);
         self.queue_changed();
+    }
+
+    /// Tells of attempts that are over, once that outlives a power cut.
+    fn settle(&mut self) {
+        for (name, record) in std::mem::take(&mut self.ended) {
+            if let Some(Err(e)) = record.map(|record| record.sync_data()) {
+                log::error!("job={name} event=not-written error=\"{e}\"");
+            }
+            self.report(&name);
+        }
     }
 
     /// Forgets a job that was deleted, and removes what it left.
