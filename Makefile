@@ -33,3 +33,7 @@ cluster-down: ## stop it and remove all of it
 .PHONY: cargo
 cargo:
 	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: test-contract
+test-contract: ## look for answers that the OpenAPI document does not have; needs Rust, Python and PyPI (see scripts/test-contract)
+	scripts/test-contract
