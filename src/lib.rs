@@ -3,7 +3,8 @@
 //! Modules in the order data flows: [`cli`] and [`config`] are read once; [`http`] turns a request into a typed action;
 //! [`scheduler`] has the use cases; [`index`] is its picture of the jobs, [`queue`] what is left to do, [`retention`]
 //! what to let go; [`backend`] runs the jobs and reports what it observes; [`job`] is what all of them speak of.
-//! [`serve`] puts these together; [`manifests`] stands apart, and prints the objects that run `serve` in a cluster.
+//! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands apart, and prints the
+//! objects that run `serve`.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The process may be killed on

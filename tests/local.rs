@@ -81,12 +81,8 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
         !variables.iter().any(scratch),
         "the scheduler's own: {output}"
     );
-    let mode = fs::metadata(&folder).unwrap().permissions().mode();
-    assert_eq!(
-        mode & 0o077,
-        0,
-        "{mode:o}: others may look into the job's folder"
-    );
+    let mode = fs::metadata(place.data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}: others may look in");
     scheduler.end();
 }
 

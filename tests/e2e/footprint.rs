@@ -90,7 +90,6 @@ struct Scheduler {
 impl Scheduler {
     /// Starts it, and says how long it took until it was ready.
     fn start(cluster: &Cluster, access: &Access) -> (Scheduler, Duration) {
-        let (token, ca) = (access.token_file(), access.ca_file());
         let started = Instant::now();
         let mut process = Command::new(&cluster.binary)
             .args([
@@ -109,11 +108,10 @@ impl Scheduler {
                 &access.server,
             ])
             .arg("--kube-token-file")
-            .arg(token)
+            .arg(&access.token_file)
             .arg("--kube-ca-file")
-            .arg(ca)
+            .arg(&access.ca_file)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("MALLOC_MMAP_THRESHOLD_", "131072") // as in the image
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

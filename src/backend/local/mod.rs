@@ -22,7 +22,7 @@ use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, Queued, Status, Timestamp};
 use crate::sync::Lock;
 use admission::Admission;
-use mounts::{ThisMachine, View};
+use mounts::{Plan, ThisMachine, View};
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -699,7 +699,7 @@ fn view(component: &JobComponent, folder: &Path) -> Option<View> {
     for folder in [&staging, &sample] {
         std::fs::create_dir_all(folder).ok()?;
     }
-    let Some(view) = View::plan(path, &staging, &ThisMachine) else {
+    let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
         log::debug!(
             "component={} event=no-view reason=\"{} is not there, and nowhere to make it\"",
             component.name,
@@ -707,6 +707,13 @@ fn view(component: &JobComponent, folder: &Path) -> Option<View> {
         );
         return None;
     };
+    let no_view = |reason: &dyn std::fmt::Display| {
+        log::debug!(
+            "component={} event=no-view reason=\"{reason}\"",
+            component.name
+        );
+    };
+    let view = View::build(plan).inspect_err(|e| no_view(e)).ok()?;
     let mut command = Command::new(std::env::current_exe().ok()?);
     command
         .arg("--version")
@@ -718,14 +725,11 @@ fn view(component: &JobComponent, folder: &Path) -> Option<View> {
     match tried {
         Ok(status) if status.success() => Some(view),
         Ok(status) => {
-            log::debug!(
-                "component={} event=no-view reason=\"{status}\"",
-                component.name
-            );
+            no_view(&status);
             None
         }
         Err(e) => {
-            log::debug!("component={} event=no-view reason=\"{e}\"", component.name);
+            no_view(&e);
             None
         }
     }

@@ -15,7 +15,7 @@ use crate::job::{JobName, Queued, RequestKey, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -305,29 +305,31 @@ impl Store {
         let aside = self.records.join(format!("{ASIDE}{}", header.name));
         let record = self.records.join(&header.name);
         let write = || -> io::Result<()> {
-            let mut bytes = line(header)?;
-            bytes.extend_from_slice(payload);
-            bytes.push(b'\n');
-            for change in changes {
-                bytes.extend(line(change)?);
-            }
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
                 .open(&aside)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            // Not a rename, which would silently replace a job of the same name.
-            fs::hard_link(&aside, &record)?;
-            fs::remove_file(&aside)?;
+            // A large payload goes past the buffer.
+            let mut writer = BufWriter::new(file);
+            writer.write_all(&line(header)?)?;
+            writer.write_all(payload)?;
+            writer.write_all(b"\n")?;
+            for change in changes {
+                writer.write_all(&line(change)?)?;
+            }
+            writer.flush()?;
+            writer.get_ref().sync_all()?;
+            fs::rename(&aside, &record)?;
             sync_folder(&self.records)
         };
-        write().inspect_err(|e| {
+        // No other process uses the folder, and this one gives a name once.
+        if record.symlink_metadata().is_ok() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        write().inspect_err(|_| {
             let _ = fs::remove_file(&aside);
-            if e.kind() != ErrorKind::AlreadyExists {
-                let _ = fs::remove_file(&record);
-            }
+            let _ = fs::remove_file(&record);
         })
     }
 
