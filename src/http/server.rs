@@ -39,6 +39,9 @@ pub const WRITERS: usize = 8;
 const WAITING_REQUESTS: usize = 256;
 /// Long bodies that are read at once.
 const MAX_UPLOADS: usize = 64;
+/// Bytes of long bodies that are held at once, from their reading to their answer. What is made of a body takes about four
+/// times as much again, for as many as there are writers.
+const MAX_HELD_BYTES: usize = 48 << 20;
 /// A body that has not arrived by then will not.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that wait for a job to finish.
@@ -126,6 +129,32 @@ struct Exchange {
 struct Pending {
     exchange: Exchange,
     body: Vec<u8>,
+    /// Given back with the answer.
+    _held: Option<Held>,
+}
+
+/// A share of [`MAX_HELD_BYTES`], given back when dropped.
+struct Held {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn take(of: &Arc<AtomicUsize>, bytes: usize) -> Option<Held> {
+        let held = Held {
+            of: of.clone(),
+            bytes,
+        };
+        let before = of.fetch_add(bytes, Ordering::AcqRel);
+        // One that is too many gives its share back as it is dropped here.
+        (before + bytes <= MAX_HELD_BYTES).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 /// News for the thread that keeps waiting requests.
@@ -145,6 +174,7 @@ struct Front {
     writers: SyncSender<Pending>,
     parker: Sender<Parked>,
     uploads: AtomicUsize,
+    held: Arc<AtomicUsize>,
     guard: Guard,
 }
 
@@ -186,6 +216,7 @@ impl Server {
             writers,
             parker: parker.clone(),
             uploads: AtomicUsize::new(0),
+            held: Arc::default(),
             guard: guard.clone(),
         });
         let mut readers = Vec::new();
@@ -247,19 +278,24 @@ impl Front {
             let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
             exchange.respond(&reply, &self.scheduler);
         } else {
-            self.hand_over(exchange);
+            self.hand_over(exchange, None);
         }
     }
 
     /// Reads a long body where a slow client holds up nobody, then hands the request over.
     fn upload(self: &Arc<Self>, exchange: Exchange) {
+        // One of unknown length may be as long as any; one that is too long is refused before it is read.
+        let length = exchange.request.body_length().unwrap_or(MAX_BODY_BYTES);
+        let Some(held) = Held::take(&self.held, length.min(MAX_BODY_BYTES)) else {
+            return exchange.refuse(&Reply::busy(), &self.scheduler);
+        };
         if self.uploads.fetch_add(1, Ordering::AcqRel) >= MAX_UPLOADS {
             self.uploads.fetch_sub(1, Ordering::AcqRel);
             return exchange.refuse(&Reply::busy(), &self.scheduler);
         }
         let front = self.clone();
         let run = move || {
-            front.hand_over(exchange);
+            front.hand_over(exchange, Some(held));
             front.uploads.fetch_sub(1, Ordering::AcqRel);
         };
         if let Err(e) = spawn("upload", run) {
@@ -269,12 +305,16 @@ impl Front {
         }
     }
 
-    fn hand_over(&self, mut exchange: Exchange) {
+    fn hand_over(&self, mut exchange: Exchange, held: Option<Held>) {
         let body = match read_body(&mut exchange.request) {
             Ok(body) => body,
             Err(reply) => return exchange.refuse(&reply, &self.scheduler),
         };
-        match self.writers.try_send(Pending { exchange, body }) {
+        match self.writers.try_send(Pending {
+            exchange,
+            body,
+            _held: held,
+        }) {
             Ok(()) => {}
             Err(TrySendError::Full(pending) | TrySendError::Disconnected(pending)) => {
                 pending.exchange.respond(&Reply::busy(), &self.scheduler);
@@ -411,7 +451,12 @@ fn get(name: &str) -> Route {
 fn write_loop(pending: &Lock<Receiver<Pending>>, scheduler: &Scheduler) {
     loop {
         let received = pending.lock().recv();
-        let Ok(Pending { exchange, body }) = received else {
+        let Ok(Pending {
+            exchange,
+            body,
+            _held,
+        }) = received
+        else {
             return;
         };
         let reply = answer(scheduler, &exchange, &exchange.route, &body);
