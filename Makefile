@@ -37,3 +37,7 @@ cargo:
 .PHONY: test-contract
 test-contract: ## look for answers that the OpenAPI document does not have; needs Rust, Python and PyPI (see scripts/test-contract)
 	scripts/test-contract
+
+.PHONY: test-clients
+test-clients: ## make, build and run clients of the API in Java, Python, Go and TypeScript (see scripts/test-clients)
+	scripts/test-clients
