@@ -317,7 +317,9 @@ impl View {
         // and touches nothing shared with another thread.
         unsafe { command.pre_exec(child) };
         // It returns only when the child is another program, which waits to be told.
-        let spawning = std::thread::spawn(move || command.status());
+        let spawning = std::thread::Builder::new()
+            .name("view".to_string())
+            .spawn(move || command.status())?;
         let mut pid = [0; 4];
         let outcome = built.read_exact(&mut pid).and_then(|()| {
             let namespaces = format!("/proc/{}/ns", i32::from_ne_bytes(pid));
