@@ -9,4 +9,4 @@ mod server;
 
 pub use guard::Guard;
 pub use openapi::DOCUMENT;
-pub use server::{BindError, Server, WRITERS, bind};
+pub use server::{BindError, Server, WRITERS, bind, bind_all};

@@ -4,6 +4,7 @@
 //! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait.
 
 mod parking;
+mod pulse;
 
 use super::guard::Guard;
 use super::handler::handle;
@@ -13,17 +14,18 @@ use crate::job::JobName;
 use crate::scheduler::{MAX_PAYLOAD_BYTES, Scheduler};
 use crate::sync::{Lock, spawn};
 use parking::Parking;
+use pulse::Activity;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
 };
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tiny_http::Request;
 
@@ -92,6 +94,10 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
+        if address.ip() == Ipv6Addr::UNSPECIFIED {
+            // All addresses, as said, whatever the system's default.
+            socket.set_only_v6(false)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
@@ -107,11 +113,22 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     open().map_err(|cause| BindError { address, cause })
 }
 
+/// As [`bind`], on all addresses: IPv6 and IPv4, or IPv4 alone where the system has no other.
+pub fn bind_all(port: u16) -> Result<TcpListener, BindError> {
+    bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
+        match error.cause.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+            _ => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        }
+    })
+}
+
 /// A running server.
 pub struct Server {
     inner: Arc<tiny_http::Server>,
     stopping: Arc<AtomicBool>,
     parker: Sender<Parked>,
+    pulse: Thread,
     readers: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -175,6 +192,8 @@ struct Front {
     parker: Sender<Parked>,
     uploads: AtomicUsize,
     held: Arc<AtomicUsize>,
+    activity: Arc<Activity>,
+    pulse: Thread,
     guard: Guard,
 }
 
@@ -185,12 +204,20 @@ impl Server {
         scheduler: &Arc<Scheduler>,
         guard: &Guard,
     ) -> io::Result<Server> {
+        let listening = listener.local_addr()?;
         let inner = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
+        let activity = Arc::new(Activity::default());
         let (writers, pending) = sync_channel(WAITING_REQUESTS);
         let (parker, news) = channel();
         let mut others = Vec::new();
+        let pulse = {
+            let (activity, stopping) = (activity.clone(), stopping.clone());
+            spawn("pulse", move || pulse::run(listening, &activity, &stopping))?
+        };
+        let pulse_thread = pulse.thread().clone();
+        others.push(pulse);
         let pending = Arc::new(Lock::new(pending));
         for number in 0..WRITERS {
             let (pending, scheduler) = (pending.clone(), scheduler.clone());
@@ -217,6 +244,8 @@ impl Server {
             parker: parker.clone(),
             uploads: AtomicUsize::new(0),
             held: Arc::default(),
+            activity,
+            pulse: pulse_thread.clone(),
             guard: guard.clone(),
         });
         let mut readers = Vec::new();
@@ -230,6 +259,7 @@ impl Server {
             inner,
             stopping,
             parker,
+            pulse: pulse_thread,
             readers,
             others,
         })
@@ -242,6 +272,7 @@ impl Server {
             self.inner.unblock();
         }
         let _ = self.parker.send(Parked::Stop);
+        self.pulse.unpark();
         // The writers' channel closes with the last reader and upload.
         for thread in self.readers.into_iter().chain(self.others) {
             let _ = thread.join();
@@ -265,6 +296,7 @@ fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBo
 
 impl Front {
     fn take(self: &Arc<Self>, exchange: Exchange) {
+        self.activity.note(&self.pulse);
         if exchange.has_unread_body() {
             self.upload(exchange);
         } else if let Ok(Route::GetJob {
