@@ -33,3 +33,11 @@ cluster-down: ## stop it and remove all of it
 .PHONY: cargo
 cargo:
 	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: test-contract
+test-contract: ## look for answers that the OpenAPI document does not have; needs Rust, Python and PyPI (see scripts/test-contract)
+	scripts/test-contract
+
+.PHONY: test-clients
+test-clients: ## make, build and run clients of the API in Java, Python, Go and TypeScript (see scripts/test-clients)
+	scripts/test-clients

@@ -98,6 +98,21 @@ fn every_operation_and_field_is_described() {
     }
 }
 
+/// Generated clients in C# have no unset number or boolean, and those in Java no unset list, unless null is allowed: they
+/// would send 0, false and [] for what was never set, which is to override what is configured.
+#[test]
+fn a_setting_whose_zero_means_something_may_be_null() {
+    let fields = &document()["components"]["schemas"]["JobScheduleDescription"]["properties"];
+    for (name, field) in fields.as_object().unwrap() {
+        let is_zero_valid = match field["type"].as_str() {
+            Some("boolean" | "array") => true,
+            Some("integer") => field["minimum"].as_i64().is_none_or(|least| least <= 0),
+            _ => false,
+        };
+        assert_eq!(field["nullable"] == true, is_zero_valid, "{name}");
+    }
+}
+
 /// The check is worth as much as what it refuses.
 #[test]
 fn an_answer_that_is_not_documented_is_found() {

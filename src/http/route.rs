@@ -149,7 +149,11 @@ fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
         Some(minutes) => (minutes, 60),
         None => (given.strip_suffix('s').unwrap_or(given), 1),
     };
-    let number: u64 = number.parse().map_err(|_| bad())?;
+    // Rust would take a plus sign as well, which in a query stands for a space.
+    let digits = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: u64 = digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(bad)?;
     let seconds = number
         .checked_mul(unit)
         .filter(|seconds| *seconds <= MAX_WAIT_SECONDS)
@@ -224,7 +228,16 @@ mod tests {
                 Ok(get(Some(seconds))),
             );
         }
-        for given in ["", "x", "-1s", "301", "6m", "1h", "99999999999999999999m"] {
+        for given in [
+            "",
+            "x",
+            "+1",
+            "-1s",
+            "301",
+            "6m",
+            "1h",
+            "99999999999999999999m",
+        ] {
             let target = format!("GET /api/v1/jobs/compute-1?a=b&wait={given}");
             check(
                 &target,

@@ -134,6 +134,9 @@ fn of_header(text: &str, schema: &Value) -> Value {
 /// `properties` may have no others: an answer has no field that is not documented.
 pub fn valid(value: &Value, schema: &'static Value, place: &str) -> Result<(), String> {
     let schema = resolve(schema);
+    if value.is_null() && schema["nullable"] == true {
+        return Ok(());
+    }
     let wrong = |expected: &str| Err(format!("{place} must be {expected}, not {value}"));
     let is_of_type = match schema["type"].as_str() {
         Some("object") => value.is_object(),
