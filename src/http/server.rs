@@ -1,9 +1,11 @@
 //! Sockets and threads: the only user of tiny_http.
 //!
 //! `http` threads take requests and answer from memory; `upload` threads, made as needed and bounded, read long bodies, so
-//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait.
+//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait; `log`
+//! threads, bounded, send what jobs write.
 
 mod parking;
+mod streaming;
 
 use super::guard::Guard;
 use super::handler::handle;
@@ -175,6 +177,9 @@ struct Front {
     parker: Sender<Parked>,
     uploads: AtomicUsize,
     held: Arc<AtomicUsize>,
+    /// Logs that are being sent.
+    streams: AtomicUsize,
+    stopping: Arc<AtomicBool>,
     guard: Guard,
 }
 
@@ -217,6 +222,8 @@ impl Server {
             parker: parker.clone(),
             uploads: AtomicUsize::new(0),
             held: Arc::default(),
+            streams: AtomicUsize::new(0),
+            stopping: stopping.clone(),
             guard: guard.clone(),
         });
         let mut readers = Vec::new();
@@ -242,7 +249,7 @@ impl Server {
             self.inner.unblock();
         }
         let _ = self.parker.send(Parked::Stop);
-        // The writers' channel closes with the last reader and upload.
+        // The writers' channel closes with the last reader, upload and log.
         for thread in self.readers.into_iter().chain(self.others) {
             let _ = thread.join();
         }
@@ -274,6 +281,9 @@ impl Front {
         {
             let (name, wait) = (name.clone(), *wait);
             self.park(exchange, &name, wait);
+        } else if let Ok(Route::GetLog { name, options }) = &exchange.route {
+            let (name, options) = (name.clone(), *options);
+            self.stream(exchange, name, options);
         } else if exchange.route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
             let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
             exchange.respond(&reply, &self.scheduler);
