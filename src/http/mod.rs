@@ -1,5 +1,7 @@
 //! The HTTP API: bytes to a typed action, and its outcome back to bytes.
 
+mod component;
+mod console;
 mod guard;
 mod handler;
 mod openapi;

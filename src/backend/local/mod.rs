@@ -8,6 +8,7 @@
 //! started, so that no job is lost and none is run twice, whatever ends this process or the machine.
 
 mod admission;
+mod logs;
 mod mounts;
 mod process;
 mod store;
@@ -17,14 +18,15 @@ mod work;
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
+use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, Queued, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::Lock;
 use admission::Admission;
+use logs::{Follow, Log};
 use mounts::{Plan, ThisMachine, View};
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -583,6 +585,15 @@ impl Machine {
         table.entry(number, name).map(look)
     }
 
+    /// Whether an attempt, counted from 1, has ended or is gone: its log grows no more.
+    fn is_over(&self, number: usize, name: &JobName, attempt: usize) -> bool {
+        let runs = self.with_entry(number, name, |entry| {
+            let attempt = entry.record.attempts.get(attempt.saturating_sub(1));
+            matches!(attempt, Some((_, None))) && entry.record.end.is_none()
+        });
+        !runs.unwrap_or(false)
+    }
+
     /// The job as it stands.
     fn look(&self, number: usize, name: &JobName) -> Result<Job, BackendError> {
         self.with_entry(number, name, |entry| entry.job(name, self.next_version()))
@@ -823,6 +834,25 @@ impl Backend for Local {
             .delete(self.part, part, name)
             .map_err(|e| BackendError::Unavailable {
                 message: format!("the job cannot be removed from the disk: {e}"),
+            })
+    }
+
+    fn logs(
+        &self,
+        record: &JobRecord,
+        options: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError> {
+        let (name, attempt) = (&record.job.name, record.attempts.len());
+        let folder = self.part()?.store.job_folder(name);
+        let file = folder.join(format!("{attempt}.log"));
+        let follow = options.follow.then(|| -> Follow {
+            let (machine, part, name) = (self.machine.clone(), self.part, name.clone());
+            Box::new(move || machine.is_over(part, &name, attempt))
+        });
+        let log = Log::open(&file, options.tail, follow);
+        log.map(|log| -> Box<dyn Read + Send> { Box::new(log) })
+            .map_err(|e| BackendError::Unavailable {
+                message: format!("the log of {name} cannot be read: {e}"),
             })
     }
 }
