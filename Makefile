@@ -1,5 +1,5 @@
 # `make` alone lists the targets.
-.PHONY: help run build check e2e test cluster cluster-down
+.PHONY: help run build check e2e test test-console cluster cluster-down
 
 target := $(shell uname -m)-unknown-linux-gnu
 
@@ -23,6 +23,9 @@ e2e: build ## the end-to-end test, on the project's own cluster or on the one of
 	scripts/e2e
 
 test: check e2e ## all tests; needs Rust, and for the cluster root, Go and apt-get
+
+test-console: cargo ## the console in a headless browser; needs Node and npm (see scripts/test-console)
+	scripts/test-console
 
 cluster: ## start one real Kubernetes node on this machine (see scripts/cluster)
 	scripts/cluster up

@@ -45,8 +45,8 @@ function shown(text) {
   if (!time) return "";
   const today = time.toDateString() === new Date().toDateString();
   return today
-    ? time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
-    : time.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    ? time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" })
+    : time.toLocaleString([], { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 }
 
 function endOf(job) {
@@ -299,7 +299,7 @@ function drawAttempts(attempts) {
     const status = attempt.replicaStatus.status;
     const why = [attempt.exitCode === undefined ? "" : `exit code ${attempt.exitCode}`, attempt.reason, attempt.statusMessage];
     const times = [shown(attempt.startTime), shown(attempt.endTime)].filter(Boolean).join(" – ");
-    line.append(`${index + 1} `, element("span", "badge " + status, status), " ", why.filter(Boolean).join(" · "), " ");
+    line.append(`${index + 1}. `, element("span", "badge " + status, status), " ", why.filter(Boolean).join(" · "), " ");
     line.append(element("span", "quiet", times));
     line.title = attempt.name;
     list.append(line);
