@@ -11,6 +11,7 @@
 mod harness;
 mod proxy;
 
+mod connections;
 mod crash;
 mod outage;
 mod watching;

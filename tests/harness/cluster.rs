@@ -24,6 +24,7 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 pub struct ApiServer {
     /// `host:port`.
     address: String,
+    ca: Vec<u8>,
     tls: Arc<ClientConfig>,
 }
 
@@ -48,8 +49,14 @@ impl ApiServer {
             .with_no_client_auth();
         ApiServer {
             address,
+            ca,
             tls: Arc::new(tls),
         }
+    }
+
+    /// Its certificate authority, PEM.
+    pub fn ca(&self) -> &[u8] {
+        &self.ca
     }
 
     pub fn address(&self) -> &str {
