@@ -29,3 +29,14 @@ cluster-down: ## stop it and remove all of it
 .PHONY: cargo
 cargo:
 	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }
+
+test-faults-quick: cargo ## the fault tests that take under two minutes together
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output
+
+test-faults: cargo ## all fault tests; some kill the cluster's API server for a while
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output --include-ignored
+
+bench: build ## the benchmark, on the cluster; writes target/bench.md
+	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
+
+.PHONY: test-faults-quick test-faults bench

@@ -22,6 +22,14 @@ impl Row {
         }
     }
 
+    /// A figure and what it is to be read beside.
+    pub fn beside(what: &str, figure: String, yardstick: String) -> Row {
+        Row {
+            yardstick,
+            ..Row::figure(what, figure)
+        }
+    }
+
     /// A figure that must not be larger than `bound`, unless that is 0.
     pub fn bound(what: &str, figure: f64, bound: f64, unit: &str) -> Row {
         let target = match bound > 0.0 {

@@ -176,6 +176,21 @@ impl Scheduler {
         let number = line.split_whitespace().nth(1).unwrap();
         number.parse().unwrap()
     }
+
+    /// The processor time of the running process.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(&self.child.id().to_string())
+    }
+}
+
+/// The processor time that a process has used, of `/proc`: its number, or `self`.
+pub fn cpu_of(process: &str) -> Duration {
+    const TICK_MILLIS: u64 = 10; // USER_HZ is 100 wherever Linux runs
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * TICK_MILLIS)
 }
 
 impl Drop for Scheduler {
