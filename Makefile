@@ -40,3 +40,17 @@ bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
 
 .PHONY: test-faults-quick test-faults bench
+
+FUZZ_SECONDS ?= 60
+fuzz_targets := request_body radixconfig watch_frames http_path
+
+fuzz: cargo ## each fuzz target for FUZZ_SECONDS (60); installs cargo-fuzz if it is missing
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@# No sanitizer: it would need a nightly compiler, and the code is safe Rust.
+	set -e; for target in $(fuzz_targets); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target testdata/fuzz/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=testdata/fuzz/$$target.dict -timeout=10 -print_final_stats=1 -verbosity=0; \
+	done
+
+.PHONY: fuzz

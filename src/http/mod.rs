@@ -2,8 +2,14 @@
 
 mod guard;
 mod handler;
+#[cfg(not(fuzzing))]
 mod reply;
+#[cfg(fuzzing)]
+pub mod reply;
+#[cfg(not(fuzzing))]
 mod route;
+#[cfg(fuzzing)]
+pub mod route;
 mod server;
 
 pub use guard::Guard;

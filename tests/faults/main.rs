@@ -11,7 +11,9 @@
 mod harness;
 mod proxy;
 
+mod answers;
 mod connections;
 mod crash;
 mod outage;
+mod queue;
 mod watching;
