@@ -1,10 +1,13 @@
 # `make` alone lists the targets.
-.PHONY: help build check e2e test cluster cluster-down
+.PHONY: help run build check e2e test cluster cluster-down
 
 target := $(shell uname -m)-unknown-linux-gnu
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1: /p' Makefile
+
+run: cargo ## build, start local mode on testdata/radixconfig.yaml, run an example job, and stay up
+	@scripts/try
 
 build: cargo ## the static binary, target/job-scheduler
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(target)
@@ -13,6 +16,7 @@ build: cargo ## the static binary, target/job-scheduler
 check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test e2e -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
@@ -30,6 +34,15 @@ cluster-down: ## stop it and remove all of it
 cargo:
 	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }
 
+.PHONY: test-contract
+test-contract: ## look for answers that the OpenAPI document does not have; needs Rust, Python and PyPI (see scripts/test-contract)
+	scripts/test-contract
+
+.PHONY: test-clients
+test-clients: ## make, build and run clients of the API in Java, Python, Go and TypeScript (see scripts/test-clients)
+	scripts/test-clients
+
+.PHONY: test-faults-quick test-faults bench fuzz
 test-faults-quick: cargo ## the fault tests that take under two minutes together
 	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output
 
@@ -38,8 +51,6 @@ test-faults: cargo ## all fault tests; some kill the cluster's API server for a 
 
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
-
-.PHONY: test-faults-quick test-faults bench
 
 FUZZ_SECONDS ?= 60
 fuzz_targets := request_body radixconfig watch_frames http_path
@@ -53,4 +64,3 @@ fuzz: cargo ## each fuzz target for FUZZ_SECONDS (60); installs cargo-fuzz if it
 			-max_total_time=$(FUZZ_SECONDS) -dict=testdata/fuzz/$$target.dict -timeout=10 -print_final_stats=1 -verbosity=0; \
 	done
 
-.PHONY: fuzz

@@ -1,6 +1,7 @@
 //! Flags and their environment twins: the only reader of either.
 
 use crate::config::Quantity;
+use crate::http::DOCUMENT;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -268,6 +269,12 @@ const COMMANDS: &[CommandSpec] = &[
             ),
         ],
     },
+    CommandSpec {
+        name: "openapi",
+        operand: "",
+        summary: "Print the OpenAPI document of the API, for generators of clients",
+        flags: &[],
+    },
 ];
 
 /// What the command line asks for.
@@ -420,6 +427,7 @@ pub fn parse(
     match spec.name {
         "local" => given.local().map(Command::Local),
         "serve" => given.serve(in_cluster_url(environment)).map(Command::Serve),
+        "openapi" => Ok(Command::Print(DOCUMENT.to_string())),
         _ => given.manifests().map(Command::Manifests),
     }
 }
@@ -751,7 +759,7 @@ mod tests {
         };
         check(
             "serv",
-            "unknown command `serv`: give one of serve, local, manifests",
+            "unknown command `serv`: give one of serve, local, manifests, openapi",
         );
         check(
             "serve",

@@ -10,14 +10,14 @@ use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
 use crate::job::Timestamp;
 use crate::logging;
-use crate::scheduler::{Limits, Scheduler};
+use crate::scheduler::{Limits, Scheduler, Sibling};
 use crate::sync::spawn;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,7 +98,12 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
     let parts = with_secrets(components, &secrets, environment)?;
     let capacity = capacity(options)?;
     // Signals before anything that would have to be ended in order.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(io_error("signals"))?;
+    let mut wanted = vec![SIGTERM, SIGINT, SIGCHLD];
+    if !is_hangup_ignored() {
+        // The terminal is closed. Who wants it to go on has it ignored (nohup).
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).map_err(io_error("signals"))?;
     let folder = data_folder(options, &parts, environment)?;
     let mut listeners = Vec::new();
     for part in &parts {
@@ -125,12 +130,25 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
     })
     .map_err(io_error("starting a thread"))?;
     match options.logging.format {
-        logging::Format::Text => print!("{}", table(options, &components, &machine, capacity)),
+        logging::Format::Text => {
+            let table = table(options, &components, &machine, capacity);
+            // Whoever closed stdout does not want to see it.
+            let _ = io::stdout().write_all(table.as_bytes());
+        }
         logging::Format::Json => {}
     }
+    let siblings: Vec<Sibling> = components
+        .iter()
+        .map(|component| Sibling {
+            name: component.name.clone(),
+            url: address_of(options, component),
+        })
+        .collect();
     let mut served = Vec::new();
     for (number, (component, listener)) in components.into_iter().zip(listeners).enumerate() {
-        served.push(serve(options, &machine, number, component, listener)?);
+        let one = serve(options, &machine, number, component, listener)?;
+        one.scheduler.beside(siblings.clone());
+        served.push(one);
     }
 
     let handle = signals.handle();
@@ -153,7 +171,10 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         workers.push(worker);
     }
     let running = machine.shut_down();
-    eprintln!("{}", farewell(running, options.grace_seconds));
+    match options.logging.format {
+        logging::Format::Text => eprintln!("{}", farewell(running, options.grace_seconds)),
+        logging::Format::Json => log::info!("event=stopping running={running}"),
+    }
     // Children end while these are waited for.
     let over = spawn("end", {
         move || {
@@ -176,6 +197,14 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         let _ = worker.join();
     }
     Ok(())
+}
+
+/// Whether this process was started with SIGHUP ignored. Source: proc_pid_status(5).
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
 }
 
 fn farewell(running: usize, grace_seconds: u32) -> String {
@@ -360,6 +389,14 @@ fn serve(
     let server =
         Server::start(listener, &scheduler, &guard).map_err(io_error("starting the server"))?;
     let component = scheduler.component();
+    let unused = without_effect(component);
+    if !unused.is_empty() {
+        log::debug!(
+            "component={} event=without-effect fields={}",
+            component.name,
+            unused.join(",")
+        );
+    }
     let worker = spawn(format!("work-{number}"), {
         let scheduler = scheduler.clone();
         move || scheduler.work()
@@ -379,6 +416,35 @@ fn serve(
     })
 }
 
+/// What is set for a component and means nothing on one machine.
+fn without_effect(component: &JobComponent) -> Vec<&'static str> {
+    let settings = &component.settings;
+    [
+        ("image", settings.image.is_some()),
+        ("imageTagName", settings.image_tag_name.is_some()),
+        ("node", settings.node.is_some()),
+        ("ports", !component.ports.is_empty()),
+        ("readOnlyFileSystem", component.read_only_file_system),
+        ("runAsUser", settings.run_as_user.is_some()),
+        ("runtime", settings.runtime.is_some()),
+        ("safeToRestart", settings.safe_to_restart.is_some()),
+        ("volumeMounts", !component.volume_mounts.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(field, is_set)| is_set.then_some(field))
+    .collect()
+}
+
+/// Where a component is served, with a slash at its end.
+fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
+    let host = match options.address {
+        address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    };
+    format!("http://{host}:{}/", component.scheduler_port)
+}
+
 /// What runs where, for whoever started it.
 fn table(
     options: &LocalOptions,
@@ -392,11 +458,6 @@ fn table(
         "PAYLOAD".to_string(),
     ]];
     for (number, component) in components.iter().enumerate() {
-        let host = match options.address {
-            address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => format!("[{address}]"),
-        };
         let payload = match &component.payload_path {
             None => "none taken".to_string(),
             Some(path) if machine.has_view(number) => format!("{path}/payload"),
@@ -404,7 +465,7 @@ fn table(
         };
         rows.push([
             component.name.clone(),
-            format!("http://{host}:{}/api/v1/jobs", component.scheduler_port),
+            format!("{}api/v1/jobs", address_of(options, component)),
             payload,
         ]);
     }

@@ -2,6 +2,7 @@
 
 use job_scheduler::cli::{self, Command, LoggingOptions};
 use job_scheduler::{local, logging, manifests, process, serve};
+use std::io::Write;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -14,10 +15,10 @@ fn main() -> ExitCode {
         Err(e) => return fail(BAD_USAGE, &e),
     };
     match command {
-        Command::Print(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Command::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail(FAILED, &format_args!("standard output: {e}")),
+        },
         Command::Serve(options) => {
             start(options.logging);
             match serve::run(&options) {

@@ -43,9 +43,21 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 12] = [
-    "list", "create", "get", "delete", "stop", "stop-all", "restart", "logs", "health", "metrics",
-    "document", "none",
+pub const ROUTES: [&str; 14] = [
+    "list",
+    "create",
+    "get",
+    "delete",
+    "stop",
+    "stop-all",
+    "restart",
+    "logs",
+    "health",
+    "metrics",
+    "document",
+    "component",
+    "console",
+    "none",
 ];
 /// Verbs of the Kubernetes API as labels.
 pub const VERBS: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
@@ -130,8 +142,6 @@ impl<const ROWS: usize, const COLUMNS: usize> Histograms<ROWS, COLUMNS> {
 pub struct Gauges {
     /// Jobs by status, in the order of [`Status::ALL`].
     pub jobs: [usize; Status::ALL.len()],
-    /// Jobs in the queue.
-    pub queue_depth: usize,
 }
 
 impl Metrics {
@@ -201,12 +211,20 @@ impl Metrics {
         for (status, count) in Status::ALL.iter().zip(gauges.jobs) {
             text.sample("job_scheduler_jobs", &[("status", status.as_str())], count);
         }
+        let waiting = Status::ALL
+            .iter()
+            .zip(gauges.jobs)
+            .find(|(status, _)| **status == Status::Waiting);
         text.family(
             "job_scheduler_queue_depth",
             "gauge",
             "Jobs that wait in the queue.",
         );
-        text.sample("job_scheduler_queue_depth", &[], gauges.queue_depth);
+        text.sample(
+            "job_scheduler_queue_depth",
+            &[],
+            waiting.map_or(0, |(_, count)| count),
+        );
         text.family(
             "job_scheduler_parked_requests",
             "gauge",
@@ -418,7 +436,6 @@ mod tests {
         metrics.finish(Status::Running);
         let gauges = Gauges {
             jobs: [1, 2, 3, 4, 5, 6],
-            queue_depth: 7,
         };
         let text = metrics.render(
             &gauges,
@@ -430,7 +447,7 @@ mod tests {
         );
         for line in [
             "job_scheduler_jobs{status=\"Waiting\"} 1",
-            "job_scheduler_queue_depth 7",
+            "job_scheduler_queue_depth 1",
             "job_scheduler_submits_total{outcome=\"created\"} 1",
             "job_scheduler_finishes_total{outcome=\"failed\"} 1",
             "job_scheduler_finishes_total{outcome=\"succeeded\"} 0",

@@ -61,6 +61,18 @@ pub fn raise_file_limit() {
     }
 }
 
+/// Threads of this process; 0 where there is no /proc.
+pub fn threads() -> u64 {
+    // The name, in parentheses, may hold spaces; the count is the 18th field after it (proc_pid_stat(5)).
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name
+        .split_whitespace()
+        .nth(17)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
+}
+
 /// What the operating system knows of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Process {
@@ -81,7 +93,7 @@ impl Process {
         Process {
             resident_bytes: field("VmRSS:").unwrap_or(0) * 1024,
             open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64),
-            threads: field("Threads:").unwrap_or(0),
+            threads: threads(),
         }
     }
 }

@@ -69,6 +69,7 @@ pub struct Scheduler {
     kept_names: Lock<KeptNames>,
     /// Told of each job that has finished or is gone.
     settled: OnceLock<Settled>,
+    siblings: OnceLock<Vec<Sibling>>,
     metrics: Arc<Metrics>,
 }
 
@@ -103,7 +104,19 @@ pub enum JobError {
         message: String,
     },
     Full(Full),
+    /// What the job wrote is not there any more.
+    NoLog {
+        message: String,
+    },
     Backend(BackendError),
+}
+
+/// A component that is served beside this one.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    pub name: String,
+    /// Of its console.
+    pub url: String,
 }
 
 /// Whether a submit made its job, or found it made by the same request before.
@@ -143,6 +156,7 @@ impl Scheduler {
             turns: Turns::new(),
             kept_names: Lock::new(KeptNames::default()),
             settled: OnceLock::new(),
+            siblings: OnceLock::new(),
             metrics,
         }
     }
@@ -150,6 +164,23 @@ impl Scheduler {
     /// Has `settled` told of each job that has finished or is gone, from any thread. To be called once, at start.
     pub fn on_settled(&self, settled: Settled) {
         let _ = self.settled.set(settled);
+    }
+
+    /// Says what is served beside this component. To be called once, at start.
+    pub fn beside(&self, siblings: Vec<Sibling>) {
+        let _ = self.siblings.set(siblings);
+    }
+
+    pub fn siblings(&self) -> &[Sibling] {
+        self.siblings.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     pub fn component(&self) -> &JobComponent {
@@ -167,10 +198,7 @@ impl Scheduler {
 
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            queue_depth: self.index.queue().len(),
-            ..Gauges::default()
-        };
+        let mut gauges = Gauges::default();
         for record in self.index.list() {
             let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
             for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
@@ -646,7 +674,7 @@ impl Scheduler {
             (
                 job.name.clone(),
                 job.status,
-                job.finished.unwrap_or(job.created),
+                (job.finished.unwrap_or(job.created), job.version),
             )
         });
         for name in retention::excess(ends, self.limits.history) {

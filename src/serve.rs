@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -94,13 +94,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let metrics = Arc::new(Metrics::default());
     let client = Client::new(&access(options)?, metrics.clone()).map_err(ServeError::Access)?;
     let port = options.port.unwrap_or(component.scheduler_port);
-    let address = SocketAddr::new(
-        options.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        port,
-    );
     // Signals first: one that comes while starting must end it in order too.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(io_error("signals"))?;
-    let listener = http::bind(address).map_err(ServeError::Bind)?;
+    let listener = match options.address {
+        Some(ip) => http::bind(SocketAddr::new(ip, port)),
+        None => http::bind_all(port),
+    };
+    let listener = listener.map_err(ServeError::Bind)?;
     let listening = listener
         .local_addr()
         .map_err(io_error("listening address"))?;

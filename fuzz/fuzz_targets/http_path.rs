@@ -2,8 +2,7 @@
 
 #![no_main]
 
-use job_scheduler::http::reply::Reply;
-use job_scheduler::http::route::{MAX_WAIT_SECONDS, Route};
+use job_scheduler::http::{MAX_WAIT_SECONDS, Reply, Route};
 use job_scheduler::job::JobName;
 use libfuzzer_sys::fuzz_target;
 

@@ -4,7 +4,7 @@
 
 use job_scheduler::backend::Observer;
 use job_scheduler::backend::kubernetes::follow_stream;
-use job_scheduler::http::reply::Reply;
+use job_scheduler::http::Reply;
 use job_scheduler::index::{Bounds, Index};
 use job_scheduler::job::{Attempt, Job, JobName, Status, Timestamp};
 use job_scheduler::scheduler::JobView;

@@ -1,16 +1,18 @@
 //! The HTTP API: bytes to a typed action, and its outcome back to bytes.
 
+mod component;
+mod console;
 mod guard;
 mod handler;
-#[cfg(not(fuzzing))]
+mod openapi;
 mod reply;
-#[cfg(fuzzing)]
-pub mod reply;
-#[cfg(not(fuzzing))]
 mod route;
-#[cfg(fuzzing)]
-pub mod route;
 mod server;
 
 pub use guard::Guard;
-pub use server::{BindError, Server, WRITERS, bind};
+pub use openapi::DOCUMENT;
+#[cfg(fuzzing)]
+pub use reply::Reply;
+#[cfg(fuzzing)]
+pub use route::{MAX_WAIT_SECONDS, Route};
+pub use server::{BindError, Server, WRITERS, bind, bind_all};

@@ -1,10 +1,13 @@
 //! Method and path to a typed action. Pure.
 
 use super::guard::Refusal;
+use crate::backend::LogOptions;
 use std::time::Duration;
 
 /// The longest that a request may ask to wait.
 pub const MAX_WAIT_SECONDS: u64 = 300;
+/// The most lines of a log that a request may ask for by number.
+pub const MAX_TAIL_LINES: u32 = 1_000_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,14 +28,25 @@ pub enum Route {
     RestartJob {
         name: String,
     },
+    /// What the job has written.
+    GetLog {
+        name: String,
+        options: LogOptions,
+    },
     /// Every unfinished job.
     StopJobs,
+    /// What the scheduler is configured to.
+    Component,
+    /// The page on which people look at it.
+    Console,
     /// Whether the process works.
     Live,
     /// Whether every job is known.
     Ready,
     /// What is counted, for Prometheus.
     Metrics,
+    /// What this API is, as an OpenAPI document.
+    Document,
 }
 
 /// Why a request asks for nothing there is.
@@ -46,6 +60,11 @@ pub enum RouteError {
     Refused(Refusal),
     /// The query's `wait` is not a time to wait.
     BadWait { given: String },
+    /// A parameter of a log is not what it may be.
+    BadLogOption {
+        parameter: &'static str,
+        given: String,
+    },
 }
 
 /// Answered from memory, or through the backend.
@@ -90,10 +109,21 @@ impl Route {
                 name: name.to_string(),
             }),
             ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
+            ["", "api", "v1", "jobs", name, "logs"] if is_get => Ok(Route::GetLog {
+                name: name.to_string(),
+                options: parse_log_options(query)?,
+            }),
+            ["", "api", "v1", "component"] if is_get => Ok(Route::Component),
+            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component"] => {
+                only("GET, HEAD")
+            }
+            [""] if is_get => Ok(Route::Console),
+            [""] => only("GET, HEAD"),
             ["", "health", "live"] if is_get => Ok(Route::Live),
             ["", "health", "ready"] if is_get => Ok(Route::Ready),
             ["", "metrics"] if is_get => Ok(Route::Metrics),
-            ["", "metrics"] => only("GET, HEAD"),
+            ["", "openapi.json" | "swagger.json"] if is_get => Ok(Route::Document),
+            ["", "metrics" | "openapi.json" | "swagger.json"] => only("GET, HEAD"),
             ["", "health", "live" | "ready"] => only("GET, HEAD"),
             _ => Err(RouteError::NotFound),
         }
@@ -104,9 +134,13 @@ impl Route {
         match self {
             Route::ListJobs
             | Route::GetJob { .. }
+            | Route::GetLog { .. }
+            | Route::Component
+            | Route::Console
             | Route::Live
             | Route::Ready
-            | Route::Metrics => Cost::Memory,
+            | Route::Metrics
+            | Route::Document => Cost::Memory,
             Route::CreateJob
             | Route::DeleteJob { .. }
             | Route::StopJob { .. }
@@ -126,10 +160,44 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::GetLog { .. }) => "logs",
+        Ok(Route::Component) => "component",
+        Ok(Route::Console) => "console",
         Ok(Route::Live | Route::Ready) => "health",
         Ok(Route::Metrics) => "metrics",
+        Ok(Route::Document) => "document",
         Err(_) => "none",
     }
+}
+
+/// `follow=true` and `tail=100`, up to [`MAX_TAIL_LINES`].
+fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
+    let value = |name: &str| {
+        let pairs = query
+            .split('&')
+            .map(|p| p.split_once('=').unwrap_or((p, "")));
+        pairs.filter(|(key, _)| *key == name).map(|(_, v)| v).next()
+    };
+    let bad = |parameter, given: &str| RouteError::BadLogOption {
+        parameter,
+        given: given.chars().take(40).collect(),
+    };
+    let follow = match value("follow") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(given) => return Err(bad("follow", given)),
+    };
+    let tail = match value("tail") {
+        None => None,
+        Some(given) => Some(
+            given
+                .parse()
+                .ok()
+                .filter(|lines| *lines <= MAX_TAIL_LINES && !given.starts_with('+'))
+                .ok_or_else(|| bad("tail", given))?,
+        ),
+    };
+    Ok(LogOptions { follow, tail })
 }
 
 /// `wait=30s`, `wait=2m` or seconds alone, up to [`MAX_WAIT_SECONDS`].
@@ -144,7 +212,11 @@ fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
         Some(minutes) => (minutes, 60),
         None => (given.strip_suffix('s').unwrap_or(given), 1),
     };
-    let number: u64 = number.parse().map_err(|_| bad())?;
+    // Rust would take a plus sign as well, which in a query stands for a space.
+    let digits = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: u64 = digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(bad)?;
     let seconds = number
         .checked_mul(unit)
         .filter(|seconds| *seconds <= MAX_WAIT_SECONDS)
@@ -187,9 +259,21 @@ mod tests {
             "POST /api/v1/jobs/compute-1/restart",
             Ok(Route::RestartJob { name: name() }),
         );
+        check(
+            "GET /api/v1/jobs/compute-1/logs",
+            Ok(Route::GetLog {
+                name: name(),
+                options: LogOptions::default(),
+            }),
+        );
+        check("GET /api/v1/component", Ok(Route::Component));
+        check("GET /", Ok(Route::Console));
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));
         check("GET /health/ready", Ok(Route::Ready));
+        check("GET /metrics", Ok(Route::Metrics));
+        check("GET /openapi.json", Ok(Route::Document));
+        check("GET /swagger.json", Ok(Route::Document));
         check("GET /metrics", Ok(Route::Metrics));
     }
 
@@ -216,7 +300,16 @@ mod tests {
                 Ok(get(Some(seconds))),
             );
         }
-        for given in ["", "x", "-1s", "301", "6m", "1h", "99999999999999999999m"] {
+        for given in [
+            "",
+            "x",
+            "+1",
+            "-1s",
+            "301",
+            "6m",
+            "1h",
+            "99999999999999999999m",
+        ] {
             let target = format!("GET /api/v1/jobs/compute-1?a=b&wait={given}");
             check(
                 &target,
@@ -228,11 +321,41 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_followed_or_not_and_has_a_tail() {
+        let get = |query: &str| {
+            Route::parse("GET", &format!("/api/v1/jobs/compute-1/logs?{query}")).map(|route| {
+                match route {
+                    Route::GetLog { options, .. } => (options.follow, options.tail),
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        assert_eq!(get("follow=true&tail=10"), Ok((true, Some(10))));
+        assert_eq!(get("x=1&follow=false"), Ok((false, None)));
+        assert_eq!(get("tail=0"), Ok((false, Some(0))));
+        for bad in [
+            "follow",
+            "follow=yes",
+            "tail=",
+            "tail=-1",
+            "tail=+1",
+            "tail=1000001",
+        ] {
+            let (parameter, given) = bad.split_once('=').unwrap_or((bad, ""));
+            match get(bad) {
+                Err(RouteError::BadLogOption {
+                    parameter: found,
+                    given: text,
+                }) => assert_eq!((found, text.as_str()), (parameter, given)),
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn anything_else_is_not_there() {
         let long = format!("/{}", "a/".repeat(100));
         let targets = [
-            "/",
-            "",
             "/api",
             "/api/v1",
             "/api/v1/jobs//",
@@ -268,6 +391,10 @@ mod tests {
         check(
             "GET /api/v1/jobs/a/stop",
             Err(RouteError::MethodNotAllowed { allow: "POST" }),
+        );
+        check(
+            "POST /openapi.json",
+            Err(RouteError::MethodNotAllowed { allow: "GET, HEAD" }),
         );
         check(
             "POST /health/live",

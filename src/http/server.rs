@@ -1,9 +1,12 @@
 //! Sockets and threads: the only user of tiny_http.
 //!
 //! `http` threads take requests and answer from memory; `upload` threads, made as needed and bounded, read long bodies, so
-//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait.
+//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait; `log`
+//! threads, bounded, send what jobs write.
 
 mod parking;
+mod pulse;
+mod streaming;
 
 use super::guard::Guard;
 use super::handler::handle;
@@ -13,17 +16,18 @@ use crate::job::JobName;
 use crate::scheduler::{MAX_PAYLOAD_BYTES, Scheduler};
 use crate::sync::{Lock, spawn};
 use parking::Parking;
+use pulse::Activity;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
 };
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tiny_http::Request;
 
@@ -39,6 +43,9 @@ pub const WRITERS: usize = 8;
 const WAITING_REQUESTS: usize = 256;
 /// Long bodies that are read at once.
 const MAX_UPLOADS: usize = 64;
+/// Bytes of long bodies that are held at once, from their reading to their answer. What is made of a body takes about four
+/// times as much again, for as many as there are writers.
+const MAX_HELD_BYTES: usize = 48 << 20;
 /// A body that has not arrived by then will not.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that wait for a job to finish.
@@ -89,6 +96,10 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
+        if address.ip() == Ipv6Addr::UNSPECIFIED {
+            // All addresses, as said, whatever the system's default.
+            socket.set_only_v6(false)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
@@ -104,11 +115,22 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     open().map_err(|cause| BindError { address, cause })
 }
 
+/// As [`bind`], on all addresses: IPv6 and IPv4, or IPv4 alone where the system has no other.
+pub fn bind_all(port: u16) -> Result<TcpListener, BindError> {
+    bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
+        match error.cause.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+            _ => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        }
+    })
+}
+
 /// A running server.
 pub struct Server {
     inner: Arc<tiny_http::Server>,
     stopping: Arc<AtomicBool>,
     parker: Sender<Parked>,
+    pulse: Thread,
     readers: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
@@ -126,6 +148,32 @@ struct Exchange {
 struct Pending {
     exchange: Exchange,
     body: Vec<u8>,
+    /// Given back with the answer.
+    _held: Option<Held>,
+}
+
+/// A share of [`MAX_HELD_BYTES`], given back when dropped.
+struct Held {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn take(of: &Arc<AtomicUsize>, bytes: usize) -> Option<Held> {
+        let held = Held {
+            of: of.clone(),
+            bytes,
+        };
+        let before = of.fetch_add(bytes, Ordering::AcqRel);
+        // One that is too many gives its share back as it is dropped here.
+        (before + bytes <= MAX_HELD_BYTES).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 /// News for the thread that keeps waiting requests.
@@ -145,6 +193,12 @@ struct Front {
     writers: SyncSender<Pending>,
     parker: Sender<Parked>,
     uploads: AtomicUsize,
+    held: Arc<AtomicUsize>,
+    activity: Arc<Activity>,
+    pulse: Thread,
+    /// Logs that are being sent.
+    streams: AtomicUsize,
+    stopping: Arc<AtomicBool>,
     guard: Guard,
 }
 
@@ -155,12 +209,20 @@ impl Server {
         scheduler: &Arc<Scheduler>,
         guard: &Guard,
     ) -> io::Result<Server> {
+        let listening = listener.local_addr()?;
         let inner = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
+        let activity = Arc::new(Activity::default());
         let (writers, pending) = sync_channel(WAITING_REQUESTS);
         let (parker, news) = channel();
         let mut others = Vec::new();
+        let pulse = {
+            let (activity, stopping) = (activity.clone(), stopping.clone());
+            spawn("pulse", move || pulse::run(listening, &activity, &stopping))?
+        };
+        let pulse_thread = pulse.thread().clone();
+        others.push(pulse);
         let pending = Arc::new(Lock::new(pending));
         for number in 0..WRITERS {
             let (pending, scheduler) = (pending.clone(), scheduler.clone());
@@ -186,6 +248,11 @@ impl Server {
             writers,
             parker: parker.clone(),
             uploads: AtomicUsize::new(0),
+            held: Arc::default(),
+            activity,
+            pulse: pulse_thread.clone(),
+            streams: AtomicUsize::new(0),
+            stopping: stopping.clone(),
             guard: guard.clone(),
         });
         let mut readers = Vec::new();
@@ -199,6 +266,7 @@ impl Server {
             inner,
             stopping,
             parker,
+            pulse: pulse_thread,
             readers,
             others,
         })
@@ -211,7 +279,8 @@ impl Server {
             self.inner.unblock();
         }
         let _ = self.parker.send(Parked::Stop);
-        // The writers' channel closes with the last reader and upload.
+        self.pulse.unpark();
+        // The writers' channel closes with the last reader, upload and log.
         for thread in self.readers.into_iter().chain(self.others) {
             let _ = thread.join();
         }
@@ -234,6 +303,7 @@ fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBo
 
 impl Front {
     fn take(self: &Arc<Self>, exchange: Exchange) {
+        self.activity.note(&self.pulse);
         if exchange.has_unread_body() {
             self.upload(exchange);
         } else if let Ok(Route::GetJob {
@@ -243,23 +313,31 @@ impl Front {
         {
             let (name, wait) = (name.clone(), *wait);
             self.park(exchange, &name, wait);
+        } else if let Ok(Route::GetLog { name, options }) = &exchange.route {
+            let (name, options) = (name.clone(), *options);
+            self.stream(exchange, name, options);
         } else if exchange.route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
             let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
             exchange.respond(&reply, &self.scheduler);
         } else {
-            self.hand_over(exchange);
+            self.hand_over(exchange, None);
         }
     }
 
     /// Reads a long body where a slow client holds up nobody, then hands the request over.
     fn upload(self: &Arc<Self>, exchange: Exchange) {
+        // One of unknown length may be as long as any; one that is too long is refused before it is read.
+        let length = exchange.request.body_length().unwrap_or(MAX_BODY_BYTES);
+        let Some(held) = Held::take(&self.held, length.min(MAX_BODY_BYTES)) else {
+            return exchange.refuse(&Reply::busy(), &self.scheduler);
+        };
         if self.uploads.fetch_add(1, Ordering::AcqRel) >= MAX_UPLOADS {
             self.uploads.fetch_sub(1, Ordering::AcqRel);
             return exchange.refuse(&Reply::busy(), &self.scheduler);
         }
         let front = self.clone();
         let run = move || {
-            front.hand_over(exchange);
+            front.hand_over(exchange, Some(held));
             front.uploads.fetch_sub(1, Ordering::AcqRel);
         };
         if let Err(e) = spawn("upload", run) {
@@ -269,12 +347,16 @@ impl Front {
         }
     }
 
-    fn hand_over(&self, mut exchange: Exchange) {
+    fn hand_over(&self, mut exchange: Exchange, held: Option<Held>) {
         let body = match read_body(&mut exchange.request) {
             Ok(body) => body,
             Err(reply) => return exchange.refuse(&reply, &self.scheduler),
         };
-        match self.writers.try_send(Pending { exchange, body }) {
+        match self.writers.try_send(Pending {
+            exchange,
+            body,
+            _held: held,
+        }) {
             Ok(()) => {}
             Err(TrySendError::Full(pending) | TrySendError::Disconnected(pending)) => {
                 pending.exchange.respond(&Reply::busy(), &self.scheduler);
@@ -411,7 +493,12 @@ fn get(name: &str) -> Route {
 fn write_loop(pending: &Lock<Receiver<Pending>>, scheduler: &Scheduler) {
     loop {
         let received = pending.lock().recv();
-        let Ok(Pending { exchange, body }) = received else {
+        let Ok(Pending {
+            exchange,
+            body,
+            _held,
+        }) = received
+        else {
             return;
         };
         let reply = answer(scheduler, &exchange, &exchange.route, &body);

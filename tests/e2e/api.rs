@@ -1,7 +1,8 @@
 //! The scheduler's API as another component of the application calls it: from its pod, by name, in plain HTTP/1.1.
 
 use crate::cluster::{text, within};
-use serde_json::{Value, json};
+use crate::contract;
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,9 +13,10 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub const JOBS: &str = "/api/v1/jobs";
 
 const END: &[u8] = b"--end--\n";
-/// For each line: host, port and an escaped request; prints the answer and a line that ends it.
-const SHELL: &str = r#"while read -r host port request; do
-    printf %b "$request" | busybox timeout 30 nc -w 3 "$host" "$port" 2>/dev/null
+/// For each line of host, port and length, and a request of that length: prints the answer, and a line that ends it. Nothing
+/// is sent before the last answer is here, so `head` finds no more than it should take.
+const SHELL: &str = r#"while read -r host port length; do
+    head -c "$length" | { busybox timeout 30 nc -w 3 "$host" "$port" 2>/dev/null; cat >/dev/null; }
     printf '\n--end--\n'
 done"#;
 
@@ -110,18 +112,9 @@ impl Backend {
 
     /// Sends bytes to a host and port, and returns what comes back until the other side closes.
     fn send(&mut self, host: &str, port: u16, request: &[u8]) -> Vec<u8> {
-        let mut line = format!("{host} {port} ");
-        for byte in request {
-            match byte {
-                b'\\' => line.push_str("\\\\"),
-                b'!'..=b'~' => line.push(char::from(*byte)),
-                other => write!(line, "\\0{other:03o}").unwrap(),
-            }
-        }
-        line.push('\n');
-        self.input
-            .write_all(line.as_bytes())
-            .expect("the shell in the backend has ended");
+        let line = format!("{host} {port} {}\n", request.len());
+        let sent = self.input.write_all(&[line.as_bytes(), request].concat());
+        sent.expect("the shell in the backend has ended");
         self.input.flush().unwrap();
         let mut answer = Vec::new();
         loop {
@@ -178,7 +171,12 @@ impl Scheduler {
     ) -> Response {
         let (request, component, port) = (format!("{method} {path}"), &self.component, self.port);
         let response = self.backend.ask(component, port, &request, headers, body);
-        response.unwrap_or_else(|| panic!("no answer from {component}:{port} to {request}"))
+        let response =
+            response.unwrap_or_else(|| panic!("no answer from {component}:{port} to {request}"));
+        let headers = response.head.lines().skip(1);
+        let headers: Vec<_> = headers.filter_map(|line| line.split_once(": ")).collect();
+        contract::check(method, path, response.code, &headers, &response.body);
+        response
     }
 
     /// Starts a job, and returns its state as answered.

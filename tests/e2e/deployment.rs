@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, account, kubectl, namespace, text, try_kubectl};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::process::Command;
 
 pub fn manifests_applied_twice_change_nothing(cluster: &Cluster) -> Vec<String> {
@@ -72,10 +73,7 @@ pub fn the_scheduler_may_create_secrets_and_never_read_one(_: &Cluster) -> Vec<S
                 "-n",
                 &namespace,
             ])
-            .args([
-                "--certificate-authority",
-                access.ca_file().to_str().unwrap(),
-            ])
+            .args(["--certificate-authority", access.ca_file.to_str().unwrap()])
             .args(verb)
             .output()
             .unwrap();
@@ -97,51 +95,50 @@ pub fn the_scheduler_may_create_secrets_and_never_read_one(_: &Cluster) -> Vec<S
     vec!["create: yes; get, list, watch, update, patch, delete: no; get and list with its own token: 403 Forbidden".to_string()]
 }
 
-/// What a scheduler needs to reach the API server from outside the cluster.
+/// What a scheduler needs to reach the API server from outside the cluster. The files go with it.
 pub struct Access {
     pub server: String,
     pub token: String,
-    ca: String,
+    pub token_file: PathBuf,
+    pub ca_file: PathBuf,
 }
 
 impl Access {
     pub fn of(environment: &str, component: &str) -> Access {
         let namespace = namespace(environment);
         let account = format!("{component}-scheduler");
-        let server = kubectl(&[
-            "config",
-            "view",
-            "--minify",
-            "-o",
-            "jsonpath={.clusters[0].cluster.server}",
-        ]);
-        let token = kubectl(&["create", "token", &account, "-n", &namespace])
-            .trim()
-            .to_string();
+        let server = "jsonpath={.clusters[0].cluster.server}";
+        let server = kubectl(&["config", "view", "--minify", "-o", server]);
+        let token = kubectl(&["create", "token", &account, "-n", &namespace]);
+        let ca = r"jsonpath={.data.ca\.crt}";
         let ca = kubectl(&[
             "get",
             "configmap",
             "kube-root-ca.crt",
             "-o",
-            r"jsonpath={.data.ca\.crt}",
+            ca,
             "-n",
             &namespace,
         ]);
-        Access { server, token, ca }
+        let write = |name: &str, content: &str| {
+            let name = format!("job-scheduler-e2e-{}-{account}.{name}", std::process::id());
+            let file = std::env::temp_dir().join(name);
+            std::fs::write(&file, content).unwrap();
+            file
+        };
+        Access {
+            server,
+            token_file: write("token", &token),
+            ca_file: write("crt", &ca),
+            token: token.trim().to_string(),
+        }
     }
+}
 
-    fn write(name: &str, content: &str) -> std::path::PathBuf {
-        let file =
-            std::env::temp_dir().join(format!("job-scheduler-e2e-{}-{name}", std::process::id()));
-        std::fs::write(&file, content).unwrap();
-        file
-    }
-
-    pub fn ca_file(&self) -> std::path::PathBuf {
-        Access::write("ca.crt", &self.ca)
-    }
-
-    pub fn token_file(&self) -> std::path::PathBuf {
-        Access::write("token", &self.token)
+impl Drop for Access {
+    fn drop(&mut self) {
+        for file in [&self.token_file, &self.ca_file] {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }

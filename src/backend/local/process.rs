@@ -2,7 +2,9 @@
 //!
 //! A job's first process leads a process group. What leaves the group (`setsid`) is still found: this process is the
 //! reaper of its descendants, so that one whose parent ends becomes its child, and every process of a job has the
-//! variable [`MARK`] in its environment, by which the next scheduler finds those of one that was killed.
+//! variable [`MARK`] in its environment and the job's log as its output, by which the next scheduler finds those of one
+//! that was killed. Only a process that leaves its group, clears its environment and closes its output, all three, is
+//! not found then.
 
 use super::mounts::{self, View};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
@@ -25,7 +27,7 @@ pub struct Launch<'a> {
     pub folder: &'a Path,
     /// Gets all output.
     pub log: &'a Path,
-    /// What it sees, and the folder of its payload.
+    /// What it sees, and the file with its payload.
     pub view: Option<(&'a View, &'a Path)>,
 }
 
@@ -41,11 +43,7 @@ pub fn spawn(launch: &Launch) -> io::Result<Pid> {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(launch.log)?;
+    let log = open_log(launch.log)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -59,6 +57,12 @@ pub fn spawn(launch: &Launch) -> io::Result<Pid> {
     mounts::prepare(&mut command, launch.view, launch.folder)?;
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
+}
+
+/// Opens a log to be added to, and makes it if need be.
+pub fn open_log(path: &Path) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
 }
 
 /// How a process ended.
@@ -173,9 +177,20 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// The folder of the job that a process says it is of.
-pub fn mark(pid: Pid) -> Option<PathBuf> {
-    let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+/// What tells which job a process is of: the folder that its environment names, and the log that it writes to, for one
+/// that has cleared its environment.
+pub fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let outputs = ["fd/1", "fd/2"].map(|output| process.join(output));
+    let logs = outputs.into_iter().filter_map(|output| {
+        let file = fs::read_link(output).ok()?;
+        (file.extension()? == "log").then_some(file)
+    });
+    mark(&process).into_iter().chain(logs)
+}
+
+fn mark(process: &Path) -> Option<PathBuf> {
+    let environment = fs::read(process.join("environ")).ok()?;
     let value = environment.split(|byte| *byte == 0).find_map(|variable| {
         let (name, value) = variable.split_at_checked(MARK.len())?;
         (name == MARK.as_bytes()).then(|| value.strip_prefix(b"="))?
@@ -213,7 +228,7 @@ fn marked(folder: &Path) -> Vec<Pid> {
     let mut ours: Vec<Pid> = living
         .iter()
         .map(|(pid, _)| *pid)
-        .filter(|pid| mark(*pid).is_some_and(|job| job.starts_with(folder)))
+        .filter(|pid| traces(*pid).any(|trace| trace.starts_with(folder)))
         .collect();
     let mut next = 0;
     while let Some(parent) = ours.get(next).copied() {

@@ -1,0 +1,51 @@
+import java.util.Map;
+import java.util.List;
+import org.openapitools.client.ApiClient;
+import org.openapitools.client.ApiException;
+import org.openapitools.client.api.JobApi;
+import org.openapitools.client.model.JobScheduleDescription;
+import org.openapitools.client.model.JobStatus;
+
+/** create, list, get, wait, stop, delete. The component sleeps for as many seconds as its payload says. */
+public class Flow {
+    public static void main(String[] arguments) throws Exception {
+        JobApi jobs = new JobApi(new ApiClient().setBasePath(arguments[0]));
+
+        JobScheduleDescription request = new JobScheduleDescription()
+                .payload("0").jobId("java").variables(Map.of("LANGUAGE", "java"));
+        String key = "java-" + System.nanoTime();
+        JobStatus job = jobs.createJob(key, request);
+        String name = job.getName();
+        check(name.startsWith("compute-") && "java".equals(job.getJobId()), job);
+        check(jobs.createJob(key, request).getName().equals(name), "the same key is the same job");
+
+        List<JobStatus> all = jobs.getJobs();
+        check(all.stream().anyMatch(other -> other.getName().equals(name)), all);
+        check(jobs.getJob(name, null).getCreated().equals(job.getCreated()), job);
+
+        JobStatus done = jobs.getJob(name, "30s");
+        check(done.getStatus() == JobStatus.StatusEnum.SUCCEEDED && !done.getEnded().isEmpty(), done);
+        check(done.getPodStatuses().get(0).getExitCode() == 0, done);
+
+        String other = jobs.createJob(null, new JobScheduleDescription().payload("60")).getName();
+        check(jobs.stopJob(other).getStatus().equals("Success"), other);
+        JobStatus stopped = jobs.getJob(other, "30s");
+        check(stopped.getStatus() == JobStatus.StatusEnum.STOPPED && stopped.getEnded().isEmpty(), stopped);
+
+        for (String each : List.of(name, other)) {
+            check(jobs.deleteJob(each).getCode() == 200, each);
+        }
+        try {
+            jobs.getJob(name, null);
+            check(false, "a deleted job is there");
+        } catch (ApiException e) {
+            check(e.getCode() == 404 && e.getResponseBody().contains("NotFound"), e);
+        }
+    }
+
+    static void check(boolean holds, Object seen) {
+        if (!holds) {
+            throw new AssertionError(seen);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+"""create, list, get, wait, stop, delete. The component sleeps for as many seconds as its payload says."""
+
+import sys
+import time
+
+import openapi_client
+from openapi_client import JobScheduleDescription
+
+jobs = openapi_client.JobApi(openapi_client.ApiClient(openapi_client.Configuration(host=sys.argv[1])))
+
+request = JobScheduleDescription(payload="0", jobId="python", variables={"LANGUAGE": "python"})
+key = f"python-{time.time_ns()}"
+job = jobs.create_job(idempotency_key=key, job_creation=request)
+assert job.name.startswith("compute-") and job.job_id == "python", job
+assert jobs.create_job(idempotency_key=key, job_creation=request).name == job.name
+
+assert job.name in [other.name for other in jobs.get_jobs()]
+assert jobs.get_job(job.name).created == job.created
+
+done = jobs.get_job(job.name, wait="30s")
+assert done.status == "Succeeded" and done.ended != "", done
+assert done.pod_statuses[0].exit_code == 0, done
+
+other = jobs.create_job(job_creation=JobScheduleDescription(payload="60"))
+assert jobs.stop_job(other.name).status == "Success"
+stopped = jobs.get_job(other.name, wait="30s")
+assert stopped.status == "Stopped" and stopped.ended == "", stopped
+
+for name in job.name, other.name:
+    assert jobs.delete_job(name).code == 200
+try:
+    jobs.get_job(job.name)
+    raise AssertionError("a deleted job is there")
+except openapi_client.ApiException as e:
+    assert e.status == 404 and "NotFound" in str(e.body), e

@@ -1,0 +1,58 @@
+
+
+# Appended by scripts/test-clients to the stub's generated controller: as much of a scheduler as a client needs while an
+# application is being written. A job has succeeded as soon as it is created, unless its payload says that it takes time.
+
+import datetime
+
+_jobs = {}
+_keys = {}
+
+
+def _outcome(message):
+    return {"status": "Success", "message": message, "code": 200}
+
+
+def _not_found(name):
+    return {"status": "Failure", "message": f"job {name} is not found", "reason": "NotFound", "code": 404}, 404
+
+
+def create_job(idempotency_key=None, body=None):
+    # Connexion gives headers to no function.
+    key = connexion.request.headers.get("Idempotency-Key")
+    if key in _keys:
+        return _keys[key]
+    body, now = body or {}, datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    name = f"compute-{now.translate({ord(c): None for c in '-:TZ'})}-{len(_jobs):08d}"
+    runs = body.get("payload", "0") != "0"
+    job = {"name": name, "created": now, "started": now, "ended": "" if runs else now,
+           "status": "Running" if runs else "Succeeded",
+           "podStatuses": [{"name": name, "created": now, "podIndex": 0, "restartCount": 0, "exitCode": 0,
+                            "replicaStatus": {"status": "Running" if runs else "Succeeded"}}]}
+    if "jobId" in body:
+        job["jobId"] = body["jobId"]
+    _jobs[name] = job
+    if key:
+        _keys[key] = job
+    return job
+
+
+def get_jobs():
+    return list(_jobs.values())
+
+
+def get_job(job_name, wait=None):
+    return _jobs.get(job_name) or _not_found(job_name)
+
+
+def stop_job(job_name):
+    if job_name not in _jobs:
+        return _not_found(job_name)
+    _jobs[job_name]["status"] = "Stopped"
+    return _outcome(f"job {job_name} successfully stopped")
+
+
+def delete_job(job_name):
+    if _jobs.pop(job_name, None) is None:
+        return _not_found(job_name)
+    return _outcome(f"job {job_name} successfully deleted")

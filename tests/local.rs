@@ -1,0 +1,873 @@
+//! Local mode as its users meet it: the built binary on this machine, jobs that are real processes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::api::{self, JOBS};
+use support::eventually;
+use support::local::{Place, free_port};
+
+/// Runs `sh -c script` unless the request says otherwise.
+fn shell(script: &str) -> Value {
+    json!({"command": ["sh", "-c", script]})
+}
+
+fn name_of(job: &Value) -> String {
+    job["name"].as_str().unwrap().to_string()
+}
+
+const TRUE: &str = "command: ['true']\npayload: {path: /compute/args}";
+
+/// What a job has printed.
+fn log(place: &Place, component: &str, job: &str, attempt: usize) -> String {
+    let path = format!("test-dev/{component}/logs/{job}.{attempt}.log");
+    fs::read_to_string(place.data().join(path)).unwrap()
+}
+
+#[test]
+fn the_api_is_that_of_every_backend() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    api::check(&mut scheduler.api(), &json!({"payload": "{\"x\": 10}"}));
+    scheduler.end();
+}
+
+#[test]
+fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
+    let place = Place::new(&[(
+        "compute",
+        "payload: {path: /compute/args}\n\
+         variables: {A: one, B: $(A) two}\n\
+         ports: [{name: http, port: 3000}]\n\
+         command: [sh, -c]\n\
+         args: ['cat \"$JOB_PAYLOAD_FILE\" > payload.copy; stat -c %a \"$JOB_PAYLOAD_FILE\"; echo $(B); env']",
+    )]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let payload = "{\"x\": 1}\n\u{0}æ 𝄞\r\n";
+    let name = name_of(&api.submit(&json!({"payload": payload, "variables": {"C": "3"}})));
+    let done = api.wait_for(&name, "Succeeded");
+    assert_eq!(done["podStatuses"][0]["exitCode"], 0, "{done}");
+
+    let folder = place.data().join("test-dev/compute/jobs").join(&name);
+    assert_eq!(
+        fs::read_to_string(folder.join("payload.copy")).unwrap(),
+        payload
+    );
+    let output = log(&place, "compute", &name, 1);
+    assert!(output.starts_with("600\none two\n"), "{output}");
+    let variables: BTreeSet<&str> = output.lines().collect();
+    for expected in [
+        "A=one",
+        "B=one two",
+        "C=3",
+        "RADIX_APP=test",
+        "RADIX_ENVIRONMENT=dev",
+        "RADIX_COMPONENT=compute",
+        "RADIX_PORTS=(3000)",
+        "RADIX_PORT_NAMES=(http)",
+        &format!("RADIX_JOB_NAME={name}"),
+    ] {
+        assert!(variables.contains(expected), "{expected} in {output}");
+    }
+    let scratch = |variable: &&str| variable.starts_with("SCRATCH=");
+    assert!(
+        !variables.iter().any(scratch),
+        "the scheduler's own: {output}"
+    );
+    let mode = fs::metadata(place.data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}: others may look in");
+    scheduler.end();
+}
+
+/// Where a private mount namespace is allowed, as the table printed at start says.
+#[test]
+fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {
+    let scratch = support::Scratch::new();
+    let existing = scratch.join("args");
+    fs::create_dir(&existing).unwrap();
+    fs::write(existing.join("other"), "").unwrap();
+    let lines = |path: &Path| {
+        let print = "echo $JOB_PAYLOAD_FILE; cat $JOB_PAYLOAD_FILE; ls -d /usr /proc/self; pwd";
+        format!(
+            "payload: {{path: {}}}\ncommand: [sh, -c, '{print}']",
+            path.display()
+        )
+    };
+    // Not there, and in the root; there; not there, and in a folder that the job may write into.
+    let paths = [
+        Path::new("/job-scheduler-test/args"),
+        &existing,
+        &scratch.join("none/args"),
+    ];
+    let texts = paths.map(lines);
+    let place = Place::new(&[("a", &texts[0]), ("b", &texts[1]), ("c", &texts[2])]);
+    let scheduler = place.start(&[]);
+    let is_allowed = !place
+        .log()
+        .contains("/job-scheduler-test/args cannot be made here");
+    for (component, path) in paths.into_iter().enumerate() {
+        let mut api = scheduler.api_of(component);
+        let name = name_of(&api.submit(&json!({"payload": "here\n"})));
+        api.wait_for(&name, "Succeeded");
+        let own = ["a", "b", "c"][component];
+        let folder = place.data().join(format!("test-dev/{own}/jobs/{name}"));
+        let file = match is_allowed && component < 2 {
+            true => path.join("payload"),
+            false => folder.join(path.strip_prefix("/").unwrap()).join("payload"),
+        };
+        assert_eq!(
+            log(&place, own, &name, 1),
+            format!(
+                "{}\nhere\n/proc/self\n/usr\n{}\n",
+                file.display(),
+                folder.display()
+            )
+        );
+        // The machine's own folders are as before.
+        assert_eq!(path.exists(), component == 1);
+    }
+    assert_eq!(fs::read_dir(&existing).unwrap().count(), 1);
+    scheduler.end();
+}
+
+#[test]
+fn a_failed_job_says_how_it_ended() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--grace-seconds", "1"]);
+    let mut api = scheduler.api();
+    let cases = [
+        (shell("exit 3"), 3, "exit code 3"),
+        (shell("kill -9 $$$$"), 137, "killed by SIGKILL"),
+        (
+            json!({"command": ["/nowhere/to/be/found"]}),
+            128,
+            "StartError: /nowhere/to/be/found: No such file",
+        ),
+        (
+            json!({"command": ["sleep", "100"], "timeLimitSeconds": 1}),
+            143,
+            "DeadlineExceeded: the job ran longer than its time limit",
+        ),
+        // It ignores SIGTERM.
+        (
+            json!({"command": ["sh", "-c", "trap '' TERM; sleep 100 & wait; sleep 100"], "timeLimitSeconds": 1}),
+            137,
+            "DeadlineExceeded",
+        ),
+    ];
+    for (request, code, message) in cases {
+        let name = name_of(&api.submit(&request));
+        let job = api.wait_for(&name, "Failed");
+        assert_eq!(job["podStatuses"][0]["exitCode"], code, "{job}");
+        assert!(
+            job["message"].as_str().unwrap().starts_with(message),
+            "{job}"
+        );
+        assert_eq!(job["ended"], "", "as the first version has it");
+    }
+    scheduler.end();
+    place.no_process_is_left();
+}
+
+#[test]
+fn a_failed_job_is_tried_again_as_its_limits_and_policy_say() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    // The first attempt fails, the second one finds what it left.
+    let request = |limit: u32| {
+        let mut request = shell("mkdir tried");
+        request["backoffLimit"] = limit.into();
+        request
+    };
+    let mut again = shell("test -e tried || { touch tried; exit 1; }");
+    again["backoffLimit"] = 1.into();
+    let name = name_of(&api.submit(&again));
+    let job = api.wait_for(&name, "Succeeded");
+    assert_eq!(job["podStatuses"].as_array().unwrap().len(), 2, "{job}");
+    assert_eq!(job["failed"], 1);
+
+    let mut request = request(5);
+    request["command"] = json!(["sh", "-c", "exit 42"]);
+    request["failurePolicy"] = json!({"rules": [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}
+    ]});
+    let name = name_of(&api.submit(&request));
+    let job = api.wait_for(&name, "Failed");
+    assert_eq!(job["podStatuses"].as_array().unwrap().len(), 1, "{job}");
+    scheduler.end();
+}
+
+#[test]
+fn jobs_wait_for_what_others_have_reserved_and_start_in_order() {
+    let lines = "command: ['true']\nresources: {requests: {cpu: 1, memory: 1Gi}}";
+    let place = Place::new(&[("first", lines), ("second", lines)]);
+    let scheduler = place.start(&["--cpus", "2", "--memory", "4Gi", "--grace-seconds", "1"]);
+    let (mut first, mut second) = (scheduler.api_of(0), scheduler.api_of(1));
+    let hold = json!({"command": ["sleep", "1000"]});
+    let held = name_of(&first.submit(&hold));
+    assert_eq!(first.job(&held)["status"], "Running");
+
+    let mut large = hold.clone();
+    large["resources"] = json!({"requests": {"cpu": 2}});
+    let large = second.submit(&large);
+    assert_eq!(large["status"], "Waiting");
+    assert_eq!(
+        large["message"],
+        "position 1 of the queue: needs 2 CPU, 1 of 2 free"
+    );
+    assert_eq!(large["started"], "");
+    // One CPU is free, and this one would fit: it does not overtake.
+    let small = first.submit(&hold);
+    assert_eq!(
+        small["message"],
+        "position 2 of the queue: needs 1 CPU, 1 of 2 free; needs 1Gi of memory, 3Gi of 4Gi free"
+    );
+    let urgent = json!({"command": ["sleep", "1000"], "priority": 1});
+    let urgent = first.submit(&urgent);
+    assert!(
+        urgent["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("position 1 "),
+        "{urgent}"
+    );
+    let urgent = name_of(&urgent);
+    first.wait_for(&urgent, "Running");
+    assert_eq!(
+        first.ask("DELETE", &format!("{JOBS}/{urgent}"), "").code,
+        200
+    );
+
+    assert_eq!(first.ask("DELETE", &format!("{JOBS}/{held}"), "").code, 200);
+    second.wait_for(&name_of(&large), "Running");
+    let small = first.wait_for(&name_of(&small), "Waiting");
+    eventually("its new place", || {
+        let job = first.job(&name_of(&small));
+        let message = job["message"].as_str().unwrap().to_string();
+        message
+            .starts_with("position 1 of the queue: needs 1 CPU, 0 of 2 free")
+            .then_some(())
+    });
+    assert_eq!(
+        second
+            .ask("DELETE", &format!("{JOBS}/{}", name_of(&large)), "")
+            .code,
+        200
+    );
+    first.wait_for(&name_of(&small), "Running");
+
+    for (resource, amount, there) in [("cpu", "3", "2"), ("memory", "5Gi", "4Gi")] {
+        let request = json!({"resources": {"requests": {resource: amount}}});
+        let response = first.ask("POST", JOBS, &request.to_string());
+        let message = response.json()["message"].to_string();
+        assert_eq!(response.code, 422, "{message}");
+        assert!(
+            message.contains(resource)
+                && message.contains(&format!("more than the {there} that there is")),
+            "{message}"
+        );
+    }
+    scheduler.end();
+    place.no_process_is_left();
+}
+
+/// The jobs themselves say when they begin and end, in one file.
+#[test]
+fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for() {
+    const JOBS_IN_ALL: usize = 1000;
+    const AT_ONCE: usize = 3;
+    let place = Place::new(&[(
+        "compute",
+        "command: [sh, -c, 'echo \"+ $RADIX_JOB_NAME\" >> $RUNS; $THEN; echo \"- $RADIX_JOB_NAME\" >> $RUNS']\n\
+         resources: {requests: {cpu: 1}}",
+    )]);
+    let runs = place.scratch.join("runs");
+    let scheduler = place.start(&["--cpus", &AT_ONCE.to_string(), "--history-limit", "2000"]);
+    let started = Instant::now();
+    let names: BTreeSet<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut api = scheduler.api();
+                    let submit = |number| {
+                        // A few take long enough to meet, however slow the machine is.
+                        let then = if number % 25 == 0 {
+                            "sleep 0.5"
+                        } else {
+                            "true"
+                        };
+                        let variables = json!({"RUNS": runs, "THEN": then});
+                        name_of(&api.submit(&json!({"variables": variables})))
+                    };
+                    (0..JOBS_IN_ALL / 4).map(submit).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    });
+    assert_eq!(names.len(), JOBS_IN_ALL);
+    let mut api = scheduler.api();
+    eventually("all jobs end", || {
+        let jobs = api.list();
+        assert_eq!(jobs.len(), JOBS_IN_ALL, "none is lost");
+        jobs.iter()
+            .all(|job| job["status"] == "Succeeded")
+            .then_some(())
+    });
+    let took = started.elapsed();
+    let (mut running, mut most) = (BTreeSet::new(), 0);
+    let mut ran = BTreeSet::new();
+    for line in fs::read_to_string(&runs).unwrap().lines() {
+        match line.split_once(' ').unwrap() {
+            ("+", name) => {
+                assert!(ran.insert(name.to_string()), "{name} ran twice");
+                running.insert(name.to_string());
+            }
+            (_, name) => assert!(running.remove(name)),
+        }
+        most = most.max(running.len());
+    }
+    assert_eq!(ran, names);
+    assert_eq!(most, AT_ONCE);
+    println!("{JOBS_IN_ALL} jobs in {took:?}, at most {most} at once");
+    scheduler.end();
+}
+
+/// A grandchild that left the group and the session, and ignores SIGTERM, as does its parent.
+const STUBBORN: &str = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000 & while :; do sleep 1000; done\" & \
+                        env -i setsid sleep 1000 & sleep 1000 & touch ready; while :; do sleep 1000; done";
+
+#[test]
+fn a_deleted_job_leaves_no_process_and_no_file() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--grace-seconds", "1"]);
+    let mut api = scheduler.api();
+    let name = name_of(&api.submit(&shell(STUBBORN)));
+    let folder = place.data().join("test-dev/compute/jobs").join(&name);
+    eventually("the job is ready", || {
+        folder.join("ready").exists().then_some(())
+    });
+    // Those that left the group may begin a moment after the job says that it is ready.
+    let all = eventually("all of its processes are there", || {
+        let all = descendants(scheduler.child.id());
+        (all.len() >= 6).then_some(all)
+    });
+    assert_eq!(api.ask("DELETE", &format!("{JOBS}/{name}"), "").code, 200);
+    assert_eq!(api.ask("GET", &format!("{JOBS}/{name}"), "").code, 404);
+    eventually("its processes are gone", || {
+        all.iter().all(|pid| !is_alive(*pid)).then_some(())
+    });
+    assert_eq!(descendants(scheduler.child.id()), [0; 0]);
+    eventually("its folder is gone", || (!folder.exists()).then_some(()));
+    scheduler.end();
+    place.no_process_is_left();
+}
+
+#[test]
+fn a_job_that_ends_takes_its_processes_with_it() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let script = "setsid sleep 1000 & (sleep 1000 &) ; sleep 1000 & env -i setsid sleep 1000 >/dev/null 2>&1 & exit 0";
+    let name = name_of(&api.submit(&shell(script)));
+    api.wait_for(&name, "Succeeded");
+    assert_eq!(descendants(scheduler.child.id()), [0; 0]);
+    scheduler.end();
+    place.no_process_is_left();
+}
+
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.next()?.parse().ok()?))
+}
+
+fn is_alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// The living processes under another.
+fn descendants(of: u32) -> Vec<u32> {
+    let all: BTreeMap<u32, (char, u32)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, stat(pid)?)))
+        .collect();
+    let is_under = |pid: u32| {
+        let mut at = pid;
+        while let Some((_, parent)) = all.get(&at) {
+            if *parent == of {
+                return true;
+            }
+            at = *parent;
+        }
+        false
+    };
+    let alive = all.iter().filter(|(_, (state, _))| *state != 'Z');
+    alive
+        .map(|(pid, _)| *pid)
+        .filter(|pid| is_under(*pid))
+        .collect()
+}
+
+#[test]
+fn a_stopped_job_keeps_its_record_and_runs_again() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--grace-seconds", "1", "--cpus", "1"]);
+    let mut api = scheduler.api();
+    let running = name_of(&api.submit(&shell("sleep 1000")));
+    let waiting = name_of(&api.submit(&json!({"payload": "kept"})));
+    let post = |api: &mut api::Api, name: &str, what: &str| {
+        api.ask("POST", &format!("{JOBS}/{name}/{what}"), "").code
+    };
+    assert_eq!(api.job(&waiting)["status"], "Waiting");
+    assert_eq!(post(&mut api, &waiting, "stop"), 200);
+    assert_eq!(api.job(&waiting)["status"], "Stopped");
+    assert_eq!(post(&mut api, &running, "stop"), 200);
+    let stopped = api.wait_for(&running, "Stopped");
+    assert_eq!(stopped["podStatuses"][0]["reason"], "Stopped", "{stopped}");
+    place.no_process_is_left();
+
+    assert_eq!(post(&mut api, &running, "restart"), 200);
+    api.wait_for(&running, "Running");
+    assert_eq!(post(&mut api, &waiting, "restart"), 200);
+    assert_eq!(api.job(&waiting)["status"], "Waiting");
+    assert_eq!(
+        api.ask("DELETE", &format!("{JOBS}/{running}"), "").code,
+        200
+    );
+    api.wait_for(&waiting, "Succeeded");
+    // A finished one is done again as a new job, with the same payload.
+    let again = api
+        .ask("POST", &format!("{JOBS}/{waiting}/restart"), "")
+        .json();
+    assert_eq!(again["restartOf"], waiting.as_str());
+    api.wait_for(&name_of(&again), "Succeeded");
+    let folder = place
+        .data()
+        .join("test-dev/compute/jobs")
+        .join(name_of(&again));
+    let payload = fs::read_to_string(folder.join("payload"));
+    assert_eq!(payload.unwrap(), "kept");
+    scheduler.end();
+}
+
+#[test]
+fn a_killed_scheduler_loses_nothing() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let arguments = ["--cpus", "1", "--grace-seconds", "1"];
+    let scheduler = place.start(&arguments);
+    let mut api = scheduler.api();
+    let finished = name_of(&api.submit(&shell("echo said; exit 4")));
+    let before = api.wait_for(&finished, "Failed");
+    let folder = place.data().join("test-dev/compute/jobs");
+    let running = name_of(&api.submit(&shell(STUBBORN)));
+    let ready = folder.join(&running).join("ready");
+    eventually("the job is ready", || ready.exists().then_some(()));
+    let request = json!({
+        "payload": "hello",
+        "jobId": "mine",
+        "command": ["sh", "-c", "cat $JOB_PAYLOAD_FILE"]
+    });
+    let waiting = name_of(&api.submit(&request));
+    let processes = descendants(scheduler.child.id());
+    scheduler.kill();
+
+    let scheduler = place.start(&arguments);
+    let mut api = scheduler.api();
+    assert_eq!(api.job(&finished), before);
+    assert_eq!(log(&place, "compute", &finished, 1), "said\n");
+    let cut_off = api.job(&running);
+    assert_eq!(cut_off["status"], "Failed");
+    let message = cut_off["message"].as_str().unwrap();
+    assert!(
+        message.contains("the scheduler stopped while the job ran"),
+        "{message}"
+    );
+    let left: Vec<_> = processes.iter().filter(|pid| is_alive(**pid)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let done = api.wait_for(&waiting, "Succeeded");
+    assert_eq!(done["jobId"], "mine");
+    assert_eq!(log(&place, "compute", &waiting, 1), "hello");
+    scheduler.end();
+    place.no_process_is_left();
+}
+
+#[test]
+fn a_scheduler_that_is_asked_to_end_ends_its_jobs() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1", "--grace-seconds", "30"]);
+    let mut api = scheduler.api();
+    let running = name_of(&api.submit(&shell(
+        "trap 'echo term; exit 0' TERM; touch ready; sleep 1000 & wait",
+    )));
+    let ready = place
+        .data()
+        .join(format!("test-dev/compute/jobs/{running}/ready"));
+    eventually("the job is ready", || ready.exists().then_some(()));
+    let waiting = name_of(&api.submit(&shell("sleep 1000")));
+    scheduler.end();
+    place.no_process_is_left();
+    assert!(
+        place.log().contains("ending 1 running job(s)"),
+        "{}",
+        place.log()
+    );
+    assert_eq!(log(&place, "compute", &running, 1), "term\n");
+
+    let scheduler = place.start(&["--cpus", "1", "--grace-seconds", "30"]);
+    let mut api = scheduler.api();
+    let job = api.job(&running);
+    assert_eq!(job["status"], "Failed");
+    let message = job["message"].as_str().unwrap();
+    assert!(message.contains("the scheduler was stopped"), "{message}");
+    api.wait_for(&waiting, "Running");
+    // The second signal does not wait for the grace.
+    let stubborn = name_of(&api.submit(&shell(STUBBORN)));
+    assert_eq!(
+        api.ask("DELETE", &format!("{JOBS}/{waiting}"), "").code,
+        200
+    );
+    let ready = place
+        .data()
+        .join(format!("test-dev/compute/jobs/{stubborn}/ready"));
+    eventually("the job is ready", || ready.exists().then_some(()));
+    let before = Instant::now();
+    scheduler.signal("INT");
+    eventually("it says that it stops", || {
+        (place.log().matches("press Ctrl-C again").count() == 2).then_some(())
+    });
+    scheduler.signal("INT");
+    let mut scheduler = scheduler;
+    eventually("the scheduler ends", || scheduler.child.try_wait().unwrap());
+    assert!(
+        before.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        before.elapsed()
+    );
+    place.no_process_is_left();
+}
+
+#[test]
+fn finished_jobs_go_with_their_files() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--history-limit", "2"]);
+    let mut api = scheduler.api();
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        for request in [json!({"payload": "x"}), shell("exit 1")] {
+            let name = name_of(&api.submit(&request));
+            let status = match request["payload"].is_string() {
+                true => "Succeeded",
+                false => "Failed",
+            };
+            eventually("it ends", || {
+                let response = api.ask("GET", &format!("{JOBS}/{name}"), "");
+                (response.code == 404 || response.json()["status"] == status).then_some(())
+            });
+            names.push(name);
+        }
+    }
+    eventually("four are left", || (api.list().len() == 4).then_some(()));
+    let left: BTreeSet<String> = api.list().iter().map(name_of).collect();
+    let files = |folder: &str| -> BTreeSet<String> {
+        let folder = place.data().join("test-dev/compute").join(folder);
+        let entries = fs::read_dir(folder).unwrap();
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    eventually("the files of the others are gone", || {
+        (files("records") == left && files("jobs") == left).then_some(())
+    });
+    scheduler.end();
+}
+
+#[test]
+fn only_this_machines_names_are_answered_to() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let port = place.ports[0];
+    for (host, code) in [
+        (format!("localhost:{port}"), 200),
+        (format!("127.0.0.1:{port}"), 200),
+        (format!("compute:{port}"), 200),
+        (format!("rebound.example:{port}"), 403),
+        ("localhost".to_string(), 403),
+    ] {
+        let origin = format!("http://{host}");
+        let headers = [("Host", host.as_str()), ("Origin", origin.as_str())];
+        for (method, body) in [("GET", ""), ("POST", "{}")] {
+            let response = api.ask_with(method, JOBS, &headers, body);
+            assert_eq!(response.code, code, "{method} {host}: {}", response.json());
+        }
+    }
+    // The socket is not open to others at all.
+    assert!(std::net::TcpStream::connect(("127.0.0.2", port)).is_err());
+    scheduler.end();
+}
+
+/// Each is one line on stderr, with exit code 2, before anything is started.
+#[test]
+fn what_keeps_it_from_starting_is_said_in_a_line() {
+    let check = |place: &Place, arguments: &[&str], expected: &str| {
+        let output = place.fail(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let line = said.strip_prefix("job-scheduler: ").unwrap_or(&said);
+        assert!(line.contains(expected), "{said:?}\nhas not {expected:?}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    };
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let pid = scheduler.child.id();
+    check(
+        &place,
+        &[],
+        &format!("another scheduler (process {pid}) uses "),
+    );
+    let elsewhere = place.scratch.join("elsewhere");
+    let port = place.ports[0];
+    let taken = format!("cannot listen on 127.0.0.1:{port}: ");
+    let output = place
+        .command(&[])
+        .env("JOB_SCHEDULER_DATA_DIR", &elsewhere)
+        .output();
+    drop(output);
+    let second = Place::new(&[("other", TRUE)]);
+    let config = fs::read_to_string(second.scratch.join("radixconfig.yaml")).unwrap();
+    let config = config.replace(&second.ports[0].to_string(), &port.to_string());
+    fs::write(second.scratch.join("radixconfig.yaml"), config).unwrap();
+    check(&second, &[], &taken);
+    scheduler.end();
+
+    check(
+        &place,
+        &["--environment", "prod"],
+        "there is no environment `prod`: give one of dev",
+    );
+    check(
+        &place,
+        &["--cpus", "many"],
+        "--cpus many: give a number of CPUs",
+    );
+    check(&place, &["--address", "0.0.0.0"], "add --allow-network");
+    fs::write(place.scratch.join("file"), "").unwrap();
+    let file = place.scratch.join("file/data");
+    fs::remove_dir_all(place.data()).unwrap();
+    std::os::unix::fs::symlink(&file, place.data()).unwrap();
+    check(&place, &[], "the data folder cannot be used: ");
+
+    let place = Place::new(&[("compute", "payload: {path: /x}")]);
+    check(
+        &place,
+        &[],
+        "spec.jobs[compute].command: is missing: on this machine there is no image",
+    );
+    let place = Place::new(&[("compute", "command: ['true']\nsecrets: [NOT_SET_ANYWHERE]")]);
+    check(
+        &place,
+        &[],
+        "the secret NOT_SET_ANYWHERE of the job component compute is nowhere",
+    );
+    let secrets = place.scratch.join("secrets");
+    fs::write(&secrets, "# a comment\n\nnonsense\n").unwrap();
+    check(
+        &place,
+        &["--secrets-file", secrets.to_str().unwrap()],
+        "line 3 is not KEY=VALUE",
+    );
+
+    let port = free_port();
+    let place = Place::new(&[]);
+    fs::write(
+        place.scratch.join("radixconfig.yaml"),
+        support::local::config(&[("a", port, TRUE), ("b", port, TRUE)]),
+    )
+    .unwrap();
+    check(
+        &place,
+        &[],
+        &format!("spec.jobs[b].schedulerPort: {port} is a's as well"),
+    );
+    assert!(!place.data().exists(), "nothing was begun");
+}
+
+#[test]
+fn secrets_come_from_a_file_and_are_not_kept() {
+    let place = Place::new(&[(
+        "compute",
+        "command: [sh, -c, 'echo $DB_PASSWORD']\nsecrets: [DB_PASSWORD]",
+    )]);
+    let secrets = place.scratch.join("secrets");
+    fs::write(&secrets, "DB_PASSWORD=s3cret=x\n").unwrap();
+    let scheduler = place.start(&["--secrets-file", secrets.to_str().unwrap()]);
+    let mut api = scheduler.api();
+    let name = name_of(&api.submit(&json!({})));
+    api.wait_for(&name, "Succeeded");
+    assert_eq!(log(&place, "compute", &name, 1), "s3cret=x\n");
+    let record = place.data().join("test-dev/compute/records").join(&name);
+    assert!(!fs::read_to_string(record).unwrap().contains("s3cret"));
+    scheduler.end();
+}
+
+#[test]
+fn waiting_jobs_cost_no_threads() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1"]);
+    let mut api = scheduler.api();
+    api.submit(&shell("sleep 1000"));
+    let before = scheduler.status("Threads");
+    for _ in 0..200 {
+        assert_eq!(api.submit(&json!({"payload": "x"}))["status"], "Waiting");
+    }
+    assert_eq!(scheduler.status("Threads"), before);
+    scheduler.signal("INT");
+    scheduler.end();
+}
+
+#[test]
+fn it_is_small() {
+    let place = Place::new(&[("compute", TRUE), ("etl", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    for _ in 0..10 {
+        let name = name_of(&api.submit(&json!({"payload": "x"})));
+        api.wait_for(&name, "Succeeded");
+        let name = name_of(&api.submit(&shell("exit 1")));
+        api.wait_for(&name, "Failed");
+    }
+    assert_eq!(api.list().len(), 20);
+    let resident = scheduler.status("VmRSS");
+    println!("{resident} kB resident with 20 finished jobs");
+    // A debug build's code is larger.
+    let limit = if cfg!(debug_assertions) { 24 } else { 8 };
+    assert!(resident <= limit * 1024, "{resident} kB");
+    scheduler.end();
+}
+
+/// Jobs are submitted while the scheduler is killed, again and again; `CRASHES` says how often.
+#[test]
+fn killed_at_any_moment_it_loses_no_job_and_runs_none_twice() {
+    let crashes: usize = std::env::var("CRASHES").map_or(8, |n| n.parse().unwrap());
+    let script = "echo \"$RADIX_JOB_NAME $(cat $JOB_PAYLOAD_FILE)\" >> $RUNS; sleep 0.02; \
+                  case $(cat $JOB_PAYLOAD_FILE) in *7) setsid sleep 1000 & sleep 0.2;; esac";
+    let place = Place::new(&[(
+        "compute",
+        "command: ['true']\npayload: {path: /compute/args}\nresources: {requests: {cpu: 1}}",
+    )]);
+    let runs = place.scratch.join("runs");
+    let arguments = [
+        "--cpus",
+        "4",
+        "--history-limit",
+        "1000000",
+        "--max-jobs",
+        "1000000",
+    ];
+    let acknowledged = std::sync::Mutex::new(BTreeMap::<String, String>::new());
+    let mut number = 0u64;
+    for _ in 0..crashes {
+        let scheduler = place.start(&arguments);
+        let own = scheduler.child.id();
+        for (pid, command) in place.processes() {
+            let ours = descendants(own).contains(&pid) || !is_alive(pid);
+            assert!(ours, "an orphan: {pid} {command}");
+        }
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for client in 0..4u64 {
+                let (stop, acknowledged, runs) = (&stop, &acknowledged, &runs);
+                let mut api = scheduler.api();
+                let host = format!("localhost:{}", place.ports[0]);
+                let first = number + client;
+                scope.spawn(move || {
+                    let mut number = first;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let payload = format!("payload-{number}");
+                        number += 4;
+                        let request = json!({
+                            "payload": payload,
+                            "command": ["sh", "-c", script],
+                            "variables": {"RUNS": runs}
+                        });
+                        let body = request.to_string();
+                        let Ok(response) = api.try_ask("POST", JOBS, &[("Host", &host)], &body)
+                        else {
+                            return;
+                        };
+                        assert_eq!(response.code, 200, "{}", response.json());
+                        let name = name_of(&response.json());
+                        acknowledged.lock().unwrap().insert(name, payload);
+                        std::thread::sleep(Duration::from_millis(fastrand::u64(0..20)));
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(fastrand::u64(0..400)));
+            scheduler.kill();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        number += 100_000;
+    }
+    let scheduler = place.start(&arguments);
+    let mut api = scheduler.api();
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let jobs = eventually("all jobs end", || {
+        let jobs = api.list();
+        let ended = |job: &Value| matches!(job["status"].as_str(), Some("Succeeded" | "Failed"));
+        jobs.iter().all(ended).then_some(jobs)
+    });
+    let by_name: BTreeMap<String, &Value> = jobs.iter().map(|j| (name_of(j), j)).collect();
+    let mut ran = BTreeMap::<String, String>::new();
+    for line in fs::read_to_string(&runs).unwrap().lines() {
+        let (name, payload) = line.split_once(' ').unwrap();
+        let before = ran.insert(name.to_string(), payload.to_string());
+        assert!(before.is_none(), "{name} ran twice");
+    }
+    let mut cut_off = 0;
+    for (name, payload) in &acknowledged {
+        let job = by_name
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is lost"));
+        match job["status"].as_str() {
+            Some("Succeeded") => assert_eq!(ran.get(name), Some(payload)),
+            _ => {
+                let message = job["message"].as_str().unwrap();
+                assert!(message.contains("the scheduler stopped"), "{job}");
+                cut_off += 1;
+            }
+        }
+        if let Some(seen) = ran.get(name) {
+            assert_eq!(seen, payload);
+        }
+    }
+    let records = place.data().join("test-dev/compute/records");
+    assert_eq!(
+        fs::read_dir(records).unwrap().count(),
+        jobs.len(),
+        "half records"
+    );
+    assert_eq!(descendants(scheduler.child.id()), [0; 0]);
+    println!(
+        "{crashes} crashes, {} jobs acknowledged, {} known, {cut_off} cut off, {} ran",
+        acknowledged.len(),
+        jobs.len(),
+        ran.len()
+    );
+    scheduler.end();
+    place.no_process_is_left();
+}
