@@ -44,3 +44,26 @@ test-contract: ## look for answers that the OpenAPI document does not have; need
 .PHONY: test-clients
 test-clients: ## make, build and run clients of the API in Java, Python, Go and TypeScript (see scripts/test-clients)
 	scripts/test-clients
+
+.PHONY: test-faults-quick test-faults bench fuzz
+test-faults-quick: cargo ## the fault tests that take under two minutes together
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output
+
+test-faults: cargo ## all fault tests; some kill the cluster's API server for a while
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output --include-ignored
+
+bench: build ## the benchmark, on the cluster; writes target/bench.md
+	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
+
+FUZZ_SECONDS ?= 60
+fuzz_targets := request_body radixconfig watch_frames http_path
+
+fuzz: cargo ## each fuzz target for FUZZ_SECONDS (60); installs cargo-fuzz if it is missing
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@# No sanitizer: it would need a nightly compiler, and the code is safe Rust.
+	set -e; for target in $(fuzz_targets); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target testdata/fuzz/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=testdata/fuzz/$$target.dict -timeout=10 -print_final_stats=1 -verbosity=0; \
+	done
+

@@ -31,6 +31,15 @@ use wire::{
     queued_text,
 };
 
+/// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
+#[cfg(fuzzing)]
+pub fn follow_stream(stream: &[u8], of_pods: bool, observer: &dyn Observer) {
+    match of_pods {
+        true => watch::follow_to_end::<Pods>(stream, observer),
+        false => watch::follow_to_end::<Jobs>(stream, observer),
+    }
+}
+
 /// How often a create whose answer was lost is sent again under the same name.
 const CREATE_TRIES: u32 = 3;
 
