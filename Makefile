@@ -16,7 +16,7 @@ build: cargo ## the static binary, target/job-scheduler
 check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test e2e -- -D warnings # which --all-targets leaves out, as `test = false` says
+	cargo clippy --locked --test e2e --test faults -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)

@@ -210,9 +210,11 @@ impl Proxy {
     fn cut(&self, which: impl Fn(&Peer) -> bool) -> usize {
         let mut connections = lock(&self.shared.connections);
         let chosen = connections.values().filter(|peer| which(peer));
-        let count = chosen
-            .map(|peer| peer.stream.shutdown(Shutdown::Both))
-            .count();
+        let mut count = 0;
+        for peer in chosen {
+            let _ = peer.stream.shutdown(Shutdown::Both);
+            count += 1;
+        }
         connections.retain(|_, peer| !which(peer));
         count
     }
