@@ -10,7 +10,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[path = "../../tests/harness/mod.rs"]
-#[allow(dead_code)] // the fault tests use more of it
 mod harness;
 #[path = "../../tests/faults/proxy.rs"]
 #[allow(dead_code)]

@@ -42,7 +42,8 @@ fn fault_creates(
 fn a_lost_answer_to_a_create_makes_no_second_job() {
     let (namespace, proxy, scheduler) = still("lost");
     let mut names = Vec::new();
-    let losses: [(&str, usize, fn() -> Fault); 5] = [
+    type Loss = (&'static str, usize, fn() -> Fault);
+    let losses: [Loss; 5] = [
         ("jobs", 1, || Fault::LoseAnswer),
         ("jobs", 2, || Fault::LoseAnswer),
         ("secrets", 1, || Fault::LoseAnswer),
