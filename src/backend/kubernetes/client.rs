@@ -370,9 +370,9 @@ impl Client {
         let answer = self.send_once(call);
         let end = Instant::now();
         match answer {
-            Ok(_) => self.breaker.report(true, end),
+            Ok(_) => self.breaker.answered(end),
             Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }) if is_breakable => {
-                self.breaker.report(false, end);
+                self.breaker.not_answered(start, end);
             }
             // A connection that broke says nothing of the next one.
             Err(_) if is_breakable => self.breaker.release(),

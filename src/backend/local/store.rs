@@ -60,6 +60,8 @@ impl Header {
         Some(RequestKey {
             key: u128::from_str_radix(key, 16).ok()?,
             body: u128::from_str_radix(body, 16).ok()?,
+            // A record is on disk or not: none comes late.
+            sent: 0,
         })
     }
 }
