@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-#[ignore = "fails: tiny_http queues connections of a burst behind others that are kept alive"]
 fn connections_opened_at_once_are_all_served() {
     let namespace = Namespace::new("burst", "");
     let proxy = Proxy::start();
@@ -40,7 +39,7 @@ fn connections_opened_at_once_are_all_served() {
 }
 
 #[test]
-#[ignore = "fails: the listening socket has the connections' read timeout, and accept heeds it; takes 80 s"]
+#[ignore = "takes 80 s"]
 fn a_scheduler_that_nobody_calls_stays() {
     let namespace = Namespace::new("idle", "");
     let proxy = Proxy::start();
