@@ -843,8 +843,7 @@ impl Backend for Local {
         options: LogOptions,
     ) -> Result<Box<dyn Read + Send>, BackendError> {
         let (name, attempt) = (&record.job.name, record.attempts.len());
-        let folder = self.part()?.store.job_folder(name);
-        let file = folder.join(format!("{attempt}.log"));
+        let file = self.part()?.store.log(name, attempt);
         let follow = options.follow.then(|| -> Follow {
             let (machine, part, name) = (self.machine.clone(), self.part, name.clone());
             Box::new(move || machine.is_over(part, &name, attempt))
