@@ -15,11 +15,11 @@ function element(tag, className, text) {
   return made;
 }
 
-const state = { jobs: [], chosen: null, filter: "All", rows: new Map(), component: null, poll: 0 };
+const state = { jobs: [], chosen: null, filter: "All", rows: new Map(), component: null, poll: 0, waits: new Set() };
 
 /** Calls the API; an answer that is an error is thrown with its message. */
-async function call(method, path, body) {
-  const options = { method, headers: {} };
+async function call(method, path, body, headers = {}) {
+  const options = { method, headers };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -79,11 +79,17 @@ function exitOf(job) {
 
 const FILTERS = {
   All: () => true,
-  Unfinished: (job) => UNFINISHED.includes(job.status),
+  Queue: (job) => job.status === "Waiting",
+  Running: (job) => job.status === "Running" || job.status === "Stopping",
   Failed: (job) => job.status === "Failed",
   Succeeded: (job) => job.status === "Succeeded",
   Stopped: (job) => job.status === "Stopped",
 };
+
+/** A waiting job's place in the queue, which its message begins with. */
+function placeOf(job) {
+  return Number(/^position (\d+)/.exec(job.message || "")?.[1] || Infinity);
+}
 
 function matches(job) {
   const words = $("search").value.trim().toLowerCase();
@@ -161,6 +167,7 @@ function draw() {
   drawFilters();
   drawQueue();
   const visible = state.jobs.filter(matches);
+  if (state.filter === "Queue") visible.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : placeOf(a) > placeOf(b) ? 1 : -byAge(a, b)));
   const body = $("rows");
   let before = body.firstChild;
   const kept = new Set();
@@ -196,6 +203,7 @@ async function poll() {
     const jobs = await call("GET", JOBS);
     if (turn !== state.poll) return;
     state.jobs = jobs.sort(byAge);
+    tellOfEnds();
     linked(true, "live");
     draw();
   } catch (error) {
@@ -208,12 +216,15 @@ function linked(on, text) {
   setText($("link-text"), text);
 }
 
+/** Who waits for a job's end looks elsewhere meanwhile: then the list is kept up to date as well. */
 async function pollOn() {
-  if (!document.hidden) {
+  const began = performance.now();
+  if (!document.hidden || state.waits.size) {
     await poll();
     if (!state.component) await readComponent().catch(() => {});
   }
-  setTimeout(pollOn, POLL_MS);
+  // A long list is asked for less often, so that looking at it costs the scheduler little.
+  setTimeout(pollOn, Math.max(POLL_MS, 10 * (performance.now() - began)));
 }
 
 // One job
@@ -256,7 +267,7 @@ function drawDetail() {
   document.querySelector("main").classList.toggle("split", Boolean(state.chosen));
   if (!state.chosen) return;
   setText($("job-name"), state.chosen);
-  for (const id of ["stop", "restart", "delete"]) $(id).disabled = true;
+  for (const id of ["wait", "stop", "restart", "delete"]) $(id).disabled = true;
   if (gone) {
     $("job-status").replaceChildren();
     $("job-message").hidden = false;
@@ -264,6 +275,10 @@ function drawDetail() {
     setText($("job-message"), "This job is not kept any more.");
     return;
   }
+  if (job.restart !== logRestart) readLog();
+  $("wait").disabled = !UNFINISHED.includes(job.status);
+  $("wait").setAttribute("aria-pressed", String(state.waits.has(job.name)));
+  setText($("wait"), state.waits.has(job.name) ? "Waiting…" : "Wait for its end");
   $("stop").disabled = !["Waiting", "Running"].includes(job.status);
   $("restart").disabled = UNFINISHED.includes(job.status);
   $("delete").disabled = false;
@@ -329,9 +344,8 @@ function stop() {
 async function restart() {
   const name = state.chosen;
   const job = await act("POST", path(name, "restart"), (again) => `${again.name} runs`);
-  if (!job) return;
-  if (job.name === name) readLog();
-  else choose(job.name);
+  // One that runs again under its own name is seen to.
+  if (job && job.name !== name) choose(job.name);
 }
 
 function ask() {
@@ -346,6 +360,24 @@ async function remove() {
   if (done && state.chosen === name) close();
 }
 
+function wait() {
+  if (!state.waits.delete(state.chosen)) state.waits.add(state.chosen);
+  draw();
+}
+
+/** Says which of the jobs that are waited for have ended: in the title too, which is seen from another tab. */
+function tellOfEnds() {
+  for (const name of state.waits) {
+    const job = state.jobs.find((job) => job.name === name);
+    if (job && UNFINISHED.includes(job.status)) continue;
+    state.waits.delete(name);
+    const end = job ? [job.status, job.message].filter(Boolean).join(", ") : "deleted";
+    const text = `${(job && job.jobId) || name}: ${end}`;
+    toast(text);
+    if (document.hidden) document.title = text;
+  }
+}
+
 let toastTimer = 0;
 function toast(text) {
   $("toast").hidden = false;
@@ -358,14 +390,27 @@ function toast(text) {
 
 let reading = null;
 let logLength = 0;
+let logEnded = false;
+/** When the job whose log is shown was restarted: with the next restart, it has another. */
+let logRestart;
+let held = "";
+// What colours a terminal, and what may be the beginning of that at the end of a piece.
+const ESCAPES = /\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)/g;
+const BEGUN = /(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*)?|\r)$/;
 
 function stopLog() {
   if (reading) reading.abort();
   reading = null;
 }
 
-function addLog(text) {
+function addLog(piece) {
   const log = $("log");
+  const whole = held + piece;
+  held = BEGUN.exec(whole)?.[0] || "";
+  // So long an escape is none.
+  if (held.length > 4096) held = "";
+  const text = whole.slice(0, whole.length - held.length).replace(ESCAPES, "").replace(/\r\n?/g, "\n");
+  if (!text) return;
   log.append(text);
   logLength += text.length;
   while (logLength > MAX_LOG_CHARS && log.childNodes.length > 1) {
@@ -379,24 +424,49 @@ async function readLog() {
   stopLog();
   const abort = (reading = new AbortController());
   const name = state.chosen;
-  const say = (text) => abort === reading && setText($("log-state"), text);
+  logRestart = chosenJob()?.restart;
+  logEnded = false;
+  if (document.hidden) return;
   $("log").replaceChildren();
-  logLength = 0;
+  while (abort === reading) {
+    const seconds = await readOnce(name, abort);
+    if (seconds === null) return;
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  }
+}
+
+/** Reads a log to its end. Gives the seconds after which to try again, if it did not come to that. */
+async function readOnce(name, abort) {
+  const say = (text) => abort === reading && setText($("log-state"), text);
   say("reading");
   try {
     const response = await fetch(path(name, "logs?follow=true&tail=2000"), { signal: abort.signal });
-    if (!response.ok) throw new Error((await response.json()).message);
+    if (!response.ok) {
+      say((await response.json()).message);
+      return [429, 503].includes(response.status) ? Number(response.headers.get("Retry-After")) || 5 : null;
+    }
+    if (abort !== reading) return null;
+    $("log").replaceChildren();
+    logLength = 0;
+    held = "";
     say("following: more comes as it is written");
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (abort !== reading) return;
+      if (abort !== reading) return null;
       if (done) break;
       addLog(value);
     }
+    logEnded = true;
     say($("log").firstChild ? "end of the log" : "the job has written nothing");
+    return null;
   } catch (error) {
-    say(error instanceof TypeError ? "the connection broke off: read again" : error.message);
+    if (!(error instanceof TypeError)) {
+      say(error.message);
+      return null;
+    }
+    say("the connection broke off: trying again");
+    return 2;
   }
 }
 
@@ -423,7 +493,10 @@ function request() {
     made.payload = payload;
   }
   if ($("jobId").value) made.jobId = $("jobId").value;
-  for (const id of ["priority", "timeLimitSeconds"]) {
+  for (const id of ["image", "imageTagName"]) {
+    if ($(id).value.trim()) made[id] = $(id).value.trim();
+  }
+  for (const id of ["priority", "timeLimitSeconds", "backoffLimit", "runAsUser"]) {
     const value = number(id);
     if (value !== undefined) made[id] = value;
   }
@@ -441,7 +514,30 @@ function request() {
       if (value) ((made.resources ||= {})[kind] ||= {})[resource] = value;
     }
   }
+  const other = $("other").value.trim();
+  if (other) {
+    let fields;
+    try {
+      fields = JSON.parse(other);
+    } catch (error) {
+      throw new Error(`Any other field: ${error.message}.`);
+    }
+    if (!fields || typeof fields !== "object" || Array.isArray(fields)) throw new Error('Any other field: give an object, such as {"node": {"gpu": "v100"}}.');
+    Object.assign(made, fields);
+  }
   return made;
+}
+
+/** The last request and its key: sent again after a lost answer, it is the same job. */
+let sent = { text: "", key: "" };
+
+function keyFor(made) {
+  const text = JSON.stringify(made);
+  if (text !== sent.text) {
+    const bytes = Array.from(crypto.getRandomValues(new Uint8Array(16)));
+    sent = { text, key: bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("") };
+  }
+  return sent.key;
 }
 
 function failForm(message) {
@@ -458,7 +554,9 @@ async function submit(event) {
   $("submit").disabled = true;
   failForm("");
   try {
-    const job = await call("POST", JOBS, request());
+    const made = request();
+    const job = await call("POST", JOBS, made, { "Idempotency-Key": keyFor(made) });
+    sent = { text: "", key: "" };
     $("starter").close();
     $("form").reset();
     await readFile();
@@ -512,9 +610,13 @@ function listed(map) {
   return Object.entries(map || {}).map(([name, value]) => `${name}=${value}`).join("\n");
 }
 
+function title() {
+  if (state.component) document.title = `${state.component.name} · job-scheduler`;
+}
+
 async function readComponent() {
   const component = (state.component = await call("GET", "/api/v1/component"));
-  document.title = `${component.name} · job-scheduler`;
+  title();
   setText($("component"), component.name);
   setText($("where"), `${component.app} · ${component.environment}`);
   setText($("version"), component.version);
@@ -556,13 +658,20 @@ $("form").addEventListener("submit", submit);
 $("file").addEventListener("change", readFile);
 $("search").addEventListener("input", draw);
 $("close").addEventListener("click", close);
+$("wait").addEventListener("click", wait);
 $("stop").addEventListener("click", stop);
 $("restart").addEventListener("click", restart);
 $("delete").addEventListener("click", ask);
 $("asker-no").addEventListener("click", () => $("asker").close());
 $("asker-yes").addEventListener("click", remove);
 $("reload").addEventListener("click", readLog);
-document.addEventListener("visibilitychange", () => document.hidden || poll());
+// A browser has few connections to a host, over all its tabs: one that nobody looks at is to keep none.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return stopLog();
+  title();
+  poll();
+  if (state.chosen && !logEnded) readLog();
+});
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, dialog");
   if (event.key === "Escape" && state.chosen && !typing) close();

@@ -115,6 +115,12 @@ const row = (page, name) => page.locator("tbody tr").filter({ has: page.getByRol
 const detail = (page) => page.locator("#detail");
 const log = (page) => page.locator("#log");
 
+/** Has the page believe that it is in a tab behind another. */
+const hide = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
 async function shot(page, name) {
   await page.waitForTimeout(200);
   await page.screenshot({ path: join(screenshots, `${name}.png`) });
@@ -203,6 +209,53 @@ const tests = {
     await row(page, name).getByText("Stopped", { exact: true }).waitFor();
   },
 
+  async "a log is left alone while nobody looks, and its colours are left out"() {
+    const name = await start(page, { args: "printf '\\033[1;31mred\\033[0m\\r\\n'; exec sleep 1000" });
+    await until("the log", async () => (await log(page).textContent()) === "red\n");
+    const broken = page.waitForEvent("requestfailed", (request) => request.url().includes("/logs"));
+    await hide(page, true);
+    await broken;
+    const again = page.waitForRequest((request) => request.url().includes("/logs"));
+    await hide(page, false);
+    await again;
+    await until("the log again", async () => (await log(page).textContent()) === "red\n");
+    await api("DELETE", `/api/v1/jobs/${name}`);
+    await row(page, name).waitFor({ state: "detached" });
+    await page.locator("#close").click();
+  },
+
+  async "a job's end is waited for, and told of in the title while one looks elsewhere"() {
+    const go = join(scratch, "end");
+    const name = await start(page, { jobId: "waited for", args: `while ! test -e ${go}; do sleep 0.1; done; exit 4` });
+    await page.getByRole("button", { name: "Wait for its end" }).click();
+    await page.getByRole("button", { name: "Waiting…" }).waitFor();
+    await hide(page, true);
+    await writeFile(go, "");
+    await page.locator("#toast", { hasText: "waited for: Failed, exit code 4" }).waitFor();
+    assert.equal(await page.title(), "waited for: Failed, exit code 4");
+    await hide(page, false);
+    assert.equal(await page.title(), "compute · job-scheduler");
+    assert.ok(await page.locator("#wait").isDisabled());
+    await api("DELETE", `/api/v1/jobs/${name}`);
+    await page.locator("#close").click();
+  },
+
+  async "every setting of a request can be given"() {
+    const [request] = await Promise.all([
+      page.waitForRequest((request) => request.method() === "POST"),
+      start(page, {
+        priority: "5", timeLimitSeconds: "60", backoffLimit: "0", runAsUser: "1000", image: "a:b", imageTagName: "c",
+        args: "true", "requests-cpu": "10m", "limits-memory": "64Mi", other: '{"safeToRestart": true}',
+      }),
+    ]);
+    assert.deepEqual(request.postDataJSON(), {
+      priority: 5, timeLimitSeconds: 60, backoffLimit: 0, runAsUser: 1000, image: "a:b", imageTagName: "c", args: ["true"],
+      resources: { requests: { cpu: "10m" }, limits: { memory: "64Mi" } }, safeToRestart: true,
+    });
+    assert.match(request.headers()["idempotency-key"], /^[0-9a-f]{32}$/);
+    await page.locator("#close").click();
+  },
+
   async "a job is deleted only once that is confirmed"() {
     const name = await submit({ args: ["true"] });
     await row(page, name).click();
@@ -224,7 +277,10 @@ const tests = {
     await page.getByText("2 in the queue, 1 running").waitFor();
     await row(page, waiting[1]).getByText("Waiting", { exact: true }).waitFor();
     await row(page, waiting[1]).locator(".why", { hasText: "2" }).waitFor();
+    await page.getByRole("button", { name: /^Queue 2$/ }).click();
+    assert.deepEqual(await page.locator("tbody .name").allTextContents(), waiting);
     await shot(page, "queue-light");
+    await page.getByRole("button", { name: /^All / }).click();
     for (const name of [...waiting, running]) await api("DELETE", `/api/v1/jobs/${name}`);
   },
 
