@@ -15,5 +15,7 @@ mod answers;
 mod connections;
 mod crash;
 mod outage;
+mod process;
 mod queue;
+mod real;
 mod watching;

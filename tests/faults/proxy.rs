@@ -91,9 +91,6 @@ pub struct Entry {
 pub enum Event {
     /// A request came in.
     Asked(Asked),
-    /// Its answer went out.
-    #[allow(dead_code)] // seen where a journal is printed
-    Answered { asked: Asked, code: u16 },
     /// A frame of a watch went out.
     Frame(String),
 }
@@ -210,9 +207,8 @@ impl Proxy {
 
     fn cut(&self, which: impl Fn(&Peer) -> bool) -> usize {
         let mut connections = lock(&self.shared.connections);
-        let chosen = connections.values().filter(|peer| which(peer));
         let mut count = 0;
-        for peer in chosen {
+        for peer in connections.values().filter(|peer| which(peer)) {
             let _ = peer.stream.shutdown(Shutdown::Both);
             count += 1;
         }
@@ -319,8 +315,8 @@ impl Relay<'_> {
                     code,
                     headers,
                     body,
-                }) => self.answer(&asked, code, &headers, body.as_bytes())?,
-                fault => self.pass_on(&head, asked, fault)?,
+                }) => self.answer(code, &headers, body.as_bytes())?,
+                fault => self.pass_on(&head, &asked, fault)?,
             }
         }
         Ok(())
@@ -344,13 +340,7 @@ impl Relay<'_> {
         }
     }
 
-    fn answer(
-        &mut self,
-        asked: &Asked,
-        code: u16,
-        headers: &[String],
-        body: &[u8],
-    ) -> io::Result<()> {
+    fn answer(&mut self, code: u16, headers: &[String], body: &[u8]) -> io::Result<()> {
         let mut answer = format!("HTTP/1.1 {code} Because\r\nContent-Type: application/json\r\n");
         for header in headers {
             answer.push_str(header);
@@ -360,13 +350,11 @@ impl Relay<'_> {
         let mut answer = answer.into_bytes();
         answer.extend_from_slice(body);
         self.client.get_mut().write_all(&answer)?;
-        let asked = asked.clone();
-        self.note(Event::Answered { asked, code });
         Ok(())
     }
 
-    fn pass_on(&mut self, head: &Head, asked: Asked, fault: Option<Fault>) -> io::Result<()> {
-        let request = self.rewritten(head, &asked);
+    fn pass_on(&mut self, head: &Head, asked: &Asked, fault: Option<Fault>) -> io::Result<()> {
+        let request = self.rewritten(head, asked);
         let answer = match self.send(&request) {
             Ok(answer) => answer,
             Err(_) => {
@@ -408,8 +396,6 @@ impl Relay<'_> {
             }
             _ => client.write_all(&bytes)?,
         }
-        let code = answer.code();
-        self.note(Event::Answered { asked, code });
         Ok(())
     }
 

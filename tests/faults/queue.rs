@@ -23,13 +23,16 @@ struct Pods {
     most_were: BTreeSet<String>,
 }
 
-fn watch_pods(namespace: &Arc<Namespace>) -> Arc<Mutex<Pods>> {
+fn watch_pods(namespace: &Namespace) -> Arc<Mutex<Pods>> {
     let pods: Arc<Mutex<Pods>> = Arc::default();
-    let (namespace, told) = (namespace.clone(), pods.clone());
+    let (api, path, told) = (
+        namespace.api.clone(),
+        namespace.core_path("pods"),
+        pods.clone(),
+    );
     // Ends with the namespace's last pod, or with the process.
     std::thread::spawn(move || {
-        let path = namespace.core_path("pods");
-        namespace.api.watch(&path, |frame| {
+        api.watch(&path, |frame| {
             let object = &frame["object"];
             let name = crate::harness::cluster::name_of(object);
             let phase = object["status"]["phase"].as_str().unwrap_or_default();
@@ -122,7 +125,7 @@ fn the_cap_holds_under_deletes_stops_restarts_and_kills() {
 }
 
 fn cap_holds(count: usize, kills: usize) {
-    let namespace = Arc::new(Namespace::new("cap", MOMENT));
+    let namespace = Namespace::new("cap", MOMENT);
     let proxy = Proxy::start();
     let cap = CAP.to_string();
     let flags = ["--max-running", &cap, "--history-limit", "1000"];

@@ -78,7 +78,7 @@ pub struct Namespace {
     /// The application's name, too.
     app: String,
     pub name: String,
-    pub api: Api,
+    pub api: Arc<Api>,
     /// Of the account that the project's manifests make for the scheduler.
     pub scheduler_token: String,
     /// The radixconfig.yaml of its one job component.
@@ -110,11 +110,11 @@ impl Namespace {
              "subjects": [{"kind": "ServiceAccount", "name": ADMIN, "namespace": name}]},
         ]});
         apply(&admin);
-        let api = Api {
+        let api = Arc::new(Api {
             server: ApiServer::of_kubeconfig(),
             token: token(&name, ADMIN),
             kept: Mutex::default(),
-        };
+        });
         Namespace {
             app,
             scheduler_token: token(&name, &format!("{COMPONENT}-scheduler")),
@@ -162,10 +162,6 @@ impl Namespace {
     /// All jobs that Kubernetes has.
     pub fn jobs(&self) -> Vec<Value> {
         self.api.list(&self.jobs_path())
-    }
-
-    pub fn pods(&self) -> Vec<Value> {
-        self.api.list(&self.core_path("pods"))
     }
 
     /// The Secrets of jobs: name and payload.

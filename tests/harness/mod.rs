@@ -1,8 +1,5 @@
 //! What the fault tests and the benchmark share: a cluster's namespace, a scheduler outside of it, and plain HTTP.
 
-// Each program uses its own part.
-#![allow(dead_code)]
-
 pub mod cluster;
 pub mod http;
 pub mod scheduler;

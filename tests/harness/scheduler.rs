@@ -168,7 +168,7 @@ impl Scheduler {
 
     /// A number of `/proc/PID/status`, as `Threads` or `VmRSS` (kB).
     pub fn proc_status(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
         let line = status
             .lines()
             .find(|line| line.starts_with(field))
@@ -177,20 +177,10 @@ impl Scheduler {
         number.parse().unwrap()
     }
 
-    /// The processor time of the running process.
-    pub fn cpu(&self) -> Duration {
-        cpu_of(&self.child.id().to_string())
+    /// Its number among processes.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
-}
-
-/// The processor time that a process has used, of `/proc`: its number, or `self`.
-pub fn cpu_of(process: &str) -> Duration {
-    const TICK_MILLIS: u64 = 10; // USER_HZ is 100 wherever Linux runs
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks = fields.split(' ').skip(11).take(2);
-    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * TICK_MILLIS)
 }
 
 impl Drop for Scheduler {
