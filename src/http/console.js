@@ -276,7 +276,8 @@ function drawDetail() {
     return;
   }
   if (job.restart !== logRestart) readLog();
-  $("wait").disabled = !UNFINISHED.includes(job.status);
+  $("wait").disabled = false;
+  $("wait").hidden = !UNFINISHED.includes(job.status);
   $("wait").setAttribute("aria-pressed", String(state.waits.has(job.name)));
   setText($("wait"), state.waits.has(job.name) ? "Waiting…" : "Wait for its end");
   $("stop").disabled = !["Waiting", "Running"].includes(job.status);

@@ -235,7 +235,7 @@ const tests = {
     assert.equal(await page.title(), "waited for: Failed, exit code 4");
     await hide(page, false);
     assert.equal(await page.title(), "compute · job-scheduler");
-    assert.ok(await page.locator("#wait").isDisabled());
+    assert.ok(await page.locator("#wait").isHidden());
     await api("DELETE", `/api/v1/jobs/${name}`);
     await page.locator("#close").click();
   },
