@@ -1,5 +1,5 @@
 # `make` alone lists the targets.
-.PHONY: help run build check e2e test cluster cluster-down
+.PHONY: help run build check e2e test test-console cluster cluster-down
 
 target := $(shell uname -m)-unknown-linux-gnu
 
@@ -16,13 +16,16 @@ build: cargo ## the static binary, target/job-scheduler
 check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden files
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test e2e -- -D warnings # which --all-targets leaves out, as `test = false` says
+	cargo clippy --locked --test e2e --test faults -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
 	scripts/e2e
 
 test: check e2e ## all tests; needs Rust, and for the cluster root, Go and apt-get
+
+test-console: cargo ## the console in a headless browser; needs Node and npm (see scripts/test-console)
+	scripts/test-console
 
 cluster: ## start one real Kubernetes node on this machine (see scripts/cluster)
 	scripts/cluster up
@@ -41,3 +44,26 @@ test-contract: ## look for answers that the OpenAPI document does not have; need
 .PHONY: test-clients
 test-clients: ## make, build and run clients of the API in Java, Python, Go and TypeScript (see scripts/test-clients)
 	scripts/test-clients
+
+.PHONY: test-faults-quick test-faults bench fuzz
+test-faults-quick: cargo ## the fault tests that take under two minutes together
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output
+
+test-faults: cargo ## all fault tests; some kill the cluster's API server for a while
+	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output --include-ignored
+
+bench: build ## the benchmark, on the cluster; writes target/bench.md
+	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
+
+FUZZ_SECONDS ?= 60
+fuzz_targets := request_body radixconfig watch_frames http_path
+
+fuzz: cargo ## each fuzz target for FUZZ_SECONDS (60); installs cargo-fuzz if it is missing
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	@# No sanitizer: it would need a nightly compiler, and the code is safe Rust.
+	set -e; for target in $(fuzz_targets); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target testdata/fuzz/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=testdata/fuzz/$$target.dict -timeout=10 -print_final_stats=1 -verbosity=0; \
+	done
+

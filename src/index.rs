@@ -4,7 +4,7 @@
 //! it; a relist is built aside and swapped in whole, so that it leaves no ghosts; a job is counted as running from
 //! before it is created until its last attempt is known to have ended, so that a concurrency cap holds at every instant.
 
-use crate::job::{Attempt, Job, JobName, JobRecord, Queued, Status};
+use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status};
 use crate::sync::SharedLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -80,6 +80,8 @@ struct State {
     waiting: BTreeSet<(Queued, JobName)>,
     /// Digests of idempotency keys.
     keys: HashMap<u128, JobName>,
+    /// Jobs of a key that came with another job too, sent later: a scheduler that died had left them on their way.
+    superseded: Vec<JobName>,
     unfinished: usize,
     /// Jobs that are Running or Stopping.
     running: usize,
@@ -119,6 +121,14 @@ impl Index {
             .get(&key)
             .and_then(|name| state.jobs.get(name))
             .cloned()
+    }
+
+    /// Jobs that nobody was told of, since their request was sent again and made another job: to be discarded.
+    pub fn take_superseded(&self) -> Vec<JobName> {
+        if self.state.read().superseded.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.state.write().superseded)
     }
 
     /// All jobs, by name, which is by the second they were made in.
@@ -445,7 +455,26 @@ impl State {
             self.waiting.insert((queued, job.name.clone()));
         }
         if let Some(key) = job.key {
-            self.keys.insert(key.key, job.name.clone());
+            self.count_key(key, &job.name);
+        }
+    }
+
+    fn count_key(&mut self, key: RequestKey, name: &JobName) {
+        let other = self.keys.get(&key.key).filter(|other| *other != name);
+        let other_sent = other
+            .and_then(|other| self.jobs.get(other))
+            .and_then(|record| record.job.key);
+        match (other.cloned(), other_sent) {
+            (Some(_), Some(other_key)) if other_key.sent > key.sent => {
+                self.superseded.push(name.clone())
+            }
+            (Some(other), Some(_)) => {
+                self.superseded.push(other);
+                self.keys.insert(key.key, name.clone());
+            }
+            _ => {
+                self.keys.insert(key.key, name.clone());
+            }
         }
     }
 
@@ -515,7 +544,7 @@ impl Drop for PayloadUse<'_> {
 mod tests {
     use super::*;
     use crate::job::AttemptState;
-    use crate::job::RequestKey;
+
     use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
 
     fn name(text: &str) -> JobName {
@@ -771,17 +800,48 @@ mod tests {
     fn a_key_finds_its_job_while_that_is_kept() {
         let index = unbounded();
         index.created(Job {
-            key: Some(RequestKey { key: 7, body: 1 }),
+            key: Some(RequestKey {
+                key: 7,
+                body: 1,
+                sent: 0,
+            }),
             ..job("a", Running, 1)
         });
         assert_eq!(index.by_key(7).unwrap().job.name, name("a"));
         index.job_seen(Job {
-            key: Some(RequestKey { key: 7, body: 1 }),
+            key: Some(RequestKey {
+                key: 7,
+                body: 1,
+                sent: 0,
+            }),
             ..job("a", Failed, 2)
         });
         assert_eq!(index.by_key(7).unwrap().job.status, Failed);
         index.deleted(&name("a"));
         assert!(index.by_key(7).is_none() && index.state.read().keys.is_empty());
+    }
+
+    #[test]
+    fn of_two_jobs_of_one_key_the_one_sent_later_counts() {
+        let with_key = |name: &str, sent| Job {
+            key: Some(RequestKey {
+                key: 7,
+                body: 1,
+                sent,
+            }),
+            ..job(name, Running, 1)
+        };
+        for order in [["early", "late"], ["late", "early"]] {
+            let index = unbounded();
+            for name in order {
+                index.job_seen(with_key(name, if name == "late" { 2 } else { 1 }));
+            }
+            assert_eq!(index.by_key(7).unwrap().job.name, name("late"), "{order:?}");
+            assert_eq!(index.take_superseded(), [name("early")]);
+            assert_eq!(index.take_superseded(), []);
+            index.deleted(&name("early"));
+            assert_eq!(index.by_key(7).unwrap().job.name, name("late"));
+        }
     }
 
     #[test]

@@ -204,6 +204,16 @@ impl PartialOrd for Queued {
 pub struct RequestKey {
     pub key: u128,
     pub body: u128,
+    /// When the job was sent to the backend, in microseconds since 1970; 0 where it cannot come late. A scheduler that dies
+    /// may leave one on its way, which arrives after the request was sent again: then the later one counts.
+    pub sent: u64,
+}
+
+impl RequestKey {
+    /// Whether both came with the same key and the same body.
+    pub fn is_same_request(&self, other: &RequestKey) -> bool {
+        (self.key, self.body) == (other.key, other.body)
+    }
 }
 
 /// One run of a job's container: a pod, or a process.

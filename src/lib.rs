@@ -2,14 +2,15 @@
 //!
 //! Modules in the order data flows: [`cli`] and [`config`] are read once; [`http`] turns a request into a typed action;
 //! [`scheduler`] has the use cases; [`index`] is its picture of the jobs, [`queue`] what is left to do, [`retention`]
-//! what to let go; [`backend`] runs the jobs and reports what it observes; [`job`] is what all of them speak of.
+//! what to let go; [`backend`] runs the jobs and reports what it observes; [`logs`] reads what they write; [`job`] is what all of them
+//! speak of.
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands apart, and prints the
 //! objects that run `serve`.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The process may be killed on
 //!   any line and started again: all state that matters is in the backend.
-//! - A GET never calls the backend. What this process created or deleted is in the index before its caller is answered.
+//! - A GET never calls the backend, but for the one of a log. What this process created or deleted is in the index before its caller is answered.
 //! - Every task of the queue may be done again without harm.
 //! - The scheduler's account can create Secrets and never read one.
 //! - `job`, `index`, `queue` and `retention` import neither `http` nor `backend`.
@@ -27,6 +28,7 @@ pub mod index;
 pub mod job;
 pub mod local;
 pub mod logging;
+pub mod logs;
 pub mod manifests;
 pub mod metrics;
 pub mod process;

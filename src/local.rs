@@ -10,7 +10,7 @@ use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
 use crate::job::Timestamp;
 use crate::logging;
-use crate::scheduler::{Limits, Scheduler};
+use crate::scheduler::{Limits, Scheduler, Sibling};
 use crate::sync::spawn;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -137,9 +137,18 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         }
         logging::Format::Json => {}
     }
+    let siblings: Vec<Sibling> = components
+        .iter()
+        .map(|component| Sibling {
+            name: component.name.clone(),
+            url: address_of(options, component),
+        })
+        .collect();
     let mut served = Vec::new();
     for (number, (component, listener)) in components.into_iter().zip(listeners).enumerate() {
-        served.push(serve(options, &machine, number, component, listener)?);
+        let one = serve(options, &machine, number, component, listener)?;
+        one.scheduler.beside(siblings.clone());
+        served.push(one);
     }
 
     let handle = signals.handle();
@@ -426,6 +435,16 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
     .collect()
 }
 
+/// Where a component is served, with a slash at its end.
+fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
+    let host = match options.address {
+        address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    };
+    format!("http://{host}:{}/", component.scheduler_port)
+}
+
 /// What runs where, for whoever started it.
 fn table(
     options: &LocalOptions,
@@ -439,11 +458,6 @@ fn table(
         "PAYLOAD".to_string(),
     ]];
     for (number, component) in components.iter().enumerate() {
-        let host = match options.address {
-            address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => format!("[{address}]"),
-        };
         let payload = match &component.payload_path {
             None => "none taken".to_string(),
             Some(path) if machine.has_view(number) => format!("{path}/payload"),
@@ -451,7 +465,7 @@ fn table(
         };
         rows.push([
             component.name.clone(),
-            format!("http://{host}:{}/api/v1/jobs", component.scheduler_port),
+            format!("{}api/v1/jobs", address_of(options, component)),
             payload,
         ]);
     }

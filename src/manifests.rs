@@ -343,6 +343,7 @@ fn role(component: &JobComponent) -> Role {
                 &["create", "get", "list", "watch", "patch", "delete"],
             ),
             rule("", "pods", &["list", "watch"]),
+            rule("", "pods/log", &["get"]),
             rule("", "services", &["create"]),
             rule("", "secrets", &["create"]),
         ]),

@@ -43,9 +43,21 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 12] = [
-    "list", "create", "get", "delete", "stop", "stop-all", "restart", "logs", "health", "metrics",
-    "document", "none",
+pub const ROUTES: [&str; 14] = [
+    "list",
+    "create",
+    "get",
+    "delete",
+    "stop",
+    "stop-all",
+    "restart",
+    "logs",
+    "health",
+    "metrics",
+    "document",
+    "component",
+    "console",
+    "none",
 ];
 /// Verbs of the Kubernetes API as labels.
 pub const VERBS: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];

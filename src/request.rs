@@ -31,6 +31,7 @@ pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
     Ok(RequestKey {
         key: digest(key.as_bytes()),
         body: digest(body),
+        sent: 0,
     })
 }
 

@@ -4,10 +4,10 @@ use crate::job::{JobName, Status, Timestamp};
 
 /// The finished jobs beyond the `limit` latest of each outcome, oldest first.
 ///
-/// Latest is by when a job finished, so that one that ran for hours is not gone the moment it ends; jobs of the same
-/// second go by name.
+/// Latest is by when a job finished, so that one that ran for hours is not gone the moment it ends; those of the same second
+/// go by the version of their record, which grows from change to change.
 pub fn excess(
-    jobs: impl IntoIterator<Item = (JobName, Status, Timestamp)>,
+    jobs: impl IntoIterator<Item = (JobName, Status, (Timestamp, u64))>,
     limit: usize,
 ) -> Vec<JobName> {
     let mut finished: Vec<_> = jobs
@@ -43,11 +43,9 @@ mod tests {
                 "stopped" => Status::Stopped,
                 _ => Status::Running,
             };
-            (
-                name,
-                status,
-                Timestamp(parts.next().unwrap().parse().unwrap()),
-            )
+            let end = Timestamp(parts.next().unwrap().parse().unwrap());
+            let version = parts.next().map_or(0, |version| version.parse().unwrap());
+            (name, status, (end, version))
         });
         let names: Vec<_> = excess(parsed, limit)
             .iter()
@@ -67,9 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn latest_is_by_the_end_then_by_name() {
+    fn latest_is_by_the_end_then_by_version_then_by_name() {
         check("long:ok:9 b:ok:2 c:ok:3", 1, "b c");
         check("a:ok:5 b:ok:5 c:ok:5", 1, "a b");
+        check("a:ok:5:9 b:ok:5:8 c:ok:5:7", 1, "c b");
+        check("a:ok:4:9 b:ok:5:8", 1, "a");
     }
 
     #[test]

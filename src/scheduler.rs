@@ -69,6 +69,7 @@ pub struct Scheduler {
     kept_names: Lock<KeptNames>,
     /// Told of each job that has finished or is gone.
     settled: OnceLock<Settled>,
+    siblings: OnceLock<Vec<Sibling>>,
     metrics: Arc<Metrics>,
 }
 
@@ -103,7 +104,19 @@ pub enum JobError {
         message: String,
     },
     Full(Full),
+    /// What the job wrote is not there any more.
+    NoLog {
+        message: String,
+    },
     Backend(BackendError),
+}
+
+/// A component that is served beside this one.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    pub name: String,
+    /// Of its console.
+    pub url: String,
 }
 
 /// Whether a submit made its job, or found it made by the same request before.
@@ -143,6 +156,7 @@ impl Scheduler {
             turns: Turns::new(),
             kept_names: Lock::new(KeptNames::default()),
             settled: OnceLock::new(),
+            siblings: OnceLock::new(),
             metrics,
         }
     }
@@ -150,6 +164,23 @@ impl Scheduler {
     /// Has `settled` told of each job that has finished or is gone, from any thread. To be called once, at start.
     pub fn on_settled(&self, settled: Settled) {
         let _ = self.settled.set(settled);
+    }
+
+    /// Says what is served beside this component. To be called once, at start.
+    pub fn beside(&self, siblings: Vec<Sibling>) {
+        let _ = self.siblings.set(siblings);
+    }
+
+    pub fn siblings(&self) -> &[Sibling] {
+        self.siblings.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     pub fn component(&self) -> &JobComponent {
@@ -227,7 +258,11 @@ impl Scheduler {
             SubmitError::Backend(BackendError::Unavailable { message })
         })?;
         if let Some(record) = self.index.by_key(key.key) {
-            if record.job.key != Some(key) {
+            if !record
+                .job
+                .key
+                .is_some_and(|known| known.is_same_request(&key))
+            {
                 return Err(SubmitError::KeyReused {
                     job: record.job.name.clone(),
                 });
@@ -306,7 +341,10 @@ impl Scheduler {
                 settings: &settings,
                 job_id: request.job_id.as_deref(),
                 payload: request.payload.as_deref(),
-                key,
+                key: key.map(|key| RequestKey {
+                    sent: self.unique_micros(),
+                    ..key
+                }),
                 priority: request.priority,
                 queued: self.queued(&place, request.priority),
             };
@@ -345,18 +383,34 @@ impl Scheduler {
         if place.runs {
             return None;
         }
-        let mut last = self.last_arrival.lock();
-        *last = Timestamp::now_micros().max(*last + 1);
         Some(Queued {
             priority,
-            arrival: *last,
+            arrival: self.unique_micros(),
         })
+    }
+
+    /// Microseconds since 1970, later at each call.
+    fn unique_micros(&self) -> u64 {
+        let mut last = self.last_arrival.lock();
+        *last = Timestamp::now_micros().max(*last + 1);
+        *last
+    }
+
+    /// Deletes what a scheduler that died had left on its way, and what was sent again since.
+    fn discard_superseded(&self) {
+        for name in self.index.take_superseded() {
+            log::warn!(
+                "job={name} event=superseded reason=\"its request was sent again before it arrived\""
+            );
+            self.discard(&name);
+        }
     }
 
     /// A job that was created or resumed: into the index, and on with what follows.
     fn take_in(&self, job: Job) -> JobView {
         let name = job.name.clone();
         let record = self.index.created(job);
+        self.discard_superseded();
         self.queue.add(Task::Expose(name));
         if record.job.status == Status::Waiting {
             self.queue.add(Task::Admit);
@@ -643,7 +697,7 @@ impl Scheduler {
             (
                 job.name.clone(),
                 job.status,
-                job.finished.unwrap_or(job.created),
+                (job.finished.unwrap_or(job.created), job.version),
             )
         });
         for name in retention::excess(ends, self.limits.history) {
@@ -666,6 +720,7 @@ impl Scheduler {
         if let Some(transition) = self.index.job_seen(job) {
             self.follow(&transition);
         }
+        self.discard_superseded();
     }
 
     fn follow(&self, transition: &Transition) {
@@ -747,6 +802,7 @@ impl Observer for Scheduler {
 
     fn jobs_relisted(&self, jobs: Vec<Job>) {
         let (transitions, gone) = self.index.relisted(jobs);
+        self.discard_superseded();
         for transition in transitions {
             self.follow(&transition);
         }

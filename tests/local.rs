@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use support::api::{self, JOBS};
 use support::eventually;
@@ -26,7 +27,7 @@ const TRUE: &str = "command: ['true']\npayload: {path: /compute/args}";
 
 /// What a job has printed.
 fn log(place: &Place, component: &str, job: &str, attempt: usize) -> String {
-    let path = format!("test-dev/{component}/jobs/{job}/{attempt}.log");
+    let path = format!("test-dev/{component}/logs/{job}.{attempt}.log");
     fs::read_to_string(place.data().join(path)).unwrap()
 }
 
@@ -57,7 +58,7 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
 
     let folder = place.data().join("test-dev/compute/jobs").join(&name);
     assert_eq!(
-        fs::read_to_string(folder.join("root/payload.copy")).unwrap(),
+        fs::read_to_string(folder.join("payload.copy")).unwrap(),
         payload
     );
     let output = log(&place, "compute", &name, 1);
@@ -89,28 +90,51 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
 /// Where a private mount namespace is allowed, as the table printed at start says.
 #[test]
 fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {
-    let lines = "payload: {path: /job-scheduler-test/args}\n\
-                 command: [sh, -c, 'echo $JOB_PAYLOAD_FILE; cat $JOB_PAYLOAD_FILE; ls -d /usr /proc/self; pwd']";
-    let place = Place::new(&[("compute", lines)]);
-    let scheduler = place.start(&[]);
-    let name = name_of(&scheduler.api().submit(&json!({"payload": "here\n"})));
-    scheduler.api().wait_for(&name, "Succeeded");
-    let folder = format!(
-        "{}/test-dev/compute/jobs/{name}/root",
-        place.data().display()
-    );
-    let file = match place.log().contains("cannot be made here") {
-        true => format!("{folder}/job-scheduler-test/args/payload"),
-        false => "/job-scheduler-test/args/payload".to_string(),
+    let scratch = support::Scratch::new();
+    let existing = scratch.join("args");
+    fs::create_dir(&existing).unwrap();
+    fs::write(existing.join("other"), "").unwrap();
+    let lines = |path: &Path| {
+        let print = "echo $JOB_PAYLOAD_FILE; cat $JOB_PAYLOAD_FILE; ls -d /usr /proc/self; pwd";
+        format!(
+            "payload: {{path: {}}}\ncommand: [sh, -c, '{print}']",
+            path.display()
+        )
     };
-    assert_eq!(
-        log(&place, "compute", &name, 1),
-        format!("{file}\nhere\n/proc/self\n/usr\n{folder}\n")
-    );
-    assert!(
-        !std::path::Path::new("/job-scheduler-test").exists(),
-        "the machine's own root has it"
-    );
+    // Not there, and in the root; there; not there, and in a folder that the job may write into.
+    let paths = [
+        Path::new("/job-scheduler-test/args"),
+        &existing,
+        &scratch.join("none/args"),
+    ];
+    let texts = paths.map(lines);
+    let place = Place::new(&[("a", &texts[0]), ("b", &texts[1]), ("c", &texts[2])]);
+    let scheduler = place.start(&[]);
+    let is_allowed = !place
+        .log()
+        .contains("/job-scheduler-test/args cannot be made here");
+    for (component, path) in paths.into_iter().enumerate() {
+        let mut api = scheduler.api_of(component);
+        let name = name_of(&api.submit(&json!({"payload": "here\n"})));
+        api.wait_for(&name, "Succeeded");
+        let own = ["a", "b", "c"][component];
+        let folder = place.data().join(format!("test-dev/{own}/jobs/{name}"));
+        let file = match is_allowed && component < 2 {
+            true => path.join("payload"),
+            false => folder.join(path.strip_prefix("/").unwrap()).join("payload"),
+        };
+        assert_eq!(
+            log(&place, own, &name, 1),
+            format!(
+                "{}\nhere\n/proc/self\n/usr\n{}\n",
+                file.display(),
+                folder.display()
+            )
+        );
+        // The machine's own folders are as before.
+        assert_eq!(path.exists(), component == 1);
+    }
+    assert_eq!(fs::read_dir(&existing).unwrap().count(), 1);
     scheduler.end();
 }
 
@@ -263,7 +287,7 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
     const AT_ONCE: usize = 3;
     let place = Place::new(&[(
         "compute",
-        "command: [sh, -c, 'echo \"+ $RADIX_JOB_NAME\" >> $RUNS; true; echo \"- $RADIX_JOB_NAME\" >> $RUNS']\n\
+        "command: [sh, -c, 'echo \"+ $RADIX_JOB_NAME\" >> $RUNS; $THEN; echo \"- $RADIX_JOB_NAME\" >> $RUNS']\n\
          resources: {requests: {cpu: 1}}",
     )]);
     let runs = place.scratch.join("runs");
@@ -274,8 +298,16 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
             .map(|_| {
                 scope.spawn(|| {
                     let mut api = scheduler.api();
-                    let request = json!({"variables": {"RUNS": runs}});
-                    let submit = |_| name_of(&api.submit(&request));
+                    let submit = |number| {
+                        // A few take long enough to meet, however slow the machine is.
+                        let then = if number % 25 == 0 {
+                            "sleep 0.5"
+                        } else {
+                            "true"
+                        };
+                        let variables = json!({"RUNS": runs, "THEN": then});
+                        name_of(&api.submit(&json!({"variables": variables})))
+                    };
                     (0..JOBS_IN_ALL / 4).map(submit).collect::<Vec<_>>()
                 })
             })
@@ -308,7 +340,7 @@ fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for()
         most = most.max(running.len());
     }
     assert_eq!(ran, names);
-    assert!(most <= AT_ONCE, "{most} at once");
+    assert_eq!(most, AT_ONCE);
     println!("{JOBS_IN_ALL} jobs in {took:?}, at most {most} at once");
     scheduler.end();
 }
@@ -325,10 +357,13 @@ fn a_deleted_job_leaves_no_process_and_no_file() {
     let name = name_of(&api.submit(&shell(STUBBORN)));
     let folder = place.data().join("test-dev/compute/jobs").join(&name);
     eventually("the job is ready", || {
-        folder.join("root/ready").exists().then_some(())
+        folder.join("ready").exists().then_some(())
     });
-    let all = descendants(scheduler.child.id());
-    assert!(all.len() >= 6, "{all:?}");
+    // Those that left the group may begin a moment after the job says that it is ready.
+    let all = eventually("all of its processes are there", || {
+        let all = descendants(scheduler.child.id());
+        (all.len() >= 6).then_some(all)
+    });
     assert_eq!(api.ask("DELETE", &format!("{JOBS}/{name}"), "").code, 200);
     assert_eq!(api.ask("GET", &format!("{JOBS}/{name}"), "").code, 404);
     eventually("its processes are gone", || {
@@ -425,7 +460,7 @@ fn a_stopped_job_keeps_its_record_and_runs_again() {
         .data()
         .join("test-dev/compute/jobs")
         .join(name_of(&again));
-    let payload = fs::read_to_string(folder.join("root/compute/args/payload"));
+    let payload = fs::read_to_string(folder.join("payload"));
     assert_eq!(payload.unwrap(), "kept");
     scheduler.end();
 }
@@ -440,7 +475,7 @@ fn a_killed_scheduler_loses_nothing() {
     let before = api.wait_for(&finished, "Failed");
     let folder = place.data().join("test-dev/compute/jobs");
     let running = name_of(&api.submit(&shell(STUBBORN)));
-    let ready = folder.join(&running).join("root/ready");
+    let ready = folder.join(&running).join("ready");
     eventually("the job is ready", || ready.exists().then_some(()));
     let request = json!({
         "payload": "hello",
@@ -481,7 +516,7 @@ fn a_scheduler_that_is_asked_to_end_ends_its_jobs() {
     )));
     let ready = place
         .data()
-        .join(format!("test-dev/compute/jobs/{running}/root/ready"));
+        .join(format!("test-dev/compute/jobs/{running}/ready"));
     eventually("the job is ready", || ready.exists().then_some(()));
     let waiting = name_of(&api.submit(&shell("sleep 1000")));
     scheduler.end();
@@ -508,7 +543,7 @@ fn a_scheduler_that_is_asked_to_end_ends_its_jobs() {
     );
     let ready = place
         .data()
-        .join(format!("test-dev/compute/jobs/{stubborn}/root/ready"));
+        .join(format!("test-dev/compute/jobs/{stubborn}/ready"));
     eventually("the job is ready", || ready.exists().then_some(()));
     let before = Instant::now();
     scheduler.signal("INT");

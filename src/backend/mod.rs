@@ -5,8 +5,9 @@ pub mod kubernetes;
 pub mod local;
 
 use crate::config::{JobComponent, Settings};
-use crate::job::{Attempt, Job, JobName, Queued, RequestKey};
+use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey};
 use std::fmt;
+use std::io::Read;
 
 /// A job to be created.
 #[derive(Debug)]
@@ -65,6 +66,23 @@ pub trait Backend: Send + Sync {
 
     /// Deletes the job and all that belongs to it. `false` if there was no such job.
     fn delete(&self, name: &JobName) -> Result<bool, BackendError>;
+
+    /// What the job's latest attempt, which has started, has written. With `follow`, a read waits for more for about a
+    /// second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
+    fn logs(
+        &self,
+        record: &JobRecord,
+        options: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError>;
+}
+
+/// Which part of a log is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LogOptions {
+    /// Whether also what is still to be written.
+    pub follow: bool,
+    /// The last so many lines of what is written already; `None` is all of it.
+    pub tail: Option<u32>,
 }
 
 /// Whether the same create may have been sent before.

@@ -1,5 +1,7 @@
 //! A route and a body to a reply, through the scheduler's use cases.
 
+use super::component;
+use super::console;
 use super::openapi::DOCUMENT;
 use super::reply::Reply;
 use super::route::Route;
@@ -37,6 +39,14 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
             .restart(name)
             .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
+        // The server sends it as it comes, and only a request that has a body comes here.
+        Route::GetLog { .. } => Err(Reply::failure(
+            400,
+            "BadRequest",
+            "a request for a log has no body: leave it out",
+        )),
+        Route::Component => Ok(component::reply(scheduler)),
+        Route::Console => Ok(console::reply()),
         Route::Live => Ok(Reply::success("the scheduler is alive")),
         Route::Ready if scheduler.is_ready() => Ok(Reply::success("the scheduler is ready")),
         Route::Ready => Err(Reply::not_ready()),

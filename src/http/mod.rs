@@ -1,5 +1,7 @@
 //! The HTTP API: bytes to a typed action, and its outcome back to bytes.
 
+mod component;
+mod console;
 mod guard;
 mod handler;
 mod openapi;
@@ -9,4 +11,8 @@ mod server;
 
 pub use guard::Guard;
 pub use openapi::DOCUMENT;
+#[cfg(fuzzing)]
+pub use reply::Reply;
+#[cfg(fuzzing)]
+pub use route::{MAX_WAIT_SECONDS, Route};
 pub use server::{BindError, Server, WRITERS, bind, bind_all};

@@ -1,7 +1,7 @@
 //! Answers: the JSON of jobs and errors, and the bytes of an HTTP response.
 
 use super::guard::Refusal;
-use super::route::{MAX_WAIT_SECONDS, RouteError};
+use super::route::{MAX_TAIL_LINES, MAX_WAIT_SECONDS, RouteError};
 use crate::backend::BackendError;
 use crate::config::FieldError;
 use crate::index::Full;
@@ -142,7 +142,7 @@ struct Outcome<'a> {
 }
 
 impl Reply {
-    fn json(code: u16, value: &impl Serialize) -> Reply {
+    pub(super) fn json(code: u16, value: &impl Serialize) -> Reply {
         // Plain structs with string keys always serialize.
         Reply {
             code,
@@ -211,7 +211,7 @@ impl Reply {
         )
     }
 
-    fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         self.headers.push((name, value.to_string()));
         self
     }
@@ -260,6 +260,25 @@ impl Reply {
         Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 
+    pub fn too_many_logs(limit: usize) -> Reply {
+        let message =
+            format!("{limit} logs are being read, which is as many as may at once: try again");
+        Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
+    }
+
+    /// What comes before a log. What a job writes is nobody's page.
+    pub fn log() -> Reply {
+        Reply {
+            code: 200,
+            content_type: "text/plain; charset=utf-8",
+            headers: vec![
+                ("Cache-Control", "no-store".to_string()),
+                ("X-Content-Type-Options", "nosniff".to_string()),
+            ],
+            body: Vec::new(),
+        }
+    }
+
     pub fn panicked() -> Reply {
         Reply::failure(
             500,
@@ -271,23 +290,28 @@ impl Reply {
     /// The whole response, so that it leaves in one write. `body` false for HEAD.
     pub fn render(&self, request_id: &str, body: bool) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256 + self.body.len());
-        let head = format!(
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nX-Request-Id: {request_id}\r\n",
-            self.code,
-            phrase(self.code),
-            http_date(),
-            self.content_type,
-            self.body.len(),
-        );
-        bytes.extend_from_slice(head.as_bytes());
-        for (name, value) in &self.headers {
-            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        bytes.extend_from_slice(b"\r\n");
+        let framing = format!("Content-Length: {}", self.body.len());
+        bytes.extend_from_slice(self.head(request_id, &framing).as_bytes());
         if body {
             bytes.extend_from_slice(&self.body);
         }
         bytes
+    }
+
+    /// What comes before the body; `framing` is the header that tells where that ends.
+    pub fn head(&self, request_id: &str, framing: &str) -> String {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}\r\nX-Request-Id: {request_id}\r\n",
+            self.code,
+            phrase(self.code),
+            http_date(),
+            self.content_type,
+        );
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        head
     }
 }
 
@@ -326,6 +350,17 @@ impl From<&RouteError> for Reply {
                     "wait={given}: give seconds or minutes, such as 30s or 2m, up to {MAX_WAIT_SECONDS}s"
                 ),
             ),
+            RouteError::BadLogOption { parameter, given } => {
+                let allowed = match *parameter {
+                    "follow" => "give true or false".to_string(),
+                    _ => format!("give a number of lines from 0 to {MAX_TAIL_LINES}"),
+                };
+                Reply::failure(
+                    400,
+                    "BadRequest",
+                    &format!("{parameter}={given}: {allowed}"),
+                )
+            }
             RouteError::NotFound => Reply::failure(
                 404,
                 "NotFound",
@@ -395,6 +430,7 @@ impl From<JobError> for Reply {
             JobError::NotFound { name } => {
                 Reply::failure(404, "NotFound", &format!("job {name} is not found"))
             }
+            JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
             JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
             JobError::Full(full) => full.into(),
             JobError::Backend(error) => error.into(),

@@ -1,10 +1,13 @@
 //! Method and path to a typed action. Pure.
 
 use super::guard::Refusal;
+use crate::backend::LogOptions;
 use std::time::Duration;
 
 /// The longest that a request may ask to wait.
 pub const MAX_WAIT_SECONDS: u64 = 300;
+/// The most lines of a log that a request may ask for by number.
+pub const MAX_TAIL_LINES: u32 = 1_000_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +28,17 @@ pub enum Route {
     RestartJob {
         name: String,
     },
+    /// What the job has written.
+    GetLog {
+        name: String,
+        options: LogOptions,
+    },
     /// Every unfinished job.
     StopJobs,
+    /// What the scheduler is configured to.
+    Component,
+    /// The page on which people look at it.
+    Console,
     /// Whether the process works.
     Live,
     /// Whether every job is known.
@@ -48,6 +60,11 @@ pub enum RouteError {
     Refused(Refusal),
     /// The query's `wait` is not a time to wait.
     BadWait { given: String },
+    /// A parameter of a log is not what it may be.
+    BadLogOption {
+        parameter: &'static str,
+        given: String,
+    },
 }
 
 /// Answered from memory, or through the backend.
@@ -92,6 +109,16 @@ impl Route {
                 name: name.to_string(),
             }),
             ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
+            ["", "api", "v1", "jobs", name, "logs"] if is_get => Ok(Route::GetLog {
+                name: name.to_string(),
+                options: parse_log_options(query)?,
+            }),
+            ["", "api", "v1", "component"] if is_get => Ok(Route::Component),
+            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component"] => {
+                only("GET, HEAD")
+            }
+            [""] if is_get => Ok(Route::Console),
+            [""] => only("GET, HEAD"),
             ["", "health", "live"] if is_get => Ok(Route::Live),
             ["", "health", "ready"] if is_get => Ok(Route::Ready),
             ["", "metrics"] if is_get => Ok(Route::Metrics),
@@ -107,6 +134,9 @@ impl Route {
         match self {
             Route::ListJobs
             | Route::GetJob { .. }
+            | Route::GetLog { .. }
+            | Route::Component
+            | Route::Console
             | Route::Live
             | Route::Ready
             | Route::Metrics
@@ -130,11 +160,44 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::GetLog { .. }) => "logs",
+        Ok(Route::Component) => "component",
+        Ok(Route::Console) => "console",
         Ok(Route::Live | Route::Ready) => "health",
         Ok(Route::Metrics) => "metrics",
         Ok(Route::Document) => "document",
         Err(_) => "none",
     }
+}
+
+/// `follow=true` and `tail=100`, up to [`MAX_TAIL_LINES`].
+fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
+    let value = |name: &str| {
+        let pairs = query
+            .split('&')
+            .map(|p| p.split_once('=').unwrap_or((p, "")));
+        pairs.filter(|(key, _)| *key == name).map(|(_, v)| v).next()
+    };
+    let bad = |parameter, given: &str| RouteError::BadLogOption {
+        parameter,
+        given: given.chars().take(40).collect(),
+    };
+    let follow = match value("follow") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(given) => return Err(bad("follow", given)),
+    };
+    let tail = match value("tail") {
+        None => None,
+        Some(given) => Some(
+            given
+                .parse()
+                .ok()
+                .filter(|lines| *lines <= MAX_TAIL_LINES && !given.starts_with('+'))
+                .ok_or_else(|| bad("tail", given))?,
+        ),
+    };
+    Ok(LogOptions { follow, tail })
 }
 
 /// `wait=30s`, `wait=2m` or seconds alone, up to [`MAX_WAIT_SECONDS`].
@@ -196,6 +259,15 @@ mod tests {
             "POST /api/v1/jobs/compute-1/restart",
             Ok(Route::RestartJob { name: name() }),
         );
+        check(
+            "GET /api/v1/jobs/compute-1/logs",
+            Ok(Route::GetLog {
+                name: name(),
+                options: LogOptions::default(),
+            }),
+        );
+        check("GET /api/v1/component", Ok(Route::Component));
+        check("GET /", Ok(Route::Console));
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));
         check("GET /health/ready", Ok(Route::Ready));
@@ -249,11 +321,41 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_followed_or_not_and_has_a_tail() {
+        let get = |query: &str| {
+            Route::parse("GET", &format!("/api/v1/jobs/compute-1/logs?{query}")).map(|route| {
+                match route {
+                    Route::GetLog { options, .. } => (options.follow, options.tail),
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        assert_eq!(get("follow=true&tail=10"), Ok((true, Some(10))));
+        assert_eq!(get("x=1&follow=false"), Ok((false, None)));
+        assert_eq!(get("tail=0"), Ok((false, Some(0))));
+        for bad in [
+            "follow",
+            "follow=yes",
+            "tail=",
+            "tail=-1",
+            "tail=+1",
+            "tail=1000001",
+        ] {
+            let (parameter, given) = bad.split_once('=').unwrap_or((bad, ""));
+            match get(bad) {
+                Err(RouteError::BadLogOption {
+                    parameter: found,
+                    given: text,
+                }) => assert_eq!((found, text.as_str()), (parameter, given)),
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn anything_else_is_not_there() {
         let long = format!("/{}", "a/".repeat(100));
         let targets = [
-            "/",
-            "",
             "/api",
             "/api/v1",
             "/api/v1/jobs//",

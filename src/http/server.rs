@@ -1,10 +1,12 @@
 //! Sockets and threads: the only user of tiny_http.
 //!
 //! `http` threads take requests and answer from memory; `upload` threads, made as needed and bounded, read long bodies, so
-//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait.
+//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait; `log`
+//! threads, bounded, send what jobs write.
 
 mod parking;
 mod pulse;
+mod streaming;
 
 use super::guard::Guard;
 use super::handler::handle;
@@ -194,6 +196,9 @@ struct Front {
     held: Arc<AtomicUsize>,
     activity: Arc<Activity>,
     pulse: Thread,
+    /// Logs that are being sent.
+    streams: AtomicUsize,
+    stopping: Arc<AtomicBool>,
     guard: Guard,
 }
 
@@ -246,6 +251,8 @@ impl Server {
             held: Arc::default(),
             activity,
             pulse: pulse_thread.clone(),
+            streams: AtomicUsize::new(0),
+            stopping: stopping.clone(),
             guard: guard.clone(),
         });
         let mut readers = Vec::new();
@@ -273,7 +280,7 @@ impl Server {
         }
         let _ = self.parker.send(Parked::Stop);
         self.pulse.unpark();
-        // The writers' channel closes with the last reader and upload.
+        // The writers' channel closes with the last reader, upload and log.
         for thread in self.readers.into_iter().chain(self.others) {
             let _ = thread.join();
         }
@@ -306,6 +313,9 @@ impl Front {
         {
             let (name, wait) = (name.clone(), *wait);
             self.park(exchange, &name, wait);
+        } else if let Ok(Route::GetLog { name, options }) = &exchange.route {
+            let (name, options) = (name.clone(), *options);
+            self.stream(exchange, name, options);
         } else if exchange.route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
             let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
             exchange.respond(&reply, &self.scheduler);

@@ -70,7 +70,10 @@ pub fn answer(
 fn response(method: &str, target: &str, code: u16) -> Result<&'static Value, String> {
     let responses = &API["components"]["responses"];
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    let path = path.strip_suffix('/').unwrap_or(path);
+    let path = match path.strip_suffix('/') {
+        Some("") | None => path,
+        Some(path) => path,
+    };
     let method = match method {
         "HEAD" => "get".to_string(),
         other => other.to_lowercase(),

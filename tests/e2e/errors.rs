@@ -73,7 +73,7 @@ pub fn every_wrong_request_is_told_what_is_wrong(cluster: &Cluster) -> Vec<Strin
             "NotFound",
             &["/api/v1/jobs"],
         ),
-        ("etl", "GET", "/", "", 404, "NotFound", &["/api/v1/jobs"]),
+        ("etl", "GET", "/api", "", 404, "NotFound", &["/api/v1/jobs"]),
         (
             "etl",
             "PUT",

@@ -1,8 +1,9 @@
-//! How soon the scheduler is ready, and how large it is.
+//! A scheduler on this machine, beside those in the cluster: its API, how soon it is ready, and how large it is.
 
 use crate::api::{SOON, name};
 use crate::cluster::{CONFIG, Cluster, within};
 use crate::deployment::Access;
+use crate::support;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +16,17 @@ const READY_LIMIT: Duration = Duration::from_millis(500);
 const RESIDENT_LIMIT_KB: u64 = 10_000;
 const JOBS: usize = 20;
 const STARTS: usize = 7;
+
+/// The checks that local mode passes too.
+pub fn the_api_is_that_of_every_backend(cluster: &Cluster) -> Vec<String> {
+    let (scheduler, _) = Scheduler::start(cluster, &Access::of("prod", "etl"));
+    let mut api = support::api::Api::new(&format!("http://{}", scheduler.address));
+    support::api::check(&mut api, &json!({"payload": "exit 0"}));
+    vec![
+        "shapes, errors, limits, read-your-writes and the Origin rule, as in local mode"
+            .to_string(),
+    ]
+}
 
 pub fn ready_at_once_and_small(cluster: &Cluster) -> Vec<String> {
     let access = Access::of("prod", "etl");

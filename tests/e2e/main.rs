@@ -11,8 +11,6 @@
 
 mod api;
 mod cluster;
-#[path = "../contract/mod.rs"]
-mod contract;
 mod control;
 mod cost;
 mod deployment;
@@ -24,12 +22,15 @@ mod overrides;
 mod payload;
 mod restart;
 mod retention;
+#[path = "../support/mod.rs"]
+mod support;
 
 use cluster::Cluster;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use support::contract;
 
 /// A test: returns what it proved, a line each, and panics if it does not hold.
 struct Test {
@@ -75,7 +76,10 @@ const TOGETHER: &[Test] = tests![
 ];
 
 /// After all others, when the machine is quiet.
-const AT_LAST: &[Test] = tests![footprint::ready_at_once_and_small];
+const AT_LAST: &[Test] = tests![
+    footprint::the_api_is_that_of_every_backend
+    footprint::ready_at_once_and_small
+];
 
 /// A job is mostly waited for, so more tests than processors run at once; a node of the project's own has 50 pods.
 const THREADS: usize = 6;

@@ -7,7 +7,7 @@
 
 pub mod api;
 #[path = "../contract/mod.rs"]
-mod contract;
+pub mod contract;
 pub mod local;
 
 use std::path::{Path, PathBuf};

@@ -14,12 +14,15 @@ pub struct Breaker(Lock<State>);
 struct State {
     /// When a call last got no answer, if none has had one since.
     failed: Option<Instant>,
+    /// When a call was last answered.
+    answered: Option<Instant>,
     /// One call is trying.
     trying: bool,
 }
 
 impl Breaker {
-    /// Whether a call may be made. Each that is made must be told of with [`Breaker::report`] or [`Breaker::release`].
+    /// Whether a call may be made. Each that is made must be told of with
+    /// [`Breaker::answered`], [`Breaker::not_answered`] or [`Breaker::release`].
     pub fn lets_through(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
         match state.failed {
@@ -37,13 +40,22 @@ impl Breaker {
         self.0.lock().trying = false;
     }
 
-    /// Whether the API server answered a call, whatever it said.
-    pub fn report(&self, answered: bool, now: Instant) {
-        let failed = if answered { None } else { Some(now) };
+    /// The API server answered a call, whatever it said.
+    pub fn answered(&self, now: Instant) {
         *self.0.lock() = State {
-            failed,
+            failed: None,
+            answered: Some(now),
             trying: false,
         };
+    }
+
+    /// A call that began at `began` was not answered. One that is slow while others are answered says nothing.
+    pub fn not_answered(&self, began: Instant, now: Instant) {
+        let mut state = self.0.lock();
+        state.trying = false;
+        if state.answered.is_none_or(|answered| answered < began) {
+            state.failed = Some(now);
+        }
     }
 }
 
@@ -56,14 +68,25 @@ mod tests {
         let (breaker, start) = (Breaker::default(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         assert!(breaker.lets_through(at(0)) && breaker.lets_through(at(0)));
-        breaker.report(false, at(0));
+        breaker.not_answered(at(0), at(0));
         assert!(!breaker.lets_through(at(499)));
         assert!(breaker.lets_through(at(500)));
         assert!(!breaker.lets_through(at(501)), "one tries already");
-        breaker.report(false, at(600));
+        breaker.not_answered(at(500), at(600));
         assert!(!breaker.lets_through(at(1000)));
         assert!(breaker.lets_through(at(1100)));
-        breaker.report(true, at(1200));
+        breaker.answered(at(1200));
         assert!(breaker.lets_through(at(1200)) && breaker.lets_through(at(1200)));
+    }
+
+    #[test]
+    fn a_slow_call_stops_nobody_while_others_are_answered() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        breaker.answered(at(900));
+        breaker.not_answered(at(0), at(1800));
+        assert!(breaker.lets_through(at(1801)));
+        breaker.not_answered(at(1000), at(2800));
+        assert!(!breaker.lets_through(at(2801)));
     }
 }

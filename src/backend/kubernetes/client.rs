@@ -6,7 +6,7 @@ use crate::sync::Lock;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 /// The API server sends a bookmark about once a minute: silence for longer is a dead connection.
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A log that is followed says nothing for as long as its job does: who reads it looks up so often.
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// A page of a list, or an object, is never larger.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -72,6 +74,8 @@ enum Patience {
     List,
     /// For as long as it says something now and then.
     Watch,
+    /// A read gives up after [`LOG_TIMEOUT`], and may be repeated.
+    Log,
 }
 
 impl Call<'_> {
@@ -301,6 +305,19 @@ impl Client {
         ))
     }
 
+    /// Opens a log: its bytes as they come. A read that fails with `TimedOut` may be repeated.
+    pub fn log(&self, path: &str) -> Result<impl Read + Send + use<>, ApiError> {
+        let response = self.send(Call {
+            verb: "get",
+            method: "GET",
+            path,
+            body: None,
+            patience: Patience::Log,
+        })?;
+        let body = response.into_body().into_with_config();
+        Ok(PatientReader(body.limit(u64::MAX).reader()))
+    }
+
     fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
         let bytes = read_answer(self.send(call)?).map_err(|e| failed(call, e))?;
         serde_json::from_slice(&bytes).map_err(|e| ApiError::Malformed {
@@ -353,9 +370,9 @@ impl Client {
         let answer = self.send_once(call);
         let end = Instant::now();
         match answer {
-            Ok(_) => self.breaker.report(true, end),
+            Ok(_) => self.breaker.answered(end),
             Err(ApiError::Unreachable { .. } | ApiError::TimedOut { .. }) if is_breakable => {
-                self.breaker.report(false, end);
+                self.breaker.not_answered(start, end);
             }
             // A connection that broke says nothing of the next one.
             Err(_) if is_breakable => self.breaker.release(),
@@ -372,7 +389,7 @@ impl Client {
         let mut request = ureq::http::Request::builder()
             .method(call.method)
             .uri(format!("{}{}", self.url, call.path))
-            .header("Accept", "application/json");
+            .header("Accept", "application/json, */*");
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
         }
@@ -397,6 +414,15 @@ impl Client {
     ) -> Result<Response<Body>, ureq::Error> {
         match patience {
             Patience::Watch => self.watches.run(request),
+            Patience::Log => {
+                let request = self
+                    .watches
+                    .configure_request(request)
+                    .timeout_recv_response(Some(LOG_TIMEOUT))
+                    .timeout_per_read(Some(LOG_TIMEOUT))
+                    .build();
+                self.watches.run(request)
+            }
             Patience::List => self.calls.run(request),
             Patience::Until(deadline) => {
                 let left = deadline
@@ -410,6 +436,21 @@ impl Client {
                 self.calls.run(request)
             }
         }
+    }
+}
+
+/// Says of a read that had nothing in time that it may be repeated.
+struct PatientReader<R>(R);
+
+impl<R: Read> Read for PatientReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|e| {
+            let cause = e.get_ref().and_then(|e| e.downcast_ref());
+            match cause {
+                Some(ureq::Error::Timeout(_)) => ErrorKind::TimedOut.into(),
+                _ => e,
+            }
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod breaker;
 mod client;
+mod logs;
 mod objects;
 mod watch;
 mod wire;
@@ -12,14 +13,15 @@ mod wire;
 pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
+use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
 use crate::config::JobComponent;
-use crate::job::{Job, JobName, Queued, Timestamp};
+use crate::job::{Job, JobName, JobRecord, Queued, Timestamp};
 use crate::metrics::Metrics;
 use client::ApiError;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -28,6 +30,15 @@ use wire::{
     HIDDEN_ANNOTATION, JobObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOPPED_ANNOTATION,
     queued_text,
 };
+
+/// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
+#[cfg(fuzzing)]
+pub fn follow_stream(stream: &[u8], of_pods: bool, observer: &dyn Observer) {
+    match of_pods {
+        true => watch::follow_to_end::<Pods>(stream, observer),
+        false => watch::follow_to_end::<Jobs>(stream, observer),
+    }
+}
 
 /// How often a create whose answer was lost is sent again under the same name.
 const CREATE_TRIES: u32 = 3;
@@ -293,6 +304,31 @@ impl Backend for Kubernetes {
         match self.client.delete(&path, self.deadline()) {
             Ok(()) => Ok(true),
             Err(e) if e.code() == Some(404) => Ok(false),
+            Err(e) => Err(explain(e)),
+        }
+    }
+
+    fn logs(
+        &self,
+        record: &JobRecord,
+        options: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError> {
+        let Some(attempt) = record.attempts.last() else {
+            return Ok(Box::new(io::empty()));
+        };
+        let path = logs::path(
+            &self.namespace,
+            &attempt.name,
+            &self.component.name,
+            options,
+        );
+        match logs::PodLog::open(&self.client, path) {
+            Ok(log) => Ok(Box::new(log)),
+            // Its container was never started.
+            Err(e) if e.code() == Some(400) => Ok(Box::new(io::empty())),
+            Err(e) if e.code() == Some(404) => Err(BackendError::Gone {
+                message: format!("the pod {} is gone, and its log with it", attempt.name),
+            }),
             Err(e) => Err(explain(e)),
         }
     }

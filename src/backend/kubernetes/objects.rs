@@ -625,7 +625,11 @@ mod tests {
             priority: 5,
             arrival: 1_617_796_556_000_001,
         });
-        new.key = Some(RequestKey { key: 1, body: 2 });
+        new.key = Some(RequestKey {
+            key: 1,
+            body: 2,
+            sent: 3,
+        });
         golden::check("job-queued", &job(&new, "i", &[]));
     }
 
@@ -634,7 +638,11 @@ mod tests {
         let component = component("full.yaml");
         let mut new = new(&component, &component.settings, Some("{\"x\": 1}"));
         new.job_id = Some("order 17");
-        new.key = Some(RequestKey { key: 1, body: 2 });
+        new.key = Some(RequestKey {
+            key: 1,
+            body: 2,
+            sent: 3,
+        });
         let mut old = serde_json::to_value(job(&new, "i", &[])).unwrap();
         // What the API server and its controllers add.
         let own = json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "old"});

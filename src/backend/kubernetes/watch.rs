@@ -282,6 +282,12 @@ fn follow<T: Watched>(
     End::Stream { version }
 }
 
+#[cfg(fuzzing)]
+pub fn follow_to_end<T: Watched>(stream: &[u8], observer: &dyn Observer) {
+    let stop = AtomicBool::new(false);
+    follow::<T>(stream, String::new(), observer, &stop, &|| ());
+}
+
 enum FrameError {
     Expired,
     Other(String),

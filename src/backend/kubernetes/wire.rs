@@ -17,7 +17,7 @@ pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
 pub const RESTART_OF_ANNOTATION: &str = "job-scheduler/restart-of";
 /// Deleted for its users; kept for its payload, which another job uses.
 pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
-/// Digests of the request's idempotency key and body, 32 hexadecimal digits each.
+/// Digests of the request's idempotency key and body, 32 hexadecimal digits each, and when the job was sent.
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
@@ -156,14 +156,16 @@ fn parse_queued(text: &str) -> Option<Queued> {
 
 /// A request's key as it is kept with the job.
 pub fn key_text(key: RequestKey) -> String {
-    format!("{:032x}{:032x}", key.key, key.body)
+    format!("{:032x}{:032x}/{}", key.key, key.body, key.sent)
 }
 
 fn parse_key(text: &str) -> Option<RequestKey> {
+    let (text, sent) = text.split_once('/')?;
     let hex = |part: Option<&str>| u128::from_str_radix(part?, 16).ok();
     Some(RequestKey {
         key: hex(text.get(..32))?,
         body: hex(text.get(32..))?,
+        sent: sent.parse().ok()?,
     })
 }
 
@@ -416,6 +418,7 @@ mod tests {
             RequestKey {
                 key: 1,
                 body: u128::MAX,
+                sent: 7,
             },
         );
         assert_eq!(parse_queued(&queued_text(queued)), Some(queued));

@@ -8,6 +8,7 @@
 //! started, so that no job is lost and none is run twice, whatever ends this process or the machine.
 
 mod admission;
+mod logs;
 mod mounts;
 mod process;
 mod store;
@@ -17,14 +18,15 @@ mod work;
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
-use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
+use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, Queued, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::Lock;
 use admission::Admission;
+use logs::{Follow, Log};
 use mounts::{Plan, ThisMachine, View};
 use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -479,7 +481,7 @@ impl Machine {
             payload: new.payload.map(|payload| payload.len() as u64),
             work: Work::of(new, need),
         };
-        let payload = new.payload.unwrap_or_default().as_bytes();
+        let payload = new.payload.map(str::as_bytes);
         self.take(number, part, &new.name, header, payload)
     }
 
@@ -508,7 +510,7 @@ impl Machine {
             restart_of: Some(old.to_string()),
             ..found
         };
-        self.take(number, part, name, header, &payload)
+        self.take(number, part, name, header, payload.as_deref())
     }
 
     /// Takes a new job: to run if nothing waits and there is room, else into the queue.
@@ -518,7 +520,7 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
         header: Header,
-        payload: &[u8],
+        payload: Option<&[u8]>,
     ) -> Result<Job, CreateError> {
         let need = header.work.need();
         let mut table = self.table.lock();
@@ -528,11 +530,22 @@ impl Machine {
         table.check(need).map_err(CreateError::Nothing)?;
         let starts = table.admission.start_at_once(name, need);
         drop(table);
+        if starts {
+            // While the record is written: each of these takes its time on a disk.
+            self.send(Event::Prepare {
+                part: number,
+                name: name.clone(),
+                payload: payload.map(<[u8]>::to_vec),
+            });
+        }
         let began = starts.then_some(Change::Begun { at: header.created });
         let written = part.store.create(&header, payload, began.as_slice());
         if let Err(e) = written {
             self.table.lock().admission.release(name);
-            self.send(Event::QueueChanged);
+            self.send(Event::NotCreated {
+                part: number,
+                name: name.clone(),
+            });
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
                 _ => CreateError::Nothing(not_written(&e)),
@@ -570,6 +583,15 @@ impl Machine {
     ) -> Result<T, BackendError> {
         let mut table = self.table.lock();
         table.entry(number, name).map(look)
+    }
+
+    /// Whether an attempt, counted from 1, has ended or is gone: its log grows no more.
+    fn is_over(&self, number: usize, name: &JobName, attempt: usize) -> bool {
+        let runs = self.with_entry(number, name, |entry| {
+            let attempt = entry.record.attempts.get(attempt.saturating_sub(1));
+            matches!(attempt, Some((_, None))) && entry.record.end.is_none()
+        });
+        !runs.unwrap_or(false)
     }
 
     /// The job as it stands.
@@ -696,9 +718,8 @@ impl Machine {
 fn view(component: &JobComponent, folder: &Path) -> Option<View> {
     let path = Path::new(component.payload_path.as_deref()?);
     let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
-    for folder in [&staging, &sample] {
-        std::fs::create_dir_all(folder).ok()?;
-    }
+    std::fs::create_dir_all(&staging).ok()?;
+    Store::write_payload(b"", &sample).ok()?;
     let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
         log::debug!(
             "component={} event=no-view reason=\"{} is not there, and nowhere to make it\"",
@@ -813,6 +834,24 @@ impl Backend for Local {
             .delete(self.part, part, name)
             .map_err(|e| BackendError::Unavailable {
                 message: format!("the job cannot be removed from the disk: {e}"),
+            })
+    }
+
+    fn logs(
+        &self,
+        record: &JobRecord,
+        options: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError> {
+        let (name, attempt) = (&record.job.name, record.attempts.len());
+        let file = self.part()?.store.log(name, attempt);
+        let follow = options.follow.then(|| -> Follow {
+            let (machine, part, name) = (self.machine.clone(), self.part, name.clone());
+            Box::new(move || machine.is_over(part, &name, attempt))
+        });
+        let log = Log::open(&file, options.tail, follow);
+        log.map(|log| -> Box<dyn Read + Send> { Box::new(log) })
+            .map_err(|e| BackendError::Unavailable {
+                message: format!("the log of {name} cannot be read: {e}"),
             })
     }
 }

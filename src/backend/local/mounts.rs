@@ -20,6 +20,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The name of the file with a job's payload.
+pub const PAYLOAD: &str = "payload";
 /// Content that a copied folder may have: each is a mount of its own, and takes its time.
 const MAX_COPIED: usize = 100;
 
@@ -111,19 +113,24 @@ impl Host for ThisMachine {
     }
 }
 
-/// The steps to a folder `path` that a job's payload can be mounted on.
+/// The steps to an empty file that a job's payload can be mounted on.
 pub struct Plan {
-    path: PathBuf,
+    file: PathBuf,
     steps: Vec<Step>,
 }
 
 impl Plan {
-    /// Plans it; `staging` is an empty folder. `None` where it cannot be without a change to the machine's own folders.
+    /// Plans it, in the folder `path`; `staging` is an empty folder. `None` where it cannot be without a change to the machine's own folders.
     pub fn new(path: &Path, staging: &Path, host: &dyn Host) -> Option<Plan> {
         let path = path.to_owned();
+        let file = path.join(PAYLOAD);
         if host.is_folder(&path) {
-            let steps = Vec::new();
-            return Some(Plan { path, steps });
+            let steps = vec![
+                Step::Tmpfs(path.clone()),
+                Step::MakeFile(file.clone()),
+                Step::ReadOnly(path),
+            ];
+            return Some(Plan { file, steps });
         }
         let nearest = path.ancestors().find(|folder| host.is_anything(folder))?;
         let is_root = nearest == Path::new("/");
@@ -166,13 +173,14 @@ impl Plan {
             folder.push(part);
             steps.push(Step::MakeFolder(folder.clone()));
         }
+        steps.push(Step::MakeFile(folder.join(PAYLOAD)));
         if is_root {
             steps.extend([Step::Detach(old), Step::ReadOnly(copy)]);
         } else {
             let to = nearest.to_owned();
             steps.extend([Step::ReadOnly(copy.clone()), Step::Move { from: copy, to }]);
         }
-        Some(Plan { path, steps })
+        Some(Plan { file, steps })
     }
 }
 
@@ -277,7 +285,7 @@ fn c_string(path: &Path) -> io::Result<CString> {
 
 /// A namespace in which a plan has been carried out, held by this process.
 pub struct View {
-    path: CString,
+    file: CString,
     /// `None` for root, who needs no namespace of users.
     users: Option<File>,
     mounts: File,
@@ -290,7 +298,7 @@ impl View {
         reason = "pre_exec is the one place where a process can be changed before it is another program"
     )]
     pub fn build(plan: Plan) -> io::Result<View> {
-        let path = c_string(&plan.path)?;
+        let file = c_string(&plan.file)?;
         let steps: io::Result<Vec<Ready>> = plan.steps.into_iter().map(Ready::new).collect();
         let steps = steps?;
         let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -325,7 +333,7 @@ impl View {
             let namespaces = format!("/proc/{}/ns", i32::from_ne_bytes(pid));
             let open = |name: &str| File::open(format!("{namespaces}/{name}"));
             Ok(View {
-                path,
+                file,
                 users: needs_users.then(|| open("user")).transpose()?,
                 mounts: open("mnt")?,
             })
@@ -364,7 +372,7 @@ fn enter_new(maps: &Option<(String, String)>) -> rustix::io::Result<()> {
     )
 }
 
-/// Has the command killed when the thread that spawns it ends, and gives it its view: `view` comes with the folder of the
+/// Has the command killed when the thread that spawns it ends, and gives it its view: `view` comes with the file of the
 /// job's payload.
 ///
 /// The calling thread must live as long as the scheduler.
@@ -373,7 +381,7 @@ fn enter_new(maps: &Option<(String, String)>) -> rustix::io::Result<()> {
     reason = "pre_exec is the one place where a process can be changed before it is the job's"
 )]
 pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) -> io::Result<()> {
-    let own = view.map(|(view, folder)| OwnView::new(view, folder, cwd));
+    let own = view.map(|(view, payload)| OwnView::new(view, payload, cwd));
     let own = own.transpose()?;
     let scheduler = rustix::process::getpid();
     let child = move || -> io::Result<()> {
@@ -395,7 +403,7 @@ pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) 
 
 /// A copy of a view for one job.
 struct OwnView {
-    path: CString,
+    file: CString,
     users: Option<File>,
     mounts: File,
     payload: CString,
@@ -405,7 +413,7 @@ struct OwnView {
 impl OwnView {
     fn new(view: &View, payload: &Path, cwd: &Path) -> io::Result<OwnView> {
         Ok(OwnView {
-            path: view.path.clone(),
+            file: view.file.clone(),
             users: view.users.as_ref().map(File::try_clone).transpose()?,
             mounts: view.mounts.try_clone()?,
             payload: c_string(payload)?,
@@ -425,9 +433,9 @@ impl OwnView {
         move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
         // SAFETY: the process has just been forked and has one thread, and FILES is not among the flags.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-        rustix::mount::mount_bind_recursive(&self.payload, &self.path)?;
+        rustix::mount::mount_bind(&self.payload, &self.file)?;
         // Not allowed where the disk is restricted in other ways; the payload is there all the same.
-        let _ = read_only(&self.path);
+        let _ = read_only(&self.file);
         rustix::process::chdir(&self.cwd)
     }
 }
@@ -505,8 +513,11 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_exists_needs_none() {
-        assert_eq!(steps("/mnt/args", &["/", "/mnt/", "/mnt/args/!"]), [""; 0]);
+    fn a_folder_that_exists_is_covered() {
+        assert_eq!(
+            steps("/mnt/args", &["/", "/mnt/", "/mnt/args/!"]),
+            ["tmpfs /mnt/args", "touch /mnt/args/payload", "ro /mnt/args"]
+        );
     }
 
     #[test]
@@ -523,6 +534,7 @@ mod tests {
                 "bind /.machine/swap /swap",
                 "mkdir /compute",
                 "mkdir /compute/args",
+                "touch /compute/args/payload",
                 "umount /.machine",
                 "ro /",
             ]
@@ -539,6 +551,7 @@ mod tests {
                 "bind /mnt/disk /data/mount/disk",
                 "mkdir /data/mount/a",
                 "mkdir /data/mount/a/b",
+                "touch /data/mount/a/b/payload",
                 "ro /data/mount",
                 "mv /data/mount /mnt",
             ]

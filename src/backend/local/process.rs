@@ -27,7 +27,7 @@ pub struct Launch<'a> {
     pub folder: &'a Path,
     /// Gets all output.
     pub log: &'a Path,
-    /// What it sees, and the folder of its payload.
+    /// What it sees, and the file with its payload.
     pub view: Option<(&'a View, &'a Path)>,
 }
 
@@ -43,11 +43,7 @@ pub fn spawn(launch: &Launch) -> io::Result<Pid> {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(launch.log)?;
+    let log = open_log(launch.log)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -61,6 +57,12 @@ pub fn spawn(launch: &Launch) -> io::Result<Pid> {
     mounts::prepare(&mut command, launch.view, launch.folder)?;
     let child = command.spawn()?;
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
+}
+
+/// Opens a log to be added to, and makes it if need be.
+pub fn open_log(path: &Path) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
 }
 
 /// How a process ended.

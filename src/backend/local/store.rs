@@ -7,7 +7,8 @@
 //! ```text
 //! <data-dir>/<app>-<environment>/.lock                      held by the one scheduler that uses the folder
 //!                               /<component>/records/<job>  the record
-//!                               /<component>/jobs/<job>/    what the job leaves: its folder, its log; may be lost
+//!                               /<component>/jobs/<job>/    the job's own folder; a power cut may lose it
+//!                               /<component>/logs/<job>.1.log   what its first attempt printed; the same
 //! ```
 
 use super::work::Work;
@@ -59,6 +60,8 @@ impl Header {
         Some(RequestKey {
             key: u128::from_str_radix(key, 16).ok()?,
             body: u128::from_str_radix(body, 16).ok()?,
+            // A record is on disk or not: none comes late.
+            sent: 0,
         })
     }
 }
@@ -270,8 +273,9 @@ impl Folder {
         let store = Store {
             records: path.join("records"),
             jobs: path.join("jobs"),
+            logs: path.join("logs"),
         };
-        for folder in [&store.records, &store.jobs] {
+        for folder in [&store.records, &store.jobs, &store.logs] {
             make_folder(folder).map_err(at(folder))?;
         }
         // The folders themselves must outlive a power cut too.
@@ -294,6 +298,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 pub struct Store {
     records: PathBuf,
     jobs: PathBuf,
+    logs: PathBuf,
 }
 
 /// What a record that is not finished yet is called.
@@ -301,7 +306,12 @@ const ASIDE: &str = ".new-";
 
 impl Store {
     /// Keeps a new job: on return it and its payload outlive a power cut. On an error nothing of it is left.
-    pub fn create(&self, header: &Header, payload: &[u8], changes: &[Change]) -> io::Result<()> {
+    pub fn create(
+        &self,
+        header: &Header,
+        payload: Option<&[u8]>,
+        changes: &[Change],
+    ) -> io::Result<()> {
         let aside = self.records.join(format!("{ASIDE}{}", header.name));
         let record = self.records.join(&header.name);
         let write = || -> io::Result<()> {
@@ -313,7 +323,7 @@ impl Store {
             // A large payload goes past the buffer.
             let mut writer = BufWriter::new(file);
             writer.write_all(&line(header)?)?;
-            writer.write_all(payload)?;
+            writer.write_all(payload.unwrap_or_default())?;
             writer.write_all(b"\n")?;
             for change in changes {
                 writer.write_all(&line(change)?)?;
@@ -335,6 +345,12 @@ impl Store {
 
     /// Adds to a record; on return it outlives a power cut. A record that is gone stays gone.
     pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
+        self.append_unsynced(name, changes)?
+            .map_or(Ok(()), |record| record.sync_data())
+    }
+
+    /// The same, but for the power cut: gives the record, to be synced.
+    pub fn append_unsynced(&self, name: &JobName, changes: &[Change]) -> io::Result<Option<File>> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
@@ -343,9 +359,9 @@ impl Store {
         match opened {
             Ok(mut file) => {
                 file.write_all(&bytes)?;
-                file.sync_data()
+                Ok(Some(file))
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -359,44 +375,54 @@ impl Store {
         }
     }
 
-    /// Removes what a job left in its folder.
+    /// Removes what a job left: its folder and its logs.
     pub fn clear(&self, name: &JobName) -> io::Result<()> {
+        for attempt in 1.. {
+            match fs::remove_file(self.log(name, attempt)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => break,
+                Err(e) => return Err(e),
+            }
+        }
         match fs::remove_dir_all(self.job_folder(name)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
     }
 
-    /// The payload in a job's record; nothing where there is none.
-    pub fn payload(&self, header: &Header) -> io::Result<Vec<u8>> {
+    /// The payload in a job's record, if it has one.
+    pub fn payload(&self, header: &Header) -> io::Result<Option<Vec<u8>>> {
+        let Some(length) = header.payload else {
+            return Ok(None);
+        };
         let mut payload = Vec::new();
-        self.read_payload(header)?.read_to_end(&mut payload)?;
-        Ok(payload)
-    }
-
-    fn read_payload(&self, header: &Header) -> io::Result<impl Read> {
         let mut record = BufReader::new(File::open(self.records.join(&header.name))?);
         record.skip_until(b'\n')?;
-        Ok(record.take(header.payload.unwrap_or(0)))
+        record.take(length).read_to_end(&mut payload)?;
+        match payload.len() as u64 == length {
+            true => Ok(Some(payload)),
+            false => Err(ErrorKind::UnexpectedEof.into()),
+        }
     }
 
-    /// Copies the payload from the record into a file that its owner alone can read.
-    pub fn copy_payload(&self, header: &Header, to: &Path) -> io::Result<()> {
+    /// Writes a payload to a file that its owner alone can read.
+    pub fn write_payload(payload: &[u8], to: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(to)?;
-        let copied = io::copy(&mut self.read_payload(header)?, &mut file)?;
-        match copied == header.payload.unwrap_or(0) {
-            true => Ok(()),
-            false => Err(ErrorKind::UnexpectedEof.into()),
-        }
+        file.write_all(payload)
     }
 
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
         self.jobs.join(name.as_str())
+    }
+
+    /// Gets what an attempt prints; they are numbered from 1.
+    pub fn log(&self, name: &JobName, attempt: usize) -> PathBuf {
+        self.logs.join(format!("{name}.{attempt}.log"))
     }
 
     fn record(&self, name: &JobName) -> PathBuf {
@@ -420,12 +446,20 @@ impl Store {
                 ),
             }
         }
-        for entry in fs::read_dir(&self.jobs).map_err(at(&self.jobs))? {
-            let path = entry.map_err(at(&self.jobs))?.path();
-            if !self.records.join(file_name(&path)).exists()
-                && let Err(e) = fs::remove_dir_all(&path)
-            {
-                log::warn!("folder={} event=left error=\"{e}\"", path.display());
+        for folder in [&self.jobs, &self.logs] {
+            for entry in fs::read_dir(folder).map_err(at(folder))? {
+                let path = entry.map_err(at(folder))?.path();
+                let job = file_name(&path).split('.').next().unwrap_or_default();
+                if self.records.join(job).exists() {
+                    continue;
+                }
+                let removed = match path.is_dir() {
+                    true => fs::remove_dir_all(&path),
+                    false => fs::remove_file(&path),
+                };
+                if let Err(e) = removed {
+                    log::warn!("path={} event=left error=\"{e}\"", path.display());
+                }
             }
         }
         records.sort_by_key(|record| record.queued.arrival);
@@ -534,9 +568,9 @@ mod tests {
         let payload = "{\"x\": 1}\nline\0 two\n";
         let (b, a) = (header("b", 1, Some(payload)), header("a", 2, None));
         store
-            .create(&a, b"", &[Change::Begun { at: 2 }, ended()])
+            .create(&a, None, &[Change::Begun { at: 2 }, ended()])
             .unwrap();
-        store.create(&b, payload.as_bytes(), &[]).unwrap();
+        store.create(&b, Some(payload.as_bytes()), &[]).unwrap();
         let finished = Change::Finished {
             at: 4,
             status: EndStatus::Failed,
@@ -551,9 +585,7 @@ mod tests {
             expected.apply(&change);
         }
         assert_eq!(store.load().unwrap(), [Record::new(b.clone()), expected]);
-        let copy = scratch.0.join("copy");
-        store.copy_payload(&b, &copy).unwrap();
-        assert_eq!(fs::read_to_string(&copy).unwrap(), payload);
+        assert_eq!(store.payload(&b).unwrap().unwrap(), payload.as_bytes());
         assert!(store.remove(&name("b")).unwrap());
         assert!(!store.remove(&name("b")).unwrap());
         assert_eq!(store.load().unwrap().len(), 1);
@@ -564,9 +596,9 @@ mod tests {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
         store
-            .create(&header("a", 1, Some("first")), b"first", &[])
+            .create(&header("a", 1, Some("first")), Some(b"first"), &[])
             .unwrap();
-        let again = store.create(&header("a", 2, None), b"", &[]);
+        let again = store.create(&header("a", 2, None), None, &[]);
         assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(
             store.load().unwrap(),
@@ -591,7 +623,11 @@ mod tests {
         let payload = "pay\nload";
         let header = header("a", 1, Some(payload));
         store
-            .create(&header, payload.as_bytes(), &[Change::Begun { at: 2 }])
+            .create(
+                &header,
+                Some(payload.as_bytes()),
+                &[Change::Begun { at: 2 }],
+            )
             .unwrap();
         let path = store.record(&name("a"));
         let begun = fs::metadata(&path).unwrap().len();
@@ -627,15 +663,18 @@ mod tests {
     fn what_belongs_to_no_record_is_removed_at_start() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.create(&header("a", 1, None), b"", &[]).unwrap();
+        store.create(&header("a", 1, None), None, &[]).unwrap();
         fs::write(store.records.join(".new-b"), "half").unwrap();
         for job in ["a", "b"] {
-            fs::create_dir_all(store.job_folder(&name(job)).join("root")).unwrap();
+            fs::create_dir_all(store.job_folder(&name(job)).join("x")).unwrap();
+            fs::write(store.log(&name(job), 2), "").unwrap();
         }
         assert_eq!(store.load().unwrap().len(), 1);
         assert!(!store.records.join(".new-b").exists());
         assert!(store.job_folder(&name("a")).exists());
         assert!(!store.job_folder(&name("b")).exists());
+        assert!(store.log(&name("a"), 2).exists());
+        assert!(!store.log(&name("b"), 2).exists());
     }
 
     #[test]

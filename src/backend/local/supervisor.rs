@@ -3,15 +3,16 @@
 //! A job's attempt is over when its first process has exited and none of its others is left; only then is what it had
 //! reserved given back.
 
+use super::mounts::PAYLOAD;
 use super::process::{self, Exit, Launch};
-use super::store::{Change, EndStatus, Ending};
-use super::{Machine, RunningPart, STOPPED, after_attempt, read_attempt, work};
+use super::store::{Change, EndStatus, Ending, Header, Store};
+use super::{Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, work};
 use crate::job::{JobName, signal_name};
 use rustix::process::{Pid, Signal};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,15 @@ use std::time::{Duration, Instant};
 /// What the supervisor has to look at.
 #[derive(Debug)]
 pub enum Event {
-    /// A job whose first attempt is marked as begun is to be started.
+    /// A job is about to be started, if it can be written down: what it needs on disk can be made.
+    Prepare {
+        part: usize,
+        name: JobName,
+        payload: Option<Vec<u8>>,
+    },
+    /// It could not be written down.
+    NotCreated { part: usize, name: JobName },
+    /// A job whose attempt is marked as begun is to be started.
     Start(JobName),
     /// A job that runs is to be ended.
     End(JobName, Cause),
@@ -49,8 +58,9 @@ struct Live {
     leader: Pid,
     /// When it started, in the kernel's ticks.
     started: u64,
-    /// The job's folder, by which its processes are marked.
+    /// The job's folder and log, by which its processes are known.
     folder: PathBuf,
+    log: PathBuf,
     time_limit: Instant,
     ending: Option<Cause>,
     kill_at: Option<Instant>,
@@ -69,6 +79,10 @@ pub struct Supervisor {
     machine: Arc<Machine>,
     events: Receiver<Event>,
     live: HashMap<JobName, Live>,
+    /// Jobs whose first attempt has what it needs on disk.
+    prepared: HashSet<JobName>,
+    /// Jobs whose attempt is over and not told of yet, with their records. What they had reserved is used first.
+    ended: Vec<(JobName, Option<fs::File>)>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
     /// When the waiting jobs' places are to be told.
@@ -88,6 +102,8 @@ impl Supervisor {
             machine,
             events,
             live: HashMap::new(),
+            prepared: HashSet::new(),
+            ended: Vec::new(),
             retries: BTreeSet::new(),
             refresh_at: None,
             refreshed: Instant::now(),
@@ -127,6 +143,7 @@ impl Supervisor {
             self.end_what_is_late();
             self.retry_what_is_due();
             self.start_waiting();
+            self.settle();
             self.tell_places();
         }
     }
@@ -146,6 +163,27 @@ impl Supervisor {
 
     fn handle(&mut self, event: Event) {
         match event {
+            Event::Prepare {
+                part,
+                name,
+                payload,
+            } => {
+                // What fails now fails again, and is reported, when it is started.
+                if let Some(part) = self.machine.parts.get(part)
+                    && prepare(part, &name, 1, payload.as_deref()).is_ok()
+                {
+                    self.prepared.insert(name);
+                }
+            }
+            Event::NotCreated { part, name } => {
+                // A name that is taken has a folder that is not this job's.
+                let prepared = self.prepared.remove(&name);
+                let known = self.machine.table.lock().jobs.contains_key(&name);
+                if let Some(part) = self.machine.parts.get(part).filter(|_| prepared && !known) {
+                    let _ = part.store.clear(&name);
+                }
+                self.queue_changed();
+            }
             Event::Start(name) => self.launch(&name),
             Event::End(name, cause) => self.end(&name, cause),
             Event::QueueChanged => {
@@ -251,7 +289,8 @@ impl Supervisor {
             let traces: Vec<PathBuf> = process::traces(pid).collect();
             let its_own = |live: &Live| {
                 live.leader.as_raw_nonzero().get() == stat.group
-                    || traces.iter().any(|trace| trace.starts_with(&live.folder))
+                    || traces.contains(&live.folder)
+                    || traces.contains(&live.log)
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
@@ -351,6 +390,7 @@ impl Supervisor {
         let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
         let found = entry.map(|e| (e.part, e.record.clone()));
         drop(table);
+        let prepared = self.prepared.remove(name);
         let Some((number, record)) = found else {
             self.discard(name);
             return;
@@ -377,7 +417,14 @@ impl Supervisor {
             return;
         };
         let folder = part.store.job_folder(name);
-        match self.spawn(part, name, &header, attempt) {
+        let ready = match prepared {
+            true => Ok(()),
+            false => part
+                .store
+                .payload(&header)
+                .and_then(|payload| prepare(part, name, attempt, payload.as_deref())),
+        };
+        match ready.and_then(|()| self.spawn(part, name, &header, attempt)) {
             Ok(leader) => {
                 log::debug!("job={name} event=started pid={}", leader.as_raw_nonzero());
                 let time_limit = Duration::from_secs(header.work.time_limit_seconds.into());
@@ -386,6 +433,7 @@ impl Supervisor {
                     leader,
                     started: process::stat(leader).map_or(0, |stat| stat.started),
                     folder,
+                    log: part.store.log(name, attempt),
                     time_limit: Instant::now() + time_limit,
                     ending: None,
                     kill_at: None,
@@ -413,33 +461,18 @@ impl Supervisor {
         &self,
         part: &RunningPart,
         name: &JobName,
-        header: &super::Header,
+        header: &Header,
         attempt: usize,
     ) -> io::Result<Pid> {
-        let folder = part.store.job_folder(name);
-        let root = folder.join("root");
-        fs::create_dir_all(&root)?;
         let component = &part.component;
-        let payload_path = component.payload_path.as_deref();
-        let payload_folder = payload_path.map(|path| root.join(path.trim_start_matches('/')));
-        if let (Some(payload_folder), Some(_)) = (&payload_folder, header.payload) {
-            fs::create_dir_all(payload_folder)?;
-            part.store
-                .copy_payload(header, &payload_folder.join("payload"))?;
-        }
-        for mount in &component.volume_mounts {
-            fs::create_dir_all(root.join(mount.path.trim_start_matches('/')))?;
-        }
-        let view = part
-            .view
-            .as_ref()
-            .filter(|_| header.payload.is_some())
-            .zip(payload_folder.as_deref());
-        let log = folder.join(format!("{attempt}.log"));
-        let start = |view: Option<(&super::View, &std::path::Path)>| {
+        let folder = part.store.job_folder(name);
+        let log = part.store.log(name, attempt);
+        let view = part.view.as_ref().filter(|_| header.payload.is_some());
+        let start = |view: Option<&View>| {
+            let file = payload_file(part, &folder, view);
             let mut of_every_job = component.variables_of_job(name);
-            if let (None, Some(folder)) = (view, &payload_folder) {
-                let file = folder.join("payload").display().to_string();
+            if let (None, Some(file)) = (view, &file) {
+                let file = file.display().to_string();
                 of_every_job.retain(|(name, _)| *name != "JOB_PAYLOAD_FILE");
                 of_every_job.push(("JOB_PAYLOAD_FILE", file));
             }
@@ -451,14 +484,16 @@ impl Supervisor {
             process::spawn(&Launch {
                 command: &command,
                 environment: &environment,
-                folder: &root,
+                folder: &folder,
                 log: &log,
-                view,
+                view: view.zip(file.as_deref()),
             })
         };
         match start(view) {
             Err(e) if view.is_some() => {
                 log::debug!("job={name} event=no-view error=\"{e}\"");
+                let payload = part.store.payload(header)?;
+                write_payload(part, &folder, None, &payload.unwrap_or_default())?;
                 start(None)
             }
             outcome => outcome,
@@ -532,16 +567,27 @@ impl Supervisor {
             changes.push(finished);
         }
         drop(table);
-        if let Some(part) = machine.parts.get(number)
-            && let Err(e) = part.store.append(name, &changes)
-        {
+        let part = machine.parts.get(number);
+        let written = part.map_or(Ok(None), |part| part.store.append_unsynced(name, &changes));
+        let record = written.unwrap_or_else(|e| {
             log::error!("job={name} event=not-written error=\"{e}\"");
-        }
+            None
+        });
+        self.ended.push((name.clone(), record));
         if let Some(delay) = retry {
             self.retries.insert((Instant::now() + delay, name.clone()));
         }
-        self.report(name);
         self.queue_changed();
+    }
+
+    /// Tells of attempts that are over, once that outlives a power cut.
+    fn settle(&mut self) {
+        for (name, record) in std::mem::take(&mut self.ended) {
+            if let Some(Err(e)) = record.map(|record| record.sync_data()) {
+                log::error!("job={name} event=not-written error=\"{e}\"");
+            }
+            self.report(&name);
+        }
     }
 
     /// Forgets a job that was deleted, and removes what it left.
@@ -631,6 +677,50 @@ impl Supervisor {
         self.refreshed = Instant::now();
         self.refresh_every = REFRESH_EVERY.max((self.refreshed - now) * 20);
     }
+}
+
+/// Makes what an attempt needs on disk: the job's folder, its payload, its log.
+///
+/// Few folders and files, since on a disk each takes a tenth of a millisecond or more.
+fn prepare(
+    part: &RunningPart,
+    name: &JobName,
+    attempt: usize,
+    payload: Option<&[u8]>,
+) -> io::Result<()> {
+    let folder = part.store.job_folder(name);
+    match fs::create_dir(&folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    if let Some(payload) = payload {
+        write_payload(part, &folder, part.view.as_ref(), payload)?;
+    }
+    process::open_log(&part.store.log(name, attempt)).map(drop)
+}
+
+fn write_payload(
+    part: &RunningPart,
+    folder: &Path,
+    view: Option<&View>,
+    payload: &[u8],
+) -> io::Result<()> {
+    let Some(file) = payload_file(part, folder, view) else {
+        return Ok(());
+    };
+    if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
+        fs::create_dir_all(parent)?;
+    }
+    Store::write_payload(payload, &file)
+}
+
+/// Where a job's payload is on disk: at `payload.path` in its folder, unless it sees it there anyway.
+fn payload_file(part: &RunningPart, folder: &Path, view: Option<&View>) -> Option<PathBuf> {
+    let path = part.component.payload_path.as_deref()?;
+    Some(match view {
+        Some(_) => folder.join(PAYLOAD),
+        None => folder.join(path.trim_start_matches('/')).join(PAYLOAD),
+    })
 }
 
 /// The command and its arguments as the job gets them.

@@ -1,0 +1,76 @@
+//! Any stream of a watch leaves the index whole: it counts what it has. The first byte says what is watched.
+
+#![no_main]
+
+use job_scheduler::backend::Observer;
+use job_scheduler::backend::kubernetes::follow_stream;
+use job_scheduler::http::Reply;
+use job_scheduler::index::{Bounds, Index};
+use job_scheduler::job::{Attempt, Job, JobName, Status, Timestamp};
+use job_scheduler::scheduler::JobView;
+use libfuzzer_sys::fuzz_target;
+
+struct Told(Index);
+
+impl Observer for Told {
+    fn jobs_relist_begins(&self) {
+        self.0.relist_begins();
+    }
+    fn jobs_relisted(&self, jobs: Vec<Job>) {
+        self.0.relisted(jobs);
+    }
+    fn job_seen(&self, job: Job) {
+        self.0.job_seen(job);
+    }
+    fn job_gone(&self, name: &JobName) {
+        self.0.job_gone(name);
+    }
+    fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+        self.0.attempts_relisted(attempts);
+    }
+    fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+        self.0.attempt_seen(job, attempt);
+    }
+    fn attempt_gone(&self, job: &JobName, attempt: &str) {
+        self.0.attempt_gone(job, attempt);
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((first, stream)) = bytes.split_first() else {
+        return;
+    };
+    let told = Told(Index::new(Bounds {
+        unfinished: 3,
+        running: 2,
+        waiting: 3,
+    }));
+    // The jobs, then the pods, or the other way round, as the two watches may.
+    follow_stream(stream, first & 1 == 0, &told);
+    follow_stream(stream, first & 1 != 0, &told);
+    let (index, jobs) = (&told.0, told.0.list());
+    let queue = index.queue();
+    let waiting = jobs
+        .iter()
+        .filter(|record| record.job.status == Status::Waiting && record.job.queued.is_some());
+    assert_eq!(waiting.count(), queue.len());
+    let running = jobs
+        .iter()
+        .filter(|record| matches!(record.job.status, Status::Running | Status::Stopping));
+    if running.count() >= 2 {
+        assert!(index.next_to_admit().is_none());
+    }
+    for record in jobs {
+        let position = index.position(&record.job);
+        let queued = queue.iter().position(|name| *name == record.job.name);
+        assert_eq!(position, queued.map(|place| place + 1));
+        let reply = Reply::job(&JobView { record, position }, Timestamp(0));
+        serde_json::from_slice::<serde_json::Value>(&reply.body).unwrap();
+    }
+    // All of it gone again leaves nothing counted.
+    index.relist_begins();
+    index.relisted(Vec::new());
+    index.attempts_relisted(Vec::new());
+    assert!(index.list().is_empty() && index.queue().is_empty());
+    assert!(index.reserve().is_ok_and(|place| place.runs));
+});

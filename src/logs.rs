@@ -1,0 +1,122 @@
+//! The log of a job: of its latest attempt and, if it is followed, of those that come after it.
+
+use crate::backend::{BackendError, LogOptions};
+use crate::job::{Attempt, AttemptState, JobName, JobRecord};
+use crate::scheduler::{JobError, Scheduler};
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How often a job is looked at whose log is waited for.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A log as it is read. A read that fails with `TimedOut` found nothing new within about a second, and may be repeated:
+/// who reads looks up in between.
+pub struct JobLog {
+    scheduler: Arc<Scheduler>,
+    name: JobName,
+    options: LogOptions,
+    /// The attempt that is read, or was read last.
+    attempt: Option<Box<str>>,
+    log: Option<Box<dyn Read + Send>>,
+}
+
+/// What there is to read after what was read.
+enum Next {
+    Attempt(Arc<JobRecord>, Box<str>),
+    /// An attempt may still come.
+    Later,
+    Nothing,
+}
+
+impl JobLog {
+    /// Opens the log of a job. One that has not started has an empty one.
+    pub fn open(
+        scheduler: &Arc<Scheduler>,
+        name: &str,
+        options: LogOptions,
+    ) -> Result<JobLog, JobError> {
+        let record = scheduler.get(name)?.record;
+        let job = &record.job;
+        if job.status.is_finished() && job.started.is_some() && record.attempts.is_empty() {
+            let message = format!("the log of {name} is gone: Kubernetes has removed its pod");
+            return Err(JobError::NoLog { message });
+        }
+        let mut log = JobLog {
+            scheduler: scheduler.clone(),
+            name: job.name.clone(),
+            options,
+            attempt: None,
+            log: None,
+        };
+        if let Next::Attempt(record, attempt) = log.next() {
+            log.begin(&record, attempt).map_err(|e| match e {
+                BackendError::Gone { message } => JobError::NoLog { message },
+                e => JobError::Backend(e),
+            })?;
+        }
+        Ok(log)
+    }
+
+    fn next(&self) -> Next {
+        let Ok(view) = self.scheduler.get(self.name.as_str()) else {
+            return Next::Nothing;
+        };
+        let record = view.record;
+        let is_new = |attempt: &&Attempt| {
+            // What has not started has written nothing.
+            let started = !matches!(attempt.state, AttemptState::Pending | AttemptState::Failing);
+            started && self.attempt.as_ref() != Some(&attempt.name)
+        };
+        match record.attempts.last().filter(is_new) {
+            Some(attempt) => {
+                let name = attempt.name.clone();
+                Next::Attempt(record, name)
+            }
+            None if record.job.status.is_finished() => Next::Nothing,
+            None => Next::Later,
+        }
+    }
+
+    fn begin(&mut self, record: &JobRecord, attempt: Box<str>) -> Result<(), BackendError> {
+        let tail = match self.attempt {
+            None => self.options.tail,
+            // Of a later attempt, nothing has been seen.
+            Some(_) => None,
+        };
+        self.attempt = Some(attempt);
+        let options = LogOptions {
+            tail,
+            ..self.options
+        };
+        self.log = Some(self.scheduler.backend().logs(record, options)?);
+        Ok(())
+    }
+}
+
+impl Read for JobLog {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(log) = &mut self.log {
+                match log.read(buffer) {
+                    Ok(0) => self.log = None,
+                    outcome => return outcome,
+                }
+            }
+            if !self.options.follow {
+                return Ok(0);
+            }
+            match self.next() {
+                Next::Attempt(record, attempt) => self
+                    .begin(&record, attempt)
+                    .map_err(|e| io::Error::other(e.to_string()))?,
+                Next::Later => {
+                    sleep(POLL);
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                Next::Nothing => return Ok(0),
+            }
+        }
+    }
+}
