@@ -304,12 +304,30 @@ impl JobRecord {
             _ => self.job.message.to_string(),
         }
     }
+
+    /// Why the job is in its state, for the scheduler's own log: without what a container or its runtime says, for that
+    /// may hold a payload or a secret's value.
+    pub fn reason(&self) -> String {
+        match self.attempts.last() {
+            Some(last)
+                if self.job.status == Status::Failed && last.state == AttemptState::Failed =>
+            {
+                last.explained("")
+            }
+            _ => self.job.message.to_string(),
+        }
+    }
 }
 
 impl Attempt {
     fn explanation(&self) -> String {
-        let text = match (self.message.is_empty(), self.exit_code) {
-            (false, _) => self.message.to_string(),
+        self.explained(&self.message)
+    }
+
+    /// Its reason, and beside that the message or, where there is none, the exit code.
+    fn explained(&self, message: &str) -> String {
+        let text = match (message.is_empty(), self.exit_code) {
+            (false, _) => message.to_string(),
             (true, Some(code)) => exit_text(code),
             (true, None) => String::new(),
         };
@@ -461,6 +479,19 @@ mod tests {
             message,
             ..Attempt::sample("pod", state, 1)
         }
+    }
+
+    #[test]
+    fn the_log_is_not_told_what_a_container_says() {
+        let last = attempt(
+            AttemptState::Failed,
+            Some(128),
+            "StartError",
+            "exec: secret",
+        );
+        let record = record(Status::Failed, vec![last]);
+        assert_eq!(record.message(NOON, None), "StartError: exec: secret");
+        assert_eq!(record.reason(), "StartError: exit code 128");
     }
 
     #[test]

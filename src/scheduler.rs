@@ -727,10 +727,10 @@ impl Scheduler {
         let job = &transition.record.job;
         match transition.from {
             Some(from) => {
-                let message = transition.record.message(self.now(), None);
-                let why = match message.is_empty() {
+                let reason = transition.record.reason();
+                let why = match reason.is_empty() {
                     true => String::new(),
-                    false => format!(" message={message:?}"),
+                    false => format!(" reason={reason:?}"),
                 };
                 log::info!("job={} from={from} to={}{why}", job.name, job.status);
             }

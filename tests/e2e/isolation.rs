@@ -1,7 +1,7 @@
 //! Which scheduler has which jobs, and what a job knows.
 
 use crate::api::{JOBS, name};
-use crate::cluster::{COMPONENTS, Cluster, DB_PASSWORD, ENVIRONMENTS, logs, namespace};
+use crate::cluster::{COMPONENTS, Cluster, DB_PASSWORD, ENVIRONMENTS, kubectl, logs, namespace};
 use serde_json::json;
 
 pub fn components_and_environments_keep_to_themselves(cluster: &Cluster) -> Vec<String> {
@@ -120,6 +120,66 @@ pub fn a_job_knows_where_it_is_and_has_its_secrets(cluster: &Cluster) -> Vec<Str
         proved.push(format!(
             "{component} in {environment}: {}",
             expected.join(", ")
+        ));
+    }
+    proved
+}
+
+/// Whoever may read a pod's log is not told by it what the jobs are trusted with.
+pub fn a_schedulers_log_holds_no_payload_secret_or_token(cluster: &Cluster) -> Vec<String> {
+    let namespace = namespace("prod");
+    let deployments = ["compute", "report"].map(|name| format!("deployment/{name}-scheduler"));
+    for deployment in &deployments {
+        kubectl(&[
+            "set",
+            "env",
+            deployment,
+            "LOG_LEVEL=trace",
+            "-n",
+            &namespace,
+        ]);
+        kubectl(&[
+            "rollout",
+            "status",
+            deployment,
+            "--timeout=60s",
+            "-n",
+            &namespace,
+        ]);
+    }
+    let payload = "a payload that is nobody else's business";
+    let mut compute = cluster.scheduler("prod", "compute");
+    let cat = json!({"payload": payload, "command": ["sh", "-c", "tee /dev/termination-log < $JOB_PAYLOAD_FILE; exit 3"]});
+    let job = name(&compute.start(cat));
+    compute.wait_for(&job, "Failed");
+    let refused = compute.call("POST", JOBS, &json!({"payload": [payload]}).to_string());
+    assert_eq!(refused.code, 422, "{refused}");
+    let mut report = cluster.scheduler("prod", "report");
+    let script = "echo $DB_PASSWORD > /dev/termination-log; exit 3";
+    let request = json!({"command": ["sh", "-c", script], "runAsUser": 1000});
+    let job = name(&report.start(request));
+    let failed = report.wait_for(&job, "Failed");
+    assert!(
+        failed.to_string().contains(DB_PASSWORD),
+        "it was there to be logged: {failed}"
+    );
+
+    let mut proved = Vec::new();
+    for deployment in &deployments {
+        let log = kubectl(&["logs", deployment, "--tail=-1", "-n", &namespace]);
+        for expected in ["request=", "to=Failed"] {
+            assert!(log.contains(expected), "{expected} is not in\n{log}");
+        }
+        // Every token of a service account is a JSON object in base64: it begins with {".
+        for planted in [payload, DB_PASSWORD, "Bearer", "eyJ"] {
+            assert!(
+                !log.contains(planted),
+                "{deployment}: {planted} is in\n{log}"
+            );
+        }
+        proved.push(format!(
+            "{deployment}, at trace: {} lines, none has them",
+            log.lines().count()
         ));
     }
     proved

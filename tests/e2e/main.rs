@@ -46,6 +46,7 @@ macro_rules! tests {
 const ALONE: &[Test] = tests![
     deployment::manifests_applied_twice_change_nothing
     deployment::the_scheduler_may_create_secrets_and_never_read_one
+    isolation::a_schedulers_log_holds_no_payload_secret_or_token
     cost::no_get_reaches_the_api_server
     cost::a_post_with_a_payload_costs_two_writes_before_the_answer
     lifecycle::a_job_that_cannot_start_says_why_within_5_seconds

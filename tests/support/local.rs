@@ -81,6 +81,11 @@ impl Place {
     }
 
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
+        self.start_with(arguments, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running<'_> {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -88,6 +93,7 @@ impl Place {
             .unwrap();
         let mut child = self
             .command(arguments)
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
