@@ -680,9 +680,7 @@ impl Scheduler {
             let job = self.backend.admit(&record.job)?;
             if let Some(queued) = record.job.queued {
                 let waited = Timestamp::now_micros().saturating_sub(queued.arrival);
-                self.metrics
-                    .queue_wait
-                    .observe(Duration::from_micros(waited));
+                self.job_waited(Duration::from_micros(waited));
             }
             self.queue.add(Task::Expose(job.name.clone()));
             self.observe(job);
@@ -834,6 +832,10 @@ impl Observer for Scheduler {
             self.settle(name);
         }
         self.queue.add(Task::Admit);
+    }
+
+    fn job_waited(&self, time: Duration) {
+        self.metrics.queue_wait.observe(time);
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {

@@ -280,6 +280,43 @@ fn jobs_wait_for_what_others_have_reserved_and_start_in_order() {
     place.no_process_is_left();
 }
 
+#[test]
+fn what_happens_is_counted() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1"]);
+    let mut api = scheduler.api();
+    let first = api.submit(&shell("sleep 0.3"));
+    let waited = api.submit(&shell("exit 3"));
+    assert_eq!(waited["status"], "Waiting");
+    api.wait_for(&name_of(&waited), "Failed");
+    api.wait_for(&name_of(&first), "Succeeded");
+    let text = api.ask("GET", "/metrics", "").body;
+    let text = String::from_utf8(text).unwrap();
+    for line in [
+        "job_scheduler_build_info{version=\"0.1.0\"} 1",
+        "job_scheduler_jobs{status=\"Failed\"} 1",
+        "job_scheduler_queue_depth 0",
+        "job_scheduler_submits_total{outcome=\"created\"} 2",
+        "job_scheduler_finishes_total{outcome=\"failed\"} 1",
+        "job_scheduler_finishes_total{outcome=\"succeeded\"} 1",
+        "job_scheduler_retired_total 0",
+        "job_scheduler_queue_wait_seconds_bucket{le=\"0.05\"} 0",
+        "job_scheduler_queue_wait_seconds_bucket{le=\"+Inf\"} 1",
+        "job_scheduler_queue_wait_seconds_count 1",
+        "job_scheduler_http_request_duration_seconds_count{route=\"create\",code=\"200\"} 2",
+        "job_scheduler_watch_restarts_total{kind=\"jobs\"} 0",
+        "job_scheduler_watch_relists_total{kind=\"pods\"} 0",
+        "job_scheduler_watch_last_event_timestamp_seconds{kind=\"pods\"} 0",
+        "# TYPE job_scheduler_kubernetes_request_duration_seconds histogram",
+        "# TYPE process_resident_memory_bytes gauge",
+        "# TYPE process_open_fds gauge",
+    ] {
+        let there = text.lines().any(|written| written == line);
+        assert!(there, "{line} is not in\n{text}");
+    }
+    scheduler.end();
+}
+
 /// The jobs themselves say when they begin and end, in one file.
 #[test]
 fn a_thousand_jobs_run_once_each_and_never_more_at_once_than_there_is_room_for() {

@@ -9,6 +9,7 @@ use job_scheduler::index::{Bounds, Index};
 use job_scheduler::job::{Attempt, Job, JobName, Status, Timestamp};
 use job_scheduler::scheduler::JobView;
 use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
 
 struct Told(Index);
 
@@ -25,6 +26,7 @@ impl Observer for Told {
     fn job_gone(&self, name: &JobName) {
         self.0.job_gone(name);
     }
+    fn job_waited(&self, _: Duration) {}
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
         self.0.attempts_relisted(attempts);
     }

@@ -8,6 +8,7 @@ use crate::config::{JobComponent, Settings};
 use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey};
 use std::fmt;
 use std::io::Read;
+use std::time::Duration;
 
 /// A job to be created.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ pub trait Observer: Send + Sync {
     fn jobs_relisted(&self, jobs: Vec<Job>);
     fn job_seen(&self, job: Job);
     fn job_gone(&self, name: &JobName);
+    /// A job has left a queue of the backend's own after so long.
+    fn job_waited(&self, time: Duration);
     /// All attempts there are.
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>);
     fn attempt_seen(&self, job: &JobName, attempt: Attempt);

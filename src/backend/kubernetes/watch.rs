@@ -398,6 +398,9 @@ mod tests {
         fn job_gone(&self, name: &JobName) {
             self.note(format!("{name} gone"));
         }
+        fn job_waited(&self, time: Duration) {
+            self.note(format!("waited {time:?}"));
+        }
         fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
             self.note(format!("attempts {}", attempts.len()));
         }

@@ -7,7 +7,7 @@ use super::mounts::PAYLOAD;
 use super::process::{self, Exit, Launch};
 use super::store::{Change, EndStatus, Ending, Header, Store};
 use super::{Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, work};
-use crate::job::{JobName, signal_name};
+use crate::job::{JobName, Timestamp, signal_name};
 use rustix::process::{Pid, Signal};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -372,13 +372,22 @@ impl Supervisor {
         };
         part.store.append(name, std::slice::from_ref(&change))?;
         let mut table = self.machine.table.lock();
+        let mut waited = None;
         if let Some(entry) = table.jobs.get_mut(name)
             && entry.record.end.is_none()
         {
+            // A later attempt comes from the queue as well, and has waited for its time.
+            if entry.record.current().is_empty() {
+                let arrival = entry.record.queued.arrival;
+                waited = Some(Timestamp::now_micros().saturating_sub(arrival));
+            }
             entry.record.apply(&change);
             entry.message.clear();
         }
         drop(table);
+        if let (Some(waited), Some(observer)) = (waited, part.observer.get()) {
+            observer.job_waited(Duration::from_micros(waited));
+        }
         self.report(name);
         Ok(())
     }
