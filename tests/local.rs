@@ -281,6 +281,58 @@ fn jobs_wait_for_what_others_have_reserved_and_start_in_order() {
 }
 
 #[test]
+fn what_is_configured_is_told_and_of_secrets_the_names() {
+    let lines = "image: a:{imageTagName}\n\
+                 imageTagName: 1.2\n\
+                 command: ['true']\n\
+                 secrets: [DB_PASSWORD]\n\
+                 variables: {LEVEL: info}\n\
+                 ports: [{name: http, port: 3000}]\n\
+                 resources: {requests: {cpu: 100m}}\n\
+                 timeLimitSeconds: 60\n\
+                 backoffLimit: 2\n\
+                 failurePolicy: {rules: [{action: Ignore, onExitCodes: {operator: NotIn, values: [0, 2]}}]}\n\
+                 safeToRestart: false\n\
+                 node: {gpu: 'nvidia-v100, -nvidia-k80', gpuCount: 2}\n\
+                 runtime: {architecture: arm64}\n\
+                 runAsUser: 1000\n\
+                 readOnlyFileSystem: true\n\
+                 volumeMounts: [{name: tmp, path: /tmp, emptyDir: {}}, {name: s, path: /s, emptyDir: {sizeLimit: 1Gi}}]";
+    let place = Place::new(&[("compute", lines), ("other", "command: ['true']")]);
+    let scheduler = place.start_with(&[], &[("DB_PASSWORD", "hunter2")]);
+    let url = |number: usize| format!("http://localhost:{}/", place.ports[number]);
+    let siblings = json!([{"name": "compute", "url": url(0)}, {"name": "other", "url": url(1)}]);
+    let limits = json!({"history": 10, "jobs": 10000, "running": 0, "waiting": 10000});
+    let expected = json!({
+        "app": "test", "environment": "dev", "name": "compute", "version": "0.1.0", "schedulerPort": place.ports[0],
+        "image": "a:{imageTagName}", "imageTagName": "1.2", "command": ["true"], "secrets": ["DB_PASSWORD"],
+        "variables": {"LEVEL": "info"}, "ports": {"http": 3000}, "resources": {"requests": {"cpu": "100m"}, "limits": {}},
+        "timeLimitSeconds": 60, "backoffLimit": 2, "safeToRestart": false,
+        "failurePolicy": {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [0, 2]}}]},
+        "node": {"gpu": "nvidia-v100,-nvidia-k80", "gpuCount": "2"}, "runtime": {"architecture": "arm64"},
+        "runAsUser": 1000, "readOnlyFileSystem": true,
+        "volumeMounts": [
+            {"name": "tmp", "path": "/tmp", "emptyDir": {}},
+            {"name": "s", "path": "/s", "emptyDir": {"sizeLimit": "1Gi"}},
+        ],
+        "limits": limits, "siblings": siblings,
+    });
+    let told = scheduler.api().ask("GET", "/api/v1/component", "").json();
+    assert_eq!(told, expected);
+    let least = json!({
+        "app": "test", "environment": "dev", "name": "other", "version": "0.1.0", "schedulerPort": place.ports[1],
+        "command": ["true"], "secrets": [], "variables": {}, "ports": {}, "readOnlyFileSystem": false, "volumeMounts": [],
+        "limits": limits, "siblings": siblings,
+    });
+    let told = scheduler
+        .api_of(1)
+        .ask("GET", "/api/v1/component", "")
+        .json();
+    assert_eq!(told, least);
+    scheduler.end();
+}
+
+#[test]
 fn what_happens_is_counted() {
     let place = Place::new(&[("compute", TRUE)]);
     let scheduler = place.start(&["--cpus", "1"]);

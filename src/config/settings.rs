@@ -70,11 +70,31 @@ pub enum FailureAction {
     Count,
 }
 
+impl FailureAction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureAction::FailJob => "FailJob",
+            FailureAction::Ignore => "Ignore",
+            FailureAction::Count => "Count",
+        }
+    }
+}
+
 /// The exit codes that a rule is about; 1 to 255 values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExitCodes {
     In(Vec<i32>),
     NotIn(Vec<i32>),
+}
+
+impl ExitCodes {
+    /// The operator's name, and the values.
+    pub fn parts(&self) -> (&'static str, &[i32]) {
+        match self {
+            ExitCodes::In(values) => ("In", values),
+            ExitCodes::NotIn(values) => ("NotIn", values),
+        }
+    }
 }
 
 /// GPU requirements.
@@ -98,6 +118,15 @@ pub enum Runtime {
 pub enum Architecture {
     Amd64,
     Arm64,
+}
+
+impl Architecture {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "amd64",
+            Architecture::Arm64 => "arm64",
+        }
+    }
 }
 
 impl Settings {

@@ -1,7 +1,7 @@
 //! What a scheduler is configured to, as JSON: of secrets, the names.
 
 use super::reply::Reply;
-use crate::config::Quantity;
+use crate::config::{FailureRule, Node, Quantity, Runtime, VolumeMount};
 use crate::scheduler::{Scheduler, Sibling};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ struct Component<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    image_tag_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     args: Option<&'a [String]>,
@@ -27,7 +29,19 @@ struct Component<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     backoff_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    failure_policy: Option<Policy<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safe_to_restart: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<Resources<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Gpus<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<Place<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_as_user: Option<u32>,
+    read_only_file_system: bool,
+    volume_mounts: Vec<Mount<'a>>,
     variables: &'a BTreeMap<String, String>,
     secrets: &'a [String],
     ports: BTreeMap<&'a str, u16>,
@@ -39,6 +53,56 @@ struct Component<'a> {
 struct Resources<'a> {
     requests: BTreeMap<&'a str, String>,
     limits: BTreeMap<&'a str, String>,
+}
+
+#[derive(Serialize)]
+struct Policy<'a> {
+    rules: Vec<Rule<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule<'a> {
+    action: &'static str,
+    on_exit_codes: Codes<'a>,
+}
+
+#[derive(Serialize)]
+struct Codes<'a> {
+    operator: &'static str,
+    values: &'a [i32],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Gpus<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<&'a str>,
+    /// Text, as in radixconfig.yaml.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_count: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Place<'a> {
+    Architecture(&'static str),
+    NodeType(&'a str),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount<'a> {
+    name: &'a str,
+    path: &'a str,
+    empty_dir: EmptyDir,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EmptyDir {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_limit: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -71,14 +135,30 @@ pub fn reply(scheduler: &Scheduler) -> Reply {
             scheduler_port: component.scheduler_port,
             payload_path: component.payload_path.as_deref(),
             image: settings.image.as_deref(),
+            image_tag_name: settings.image_tag_name.as_deref(),
             command: settings.command.as_deref(),
             args: settings.args.as_deref(),
             time_limit_seconds: settings.time_limit_seconds,
             backoff_limit: settings.backoff_limit,
+            failure_policy: settings.failure_policy.as_ref().map(|policy| Policy {
+                rules: policy.rules.iter().map(rule).collect(),
+            }),
+            safe_to_restart: settings.safe_to_restart,
             resources: settings.resources.as_ref().map(|resources| Resources {
                 requests: texts(&resources.requests),
                 limits: texts(&resources.limits),
             }),
+            node: settings.node.as_ref().map(|Node { gpu, gpu_count }| Gpus {
+                gpu: gpu.as_deref(),
+                gpu_count: gpu_count.map(|count| count.to_string()),
+            }),
+            runtime: settings.runtime.as_ref().map(|runtime| match runtime {
+                Runtime::Architecture(architecture) => Place::Architecture(architecture.as_str()),
+                Runtime::NodeType(name) => Place::NodeType(name),
+            }),
+            run_as_user: settings.run_as_user,
+            read_only_file_system: component.read_only_file_system,
+            volume_mounts: component.volume_mounts.iter().map(mount).collect(),
             variables: &settings.variables,
             secrets: &component.secrets,
             ports: ports.map(|port| (port.name.as_str(), port.port)).collect(),
@@ -93,6 +173,24 @@ pub fn reply(scheduler: &Scheduler) -> Reply {
                 .collect(),
         },
     )
+}
+
+fn rule(rule: &FailureRule) -> Rule<'_> {
+    let (operator, values) = rule.on_exit_codes.parts();
+    Rule {
+        action: rule.action.as_str(),
+        on_exit_codes: Codes { operator, values },
+    }
+}
+
+fn mount(mount: &VolumeMount) -> Mount<'_> {
+    Mount {
+        name: &mount.name,
+        path: &mount.path,
+        empty_dir: EmptyDir {
+            size_limit: mount.size_limit.as_ref().map(Quantity::to_string),
+        },
+    }
 }
 
 fn texts(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<&str, String> {

@@ -615,6 +615,16 @@ function title() {
   if (state.component) document.title = `${state.component.name} · job-scheduler`;
 }
 
+/** A rule of the failure policy in words. */
+function ruled({ action, onExitCodes: { operator, values } }) {
+  const does = { FailJob: "fails at once", Ignore: "does not count", Count: "counts" }[action];
+  return `exit code ${operator === "In" ? "" : "other than "}${values.join(", ")}: ${does}`;
+}
+
+function volume({ path, emptyDir: { sizeLimit } }) {
+  return sizeLimit ? `${path} (${sizeLimit} at most)` : path;
+}
+
 async function readComponent() {
   const component = (state.component = await call("GET", "/api/v1/component"));
   title();
@@ -627,6 +637,7 @@ async function readComponent() {
   const running = component.limits.running;
   facts($("configuration"), [
     ["Image", component.image, "code"],
+    ["Image tag", component.imageTagName, "code"],
     ["Command", (component.command || []).join("\n"), "code"],
     ["Arguments", (component.args || []).join("\n"), "code"],
     ["Payload", component.payloadPath ? `${component.payloadPath}/payload` : "none taken", "code"],
@@ -634,9 +645,16 @@ async function readComponent() {
     ["Secrets, by name", component.secrets.join("\n"), "code"],
     ["Requests", listed(requests), "code"],
     ["Limits", listed(limits), "code"],
+    ["Node", listed(component.node), "code"],
+    ["Runtime", listed(component.runtime), "code"],
+    ["Run as user", component.runAsUser === undefined ? "" : String(component.runAsUser)],
+    ["Volumes", component.volumeMounts.map(volume).join("\n"), "code"],
+    ["Root file system", component.readOnlyFileSystem ? "read-only" : ""],
     ["Ports", listed(component.ports), "code"],
     ["Time limit", component.timeLimitSeconds ? `${component.timeLimitSeconds} s` : "43200 s, the default"],
     ["Attempts", String((component.backoffLimit || 0) + 1)],
+    ["Failure policy", (component.failurePolicy?.rules || []).map(ruled).join("\n")],
+    ["May be moved", component.safeToRestart === undefined ? "" : component.safeToRestart ? "yes" : "no"],
     ["Jobs at once", running ? `${running}, and ${component.limits.waiting} in the queue` : "as many as there is room for"],
     ["Kept", `${component.limits.history} that succeeded, ${component.limits.history} that failed`],
   ]);

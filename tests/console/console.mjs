@@ -38,6 +38,11 @@ spec:
       variables: {LOG_LEVEL: info, REGION: north}
       secrets: [DB_PASSWORD]
       resources: {requests: {cpu: 100m, memory: 32Mi}}
+      runAsUser: 1000
+      node: {gpu: nvidia-v100, gpuCount: 2}
+      runtime: {architecture: amd64}
+      volumeMounts: [{name: scratch, path: /scratch, emptyDir: {sizeLimit: 1Gi}}]
+      failurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [42, 43]}}]}
     - name: train
       schedulerPort: ${ports[1]}
       command: [sh, -c, 'true']
@@ -322,7 +327,10 @@ const tests = {
   async "the configuration is shown, without the value of a secret"() {
     await page.getByText("What this component is configured to").click();
     const shown = await page.locator("#configuration").textContent();
-    for (const text of ["LOG_LEVEL=info", "DB_PASSWORD", "cpu=100m", "/compute/args/payload"]) {
+    for (const text of [
+      "LOG_LEVEL=info", "DB_PASSWORD", "cpu=100m", "/compute/args/payload", "Run as user1000", "gpu=nvidia-v100\ngpuCount=2",
+      "architecture=amd64", "/scratch (1Gi at most)", "exit code 42, 43: fails at once",
+    ]) {
       assert.ok(shown.includes(text), `${text} in ${shown}`);
     }
     assert.ok(!JSON.stringify(await api("GET", "/api/v1/component")).includes(PLANTED));

@@ -360,20 +360,12 @@ fn owned(component: &JobComponent, job: &JobFacts) -> ObjectMeta {
 
 fn pod_failure_policy(policy: &FailurePolicy) -> PodFailurePolicy {
     let rules = policy.rules.iter().map(|rule| {
-        let action = match rule.action {
-            FailureAction::FailJob => "FailJob",
-            FailureAction::Ignore => "Ignore",
-            FailureAction::Count => "Count",
-        };
-        let (operator, values) = match &rule.on_exit_codes {
-            ExitCodes::In(values) => ("In", values),
-            ExitCodes::NotIn(values) => ("NotIn", values),
-        };
+        let (operator, values) = rule.on_exit_codes.parts();
         PodFailurePolicyRule {
-            action: action.to_string(),
+            action: rule.action.as_str().to_string(),
             on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
                 operator: operator.to_string(),
-                values: values.clone(),
+                values: values.to_vec(),
                 container_name: None,
             }),
             on_pod_conditions: None,
@@ -403,15 +395,8 @@ fn affinity(settings: &Settings) -> Option<Affinity> {
         }
         (runtime, node) => {
             if let Some(Runtime::Architecture(architecture)) = runtime {
-                let name = match architecture {
-                    Architecture::Amd64 => "amd64",
-                    Architecture::Arm64 => "arm64",
-                };
-                required.push(requirement(
-                    ARCHITECTURE_LABEL,
-                    "In",
-                    vec![name.to_string()],
-                ));
+                let name = architecture.as_str().to_string();
+                required.push(requirement(ARCHITECTURE_LABEL, "In", vec![name]));
             }
             if let Some(gpus) = node.as_ref().and_then(|node| node.gpu.as_ref()) {
                 let names = || {
