@@ -163,6 +163,8 @@ pub struct Job {
     pub payload_of: Option<JobName>,
     /// Its place in the scheduler's queue; `None` unless the queue holds it.
     pub queued: Option<Queued>,
+    /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that holds it.
+    pub position: Option<usize>,
     /// The request that made it, where the request had an idempotency key.
     pub key: Option<RequestKey>,
     /// When it was last restarted in place.
@@ -267,9 +269,12 @@ const NO_POD_REMARK_SECONDS: i64 = 4;
 
 impl JobRecord {
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the
-    /// scheduler's queue, from 1.
+    /// queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
-        if let (Status::Waiting, Some(position)) = (self.job.status, position) {
+        // A backend with a queue of its own says what the job waits for.
+        if let (Status::Waiting, Some(position), true) =
+            (self.job.status, position, self.job.message.is_empty())
+        {
             return format!("position {position} of the queue: as many jobs run as may at once");
         }
         let last = self.attempts.last();
@@ -383,6 +388,7 @@ impl Job {
             has_payload: false,
             payload_of: None,
             queued: None,
+            position: None,
             key: None,
             restarted: None,
             restart_of: None,

@@ -125,7 +125,7 @@ enum Submitted {
     Before,
 }
 
-/// A job, and its place in the queue if it waits there.
+/// A job, and its place in the queue, the scheduler's or the backend's, if it waits there.
 #[derive(Debug)]
 pub struct JobView {
     pub record: Arc<JobRecord>,
@@ -426,7 +426,8 @@ impl Scheduler {
     }
 
     fn view(&self, record: Arc<JobRecord>) -> JobView {
-        let position = self.index.position(&record.job);
+        let job = &record.job;
+        let position = self.index.position(job).or(job.position);
         JobView { record, position }
     }
 
@@ -438,7 +439,8 @@ impl Scheduler {
         let queue = self.index.queue();
         let positions: HashMap<&JobName, usize> = queue.iter().zip(1..).collect();
         let view = |record: Arc<JobRecord>| {
-            let position = positions.get(&record.job.name).copied();
+            let job = &record.job;
+            let position = positions.get(&job.name).copied().or(job.position);
             JobView { record, position }
         };
         Ok(self.index.list().into_iter().map(view).collect())

@@ -86,11 +86,6 @@ const FILTERS = {
   Stopped: (job) => job.status === "Stopped",
 };
 
-/** A waiting job's place in the queue, which its message begins with. */
-function placeOf(job) {
-  return Number(/^position (\d+)/.exec(job.message || "")?.[1] || Infinity);
-}
-
 function matches(job) {
   const words = $("search").value.trim().toLowerCase();
   const text = [job.name, job.jobId, job.message, job.status].join(" ").toLowerCase();
@@ -167,7 +162,7 @@ function draw() {
   drawFilters();
   drawQueue();
   const visible = state.jobs.filter(matches);
-  if (state.filter === "Queue") visible.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : placeOf(a) > placeOf(b) ? 1 : -byAge(a, b)));
+  if (state.filter === "Queue") visible.sort((a, b) => (a.queuePosition || Infinity) - (b.queuePosition || Infinity) || -byAge(a, b));
   const body = $("rows");
   let before = body.firstChild;
   const kept = new Set();

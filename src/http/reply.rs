@@ -35,6 +35,8 @@ struct JobStatus<'a> {
     started: String,
     ended: String,
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_position: Option<usize>,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
     #[serde(skip_serializing_if = "is_zero")]
@@ -86,6 +88,11 @@ fn text(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
+/// Whether a job of the status has an end for its callers: the first version has none for one that failed.
+fn has_end(status: Status) -> bool {
+    matches!(status, Status::Succeeded | Status::Stopped)
+}
+
 fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
     let record = &view.record;
     let job = &record.job;
@@ -94,8 +101,9 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         job_id: job.job_id.as_deref(),
         created: job.created.to_string(),
         started: text(job.started),
-        ended: text(job.finished.filter(|_| job.status == Status::Succeeded)),
+        ended: text(job.finished.filter(|_| has_end(job.status))),
         status: job.status.as_str(),
+        queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
         failed: job.failed,
         restart: text(job.restarted),
@@ -462,6 +470,52 @@ impl From<BackendError> for Reply {
             BackendError::Unavailable { message } => {
                 Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 1)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Job, JobRecord, Queued};
+    use std::sync::Arc;
+
+    fn fields(job: Job, position: Option<usize>) -> serde_json::Value {
+        let attempts = Vec::new();
+        let record = Arc::new(JobRecord { job, attempts });
+        let reply = Reply::job(&JobView { record, position }, Timestamp(0));
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    #[test]
+    fn a_waiting_job_has_its_place_in_either_backends_queue() {
+        let mut job = Job::sample("a", Status::Waiting, 1);
+        assert!(fields(job.clone(), None)["queuePosition"].is_null());
+        job.queued = Some(Queued {
+            priority: 0,
+            arrival: 1,
+        });
+        let waiting = fields(job.clone(), Some(3));
+        assert_eq!(waiting["queuePosition"], 3);
+        let text = "position 3 of the queue: as many jobs run as may at once";
+        assert_eq!(waiting["message"], text);
+        // A backend's own word on it.
+        job.message = "position 3 of the queue: needs 1 CPU".into();
+        assert_eq!(fields(job.clone(), Some(3))["message"], *job.message);
+        job.status = Status::Running;
+        assert!(fields(job, Some(3))["queuePosition"].is_null());
+    }
+
+    #[test]
+    fn a_job_that_failed_has_no_end_as_in_the_first_version() {
+        for (status, ended) in [
+            (Status::Succeeded, "1970-01-01T00:00:09Z"),
+            (Status::Stopped, "1970-01-01T00:00:09Z"),
+            (Status::Failed, ""),
+        ] {
+            let mut job = Job::sample("a", status, 1);
+            job.finished = Some(Timestamp(9));
+            assert_eq!(fields(job, None)["ended"], ended, "{status}");
         }
     }
 }

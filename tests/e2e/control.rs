@@ -35,6 +35,9 @@ pub fn a_job_is_stopped_and_restarted(cluster: &Cluster) -> Vec<String> {
             .filter(Vec::is_empty)
             .ok_or_else(|| format!("a stopped job has pods: {:?}", pods()))
     });
+    let state = etl.get(&job);
+    let (began, ended) = (state["started"].as_str(), state["ended"].as_str());
+    assert!(began > Some("2") && ended >= began, "{state}");
 
     // In place, with its payload.
     let response = etl.call("POST", &format!("{JOBS}/{job}/restart"), "");
@@ -64,7 +67,7 @@ pub fn a_job_is_stopped_and_restarted(cluster: &Cluster) -> Vec<String> {
     assert_eq!(logs("dev", &second), "again\n");
     vec![
         format!(
-            "stopped, and without a pod, {stopped:.1} s after the stop; restarted under its own name"
+            "stopped, and without a pod, {stopped:.1} s after the stop; its end is told; restarted under its own name"
         ),
         "a finished job restarted as another, which read the same payload".to_string(),
     ]

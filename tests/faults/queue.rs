@@ -80,6 +80,10 @@ fn a_free_place_is_taken_within_50_milliseconds() {
     let names: Vec<String> = (0..10)
         .map(|_| scheduler.submit(&json!({"payload": "p"})))
         .collect();
+    for job in scheduler.list() {
+        let waits = job["status"] == "Waiting";
+        assert_eq!(job["queuePosition"].is_u64(), waits, "{job}");
+    }
     for name in &names {
         scheduler.wait_for(name, "Succeeded", Duration::from_secs(120));
     }

@@ -30,7 +30,7 @@ pub struct NeverFits {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
     /// From 1.
-    position: usize,
+    pub position: usize,
     need: Amount,
     free: Amount,
     capacity: Amount,

@@ -22,7 +22,7 @@ use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Obs
 use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::Lock;
-use admission::Admission;
+use admission::{Admission, Place};
 use logs::{Follow, Log};
 use mounts::{Plan, ThisMachine, View};
 use std::collections::{BTreeMap, HashMap};
@@ -110,8 +110,8 @@ struct Table {
 struct Entry {
     part: usize,
     record: Record,
-    /// Why it waits.
-    message: String,
+    /// Where it waits; `None` unless it does.
+    place: Option<Place>,
     /// Deleted, and its processes are ending.
     deleted: bool,
 }
@@ -156,7 +156,7 @@ impl Entry {
         Entry {
             part,
             record,
-            message: String::new(),
+            place: None,
             deleted: false,
         }
     }
@@ -177,9 +177,11 @@ impl Entry {
             end.as_ref()
                 .is_some_and(|end| !end.succeeded && end.reason != STOPPED)
         };
-        let message = match &self.record.end {
-            Some((_, _, message)) => message.as_str(),
-            None => self.message.as_str(),
+        let place = self.place.filter(|_| self.status() == Status::Waiting);
+        let message = match (&self.record.end, place) {
+            (Some((_, _, message)), _) => message.clone(),
+            (None, Some(place)) => place.to_string(),
+            (None, None) => String::new(),
         };
         Job {
             name: name.clone(),
@@ -197,6 +199,7 @@ impl Entry {
             payload_of: None,
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
+            position: place.map(|place| place.position),
             key: header.key(),
             restarted: self.record.resumed.map(Timestamp),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
@@ -568,7 +571,7 @@ impl Machine {
         } else if entry.record.end.is_none() {
             let (queued, need) = (entry.record.queued, entry.record.header.work.need());
             let place = table.admission.wait(queued, name.clone(), need);
-            entry.message = place.to_string();
+            entry.place = Some(place);
             self.send(Event::QueueChanged);
         }
         Some(entry.job(name, self.next_version()))

@@ -3,6 +3,7 @@
 //! A job's attempt is over when its first process has exited and none of its others is left; only then is what it had
 //! reserved given back.
 
+use super::admission::Place;
 use super::mounts::PAYLOAD;
 use super::process::{self, Exit, Launch};
 use super::store::{Change, EndStatus, Ending, Header, Store};
@@ -382,7 +383,7 @@ impl Supervisor {
                 waited = Some(Timestamp::now_micros().saturating_sub(arrival));
             }
             entry.record.apply(&change);
-            entry.message.clear();
+            entry.place = None;
         }
         drop(table);
         if let (Some(waited), Some(observer)) = (waited, part.observer.get()) {
@@ -654,19 +655,19 @@ impl Supervisor {
         }
         self.refresh_at = None;
         let mut table = self.machine.table.lock();
-        let places: BTreeMap<JobName, String> = table
+        let places: Vec<(JobName, Place)> = table
             .admission
             .places()
-            .map(|(name, place)| (name.clone(), place.to_string()))
+            .map(|(name, place)| (name.clone(), place))
             .collect();
         let mut changed = Vec::new();
         for (name, place) in places {
             // One that is tried again has other things to say.
             if let Some(entry) = table.jobs.get_mut(&name)
                 && entry.record.current().is_empty()
-                && entry.message != place
+                && entry.place != Some(place)
             {
-                entry.message = place;
+                entry.place = Some(place);
                 changed.push(name);
             }
         }
