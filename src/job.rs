@@ -310,6 +310,15 @@ impl JobRecord {
         }
     }
 
+    /// The latest attempt that has started, and its index.
+    pub fn latest_started(&self) -> Option<(usize, &Attempt)> {
+        let started = |attempt: &Attempt| {
+            !matches!(attempt.state, AttemptState::Pending | AttemptState::Failing)
+        };
+        let attempts = self.attempts.iter().enumerate();
+        attempts.rev().find(|(_, attempt)| started(attempt))
+    }
+
     /// Why the job is in its state, for the scheduler's own log: without what a container or its runtime says, for that
     /// may hold a payload or a secret's value.
     pub fn reason(&self) -> String {
@@ -485,6 +494,23 @@ mod tests {
             message,
             ..Attempt::sample("pod", state, 1)
         }
+    }
+
+    #[test]
+    fn an_attempt_that_waits_hides_no_log() {
+        use AttemptState::{Failed, Failing, Pending, Running};
+        let check = |states: &[AttemptState], expected: Option<usize>| {
+            let attempts = states.iter().map(|state| attempt(*state, None, "", ""));
+            let record = record(Status::Running, attempts.collect());
+            let found = record.latest_started().map(|(index, _)| index);
+            assert_eq!(found, expected, "{states:?}");
+        };
+        check(&[], None);
+        check(&[Pending], None);
+        check(&[Running], Some(0));
+        check(&[Failed, Pending], Some(0));
+        check(&[Failed, Failed, Failing], Some(1));
+        check(&[Failed, Running], Some(1));
     }
 
     #[test]

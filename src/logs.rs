@@ -1,7 +1,7 @@
-//! The log of a job: of its latest attempt and, if it is followed, of those that come after it.
+//! The log of a job: of its latest attempt that has started and, if it is followed, of those that come after it.
 
 use crate::backend::{BackendError, LogOptions};
-use crate::job::{Attempt, AttemptState, JobName, JobRecord};
+use crate::job::{JobName, JobRecord};
 use crate::scheduler::{JobError, Scheduler};
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -24,7 +24,8 @@ pub struct JobLog {
 
 /// What there is to read after what was read.
 enum Next {
-    Attempt(Arc<JobRecord>, Box<str>),
+    /// The attempt of this index.
+    Attempt(Arc<JobRecord>, usize),
     /// An attempt may still come.
     Later,
     Nothing,
@@ -51,10 +52,13 @@ impl JobLog {
             log: None,
         };
         if let Next::Attempt(record, attempt) = log.next() {
-            log.begin(&record, attempt).map_err(|e| match e {
-                BackendError::Gone { message } => JobError::NoLog { message },
-                e => JobError::Backend(e),
-            })?;
+            match log.begin(&record, attempt) {
+                Ok(()) => {}
+                // It went as the job was stopped, which has been restarted since: another attempt is to come.
+                Err(BackendError::Gone { .. }) if !record.job.status.is_finished() => {}
+                Err(BackendError::Gone { message }) => return Err(JobError::NoLog { message }),
+                Err(e) => return Err(JobError::Backend(e)),
+            }
         }
         Ok(log)
     }
@@ -64,33 +68,27 @@ impl JobLog {
             return Next::Nothing;
         };
         let record = view.record;
-        let is_new = |attempt: &&Attempt| {
-            // What has not started has written nothing.
-            let started = !matches!(attempt.state, AttemptState::Pending | AttemptState::Failing);
-            started && self.attempt.as_ref() != Some(&attempt.name)
-        };
-        match record.attempts.last().filter(is_new) {
-            Some(attempt) => {
-                let name = attempt.name.clone();
-                Next::Attempt(record, name)
-            }
+        // What has not started has written nothing: while it waits, what the one before it wrote is still the latest.
+        let latest = record.latest_started();
+        match latest.filter(|(_, attempt)| self.attempt.as_ref() != Some(&attempt.name)) {
+            Some((index, _)) => Next::Attempt(record, index),
             None if record.job.status.is_finished() => Next::Nothing,
             None => Next::Later,
         }
     }
 
-    fn begin(&mut self, record: &JobRecord, attempt: Box<str>) -> Result<(), BackendError> {
+    fn begin(&mut self, record: &JobRecord, attempt: usize) -> Result<(), BackendError> {
         let tail = match self.attempt {
             None => self.options.tail,
             // Of a later attempt, nothing has been seen.
             Some(_) => None,
         };
-        self.attempt = Some(attempt);
+        self.attempt = record.attempts.get(attempt).map(|a| a.name.clone());
         let options = LogOptions {
             tail,
             ..self.options
         };
-        self.log = Some(self.scheduler.backend().logs(record, options)?);
+        self.log = Some(self.scheduler.backend().logs(record, attempt, options)?);
         Ok(())
     }
 }

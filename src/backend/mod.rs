@@ -68,11 +68,12 @@ pub trait Backend: Send + Sync {
     /// Deletes the job and all that belongs to it. `false` if there was no such job.
     fn delete(&self, name: &JobName) -> Result<bool, BackendError>;
 
-    /// What the job's latest attempt, which has started, has written. With `follow`, a read waits for more for about a
-    /// second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
+    /// What an attempt of the job, which has started, has written; `attempt` is its index. With `follow`, a read waits for
+    /// more for about a second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
     fn logs(
         &self,
         record: &JobRecord,
+        attempt: usize,
         options: LogOptions,
     ) -> Result<Box<dyn Read + Send>, BackendError>;
 }

@@ -32,6 +32,7 @@ impl Backend for Buggy {
             has_payload: false,
             payload_of: None,
             queued: None,
+            position: None,
             key: None,
             restarted: None,
             restart_of: None,
@@ -66,7 +67,12 @@ impl Backend for Buggy {
     fn hide(&self, _: &Job) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn logs(&self, _: &JobRecord, _: LogOptions) -> Result<Box<dyn Read + Send>, BackendError> {
+    fn logs(
+        &self,
+        _: &JobRecord,
+        _: usize,
+        _: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError> {
         unreachable!()
     }
 }

@@ -311,9 +311,10 @@ impl Backend for Kubernetes {
     fn logs(
         &self,
         record: &JobRecord,
+        attempt: usize,
         options: LogOptions,
     ) -> Result<Box<dyn Read + Send>, BackendError> {
-        let Some(attempt) = record.attempts.last() else {
+        let Some(attempt) = record.attempts.get(attempt) else {
             return Ok(Box::new(io::empty()));
         };
         let path = logs::path(

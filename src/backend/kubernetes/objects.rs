@@ -5,10 +5,7 @@ use super::wire::{
     RESTART_OF_ANNOTATION, key_text, queued_text,
 };
 use crate::backend::NewJob;
-use crate::config::{
-    Architecture, ExitCodes, FailureAction, FailurePolicy, JobComponent, Port, Quantity, Resources,
-    Runtime, Settings,
-};
+use crate::config::{FailurePolicy, JobComponent, Port, Quantity, Resources, Runtime, Settings};
 use crate::job::{Job as JobFacts, JobName, Queued};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{

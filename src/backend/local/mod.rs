@@ -843,9 +843,11 @@ impl Backend for Local {
     fn logs(
         &self,
         record: &JobRecord,
+        attempt: usize,
         options: LogOptions,
     ) -> Result<Box<dyn Read + Send>, BackendError> {
-        let (name, attempt) = (&record.job.name, record.attempts.len());
+        // On disk they count from 1.
+        let (name, attempt) = (&record.job.name, attempt + 1);
         let file = self.part()?.store.log(name, attempt);
         let follow = options.follow.then(|| -> Follow {
             let (machine, part, name) = (self.machine.clone(), self.part, name.clone());
