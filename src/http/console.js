@@ -308,7 +308,9 @@ function drawAttempts(attempts) {
   attempts.forEach((attempt, index) => {
     const line = element("p");
     const status = attempt.replicaStatus.status;
-    const why = [attempt.exitCode === undefined ? "" : `exit code ${attempt.exitCode}`, attempt.reason, attempt.statusMessage];
+    // "Error" is what a container runtime calls every exit code but 0.
+    const reason = attempt.reason === "Error" ? "" : attempt.reason;
+    const why = [attempt.exitCode === undefined ? "" : `exit code ${attempt.exitCode}`, reason, attempt.statusMessage];
     const times = [shown(attempt.startTime), shown(attempt.endTime)].filter(Boolean).join(" – ");
     line.append(`${index + 1}. `, element("span", "badge " + status, status), " ", why.filter(Boolean).join(" · "), " ");
     line.append(element("span", "quiet", times));

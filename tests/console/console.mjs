@@ -192,7 +192,7 @@ const tests = {
     await page.locator("#requests-cpu").fill("plenty");
     await page.locator("#submit").click();
     await page.locator("#form-error", { hasText: "resources.requests.cpu" }).waitFor();
-    await shot(page, "form-light");
+    await shot(page, "form-refused");
     await page.locator("#requests-cpu").fill("");
     await page.locator("#cancel").click();
   },
@@ -333,6 +333,8 @@ const tests = {
     ]) {
       assert.ok(shown.includes(text), `${text} in ${shown}`);
     }
+    await page.locator("#configured").scrollIntoViewIfNeeded();
+    await shot(page, "configuration");
     assert.ok(!JSON.stringify(await api("GET", "/api/v1/component")).includes(PLANTED));
     assert.equal(await page.getByRole("link", { name: "train" }).getAttribute("href"), `http://localhost:${ports[1]}/`);
     await page.getByText("Expose it only where the API itself may be reached").waitFor();
