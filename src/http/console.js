@@ -653,7 +653,7 @@ async function readComponent() {
     ["Failure policy", (component.failurePolicy?.rules || []).map(ruled).join("\n")],
     ["May be moved", component.safeToRestart === undefined ? "" : component.safeToRestart ? "yes" : "no"],
     ["Jobs at once", running ? `${running}, and ${component.limits.waiting} in the queue` : "as many as there is room for"],
-    ["Kept", `${component.limits.history} that succeeded, ${component.limits.history} that failed`],
+    ["Kept", `the latest ${component.limits.history} that succeeded, that failed and that were stopped, each`],
   ]);
   const siblings = component.siblings;
   $("siblings").hidden = siblings.length < 2;

@@ -47,7 +47,7 @@ func main() {
 	outcome, _, err := jobs.StopJob(ctx, other.Name).Execute()
 	check(err == nil && outcome.GetStatus() == "Success", outcome, err)
 	stopped, _, err := jobs.GetJob(ctx, other.Name).Wait("30s").Execute()
-	check(err == nil && stopped.Status == "Stopped" && stopped.Ended == "", stopped, err)
+	check(err == nil && stopped.Status == "Stopped" && stopped.Ended != "", stopped, err)
 
 	for _, name := range []string{job.Name, other.Name} {
 		outcome, _, err := jobs.DeleteJob(ctx, name).Execute()

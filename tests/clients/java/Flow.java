@@ -30,7 +30,7 @@ public class Flow {
         String other = jobs.createJob(null, new JobScheduleDescription().payload("60")).getName();
         check(jobs.stopJob(other).getStatus().equals("Success"), other);
         JobStatus stopped = jobs.getJob(other, "30s");
-        check(stopped.getStatus() == JobStatus.StatusEnum.STOPPED && stopped.getEnded().isEmpty(), stopped);
+        check(stopped.getStatus() == JobStatus.StatusEnum.STOPPED && !stopped.getEnded().isEmpty(), stopped);
 
         for (String each : List.of(name, other)) {
             check(jobs.deleteJob(each).getCode() == 200, each);

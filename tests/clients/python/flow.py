@@ -24,7 +24,7 @@ assert done.pod_statuses[0].exit_code == 0, done
 other = jobs.create_job(job_creation=JobScheduleDescription(payload="60"))
 assert jobs.stop_job(other.name).status == "Success"
 stopped = jobs.get_job(other.name, wait="30s")
-assert stopped.status == "Stopped" and stopped.ended == "", stopped
+assert stopped.status == "Stopped" and stopped.ended != "", stopped
 
 for name in job.name, other.name:
     assert jobs.delete_job(name).code == 200

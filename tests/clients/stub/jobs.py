@@ -17,12 +17,16 @@ def _not_found(name):
     return {"status": "Failure", "message": f"job {name} is not found", "reason": "NotFound", "code": 404}, 404
 
 
+def _now():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def create_job(idempotency_key=None, body=None):
     # Connexion gives headers to no function.
     key = connexion.request.headers.get("Idempotency-Key")
     if key in _keys:
         return _keys[key]
-    body, now = body or {}, datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body, now = body or {}, _now()
     name = f"compute-{now.translate({ord(c): None for c in '-:TZ'})}-{len(_jobs):08d}"
     runs = body.get("payload", "0") != "0"
     job = {"name": name, "created": now, "started": now, "ended": "" if runs else now,
@@ -48,7 +52,7 @@ def get_job(job_name, wait=None):
 def stop_job(job_name):
     if job_name not in _jobs:
         return _not_found(job_name)
-    _jobs[job_name]["status"] = "Stopped"
+    _jobs[job_name].update(status="Stopped", ended=_now())
     return _outcome(f"job {job_name} successfully stopped")
 
 

@@ -21,7 +21,7 @@ async function main(basePath: string) {
     const other = await jobs.createJob({ jobCreation: { payload: "60" } });
     check((await jobs.stopJob({ jobName: other.name })).status === "Success", other);
     const stopped = await jobs.getJob({ jobName: other.name, wait: "30s" });
-    check(stopped.status === JobStatusStatusEnum.Stopped && stopped.ended === "", stopped);
+    check(stopped.status === JobStatusStatusEnum.Stopped && stopped.ended !== "", stopped);
 
     for (const jobName of [job.name, other.name]) {
         check((await jobs.deleteJob({ jobName })).code === 200, jobName);
