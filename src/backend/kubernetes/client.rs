@@ -27,6 +27,8 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A log that is followed says nothing for as long as its job does: who reads it looks up so often.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of each direction of each connection, kept with it: two TLS records.
+const BUFFER_BYTES: usize = 32 << 10;
 /// A page of a list, or an object, is never larger.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -194,6 +196,8 @@ impl Client {
                 .max_redirects(0)
                 .user_agent(concat!("job-scheduler/", env!("CARGO_PKG_VERSION")))
                 .timeout_connect(Some(CONNECT_TIMEOUT))
+                .input_buffer_size(BUFFER_BYTES)
+                .output_buffer_size(BUFFER_BYTES)
                 .max_idle_connections(access.connections)
                 .max_idle_connections_per_host(access.connections)
                 .max_idle_age(Duration::from_secs(60))
