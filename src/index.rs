@@ -140,10 +140,19 @@ impl Index {
     pub fn position(&self, job: &Job) -> Option<usize> {
         let key = (job.queued?, job.name.clone());
         let state = self.state.read();
-        state
-            .waiting
-            .contains(&key)
-            .then(|| state.waiting.range(..=key).count())
+        let waiting = &state.waiting;
+        if !waiting.contains(&key) {
+            return None;
+        }
+        // From both ends: most that ask are among the last, who have just come, or among the first.
+        let ends = waiting.iter().zip(waiting.iter().rev());
+        let (before, (first, _)) = ends
+            .enumerate()
+            .find(|(_, (first, last))| **first == key || **last == key)?;
+        match *first == key {
+            true => Some(before + 1),
+            false => Some(waiting.len() - before),
+        }
     }
 
     /// The queue, first in line first.
@@ -306,9 +315,9 @@ impl Index {
     /// The list that was begun: what is not in it is gone, but for what was created meanwhile. Returns the transitions
     /// and the jobs that are gone.
     pub fn relisted(&self, jobs: Vec<Job>) -> (Vec<Transition>, Vec<JobName>) {
+        let listed: HashSet<&JobName> = jobs.iter().map(|job| &job.name).collect();
         let mut state = self.state.write();
         state.deleted_before_relist.clear();
-        let listed: HashSet<&JobName> = jobs.iter().map(|job| &job.name).collect();
         let is_gone =
             |name: &JobName| !listed.contains(name) && !state.created_since_relist.contains(name);
         let gone: Vec<JobName> = state
@@ -756,7 +765,15 @@ mod tests {
         }
         let order: Vec<_> = index.queue().iter().map(JobName::to_string).collect();
         assert_eq!(order, ["c", "a", "b", "d"]);
-        assert_eq!(index.position(&queued("b", 0, 2)), Some(3));
+        let places = [
+            ("a", 0, 1),
+            ("b", 0, 2),
+            ("c", 5, 3),
+            ("d", -5, 0),
+            ("e", 0, 9),
+        ]
+        .map(|(job, priority, arrival)| index.position(&queued(job, priority, arrival)));
+        assert_eq!(places, [Some(2), Some(3), Some(1), Some(4), None]);
         assert_eq!(index.position(&job("b", Running, 1)), None);
     }
 

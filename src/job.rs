@@ -84,7 +84,13 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.date_time().format(&Rfc3339).unwrap_or_default())
+        let mut text = [0; 20];
+        let mut rest = text.as_mut_slice();
+        // It fails for a year of more than four digits alone.
+        match self.date_time().format_into(&mut rest, &Rfc3339) {
+            Ok(_) => f.write_str(std::str::from_utf8(&text).unwrap_or_default()),
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -8,11 +8,13 @@ use crate::index::Full;
 use crate::job::{Attempt, AttemptState, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 pub const JSON: &str = "application/json";
+/// What a job with one attempt takes, a little over.
+const JOB_BYTES: usize = 640;
 
 /// An answer to a request.
 #[derive(Debug, PartialEq)]
@@ -31,9 +33,9 @@ struct JobStatus<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<&'a str>,
-    created: String,
-    started: String,
-    ended: String,
+    created: Time,
+    started: Time,
+    ended: Time,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_position: Option<usize>,
@@ -41,8 +43,8 @@ struct JobStatus<'a> {
     message: String,
     #[serde(skip_serializing_if = "is_zero")]
     failed: u32,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    restart: String,
+    #[serde(skip_serializing_if = "Time::is_none")]
+    restart: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_of: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -57,13 +59,13 @@ fn is_zero(number: &u32) -> bool {
 #[serde(rename_all = "camelCase")]
 struct PodStatus<'a> {
     name: &'a str,
-    created: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container_started: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    end_time: Option<String>,
+    created: Time,
+    #[serde(skip_serializing_if = "Time::is_none")]
+    start_time: Time,
+    #[serde(skip_serializing_if = "Time::is_none")]
+    container_started: Time,
+    #[serde(skip_serializing_if = "Time::is_none")]
+    end_time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -84,8 +86,29 @@ struct ReplicaStatus {
     status: &'static str,
 }
 
-fn text(time: Option<Timestamp>) -> String {
-    time.map(|time| time.to_string()).unwrap_or_default()
+/// A time as text, empty for none. Written where it goes, since a list has hundreds.
+#[derive(Clone, Copy)]
+struct Time(Option<Timestamp>);
+
+impl Time {
+    fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(time: Timestamp) -> Time {
+        Time(Some(time))
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(time) => serializer.collect_str(&time),
+            None => serializer.serialize_str(""),
+        }
+    }
 }
 
 /// Whether a job of the status has an end for its callers: the first version has none for one that failed.
@@ -99,27 +122,26 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
     JobStatus {
         name: job.name.as_str(),
         job_id: job.job_id.as_deref(),
-        created: job.created.to_string(),
-        started: text(job.started),
-        ended: text(job.finished.filter(|_| has_end(job.status))),
+        created: job.created.into(),
+        started: Time(job.started),
+        ended: Time(job.finished.filter(|_| has_end(job.status))),
         status: job.status.as_str(),
         queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
         failed: job.failed,
-        restart: text(job.restarted),
+        restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
 }
 
 fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
-    let started = attempt.started.map(|time| time.to_string());
     PodStatus {
         name: &attempt.name,
-        created: attempt.created.to_string(),
-        start_time: started.clone(),
-        container_started: started,
-        end_time: attempt.finished.map(|time| time.to_string()),
+        created: attempt.created.into(),
+        start_time: Time(attempt.started),
+        container_started: Time(attempt.started),
+        end_time: Time(attempt.finished),
         exit_code: attempt.exit_code,
         reason: &attempt.reason,
         status_message: &attempt.message,
@@ -151,12 +173,19 @@ struct Outcome<'a> {
 
 impl Reply {
     pub(super) fn json(code: u16, value: &impl Serialize) -> Reply {
+        Reply::json_of(code, value, JOB_BYTES)
+    }
+
+    /// `expected` is about how many bytes it takes: a buffer that grows is copied over and over.
+    fn json_of(code: u16, value: &impl Serialize, expected: usize) -> Reply {
+        let mut body = Vec::with_capacity(expected);
         // Plain structs with string keys always serialize.
+        let _ = serde_json::to_writer(&mut body, value);
         Reply {
             code,
             content_type: JSON,
             headers: Vec::new(),
-            body: serde_json::to_vec(value).unwrap_or_default(),
+            body,
         }
     }
 
@@ -165,13 +194,8 @@ impl Reply {
     }
 
     pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {
-        Reply::json(
-            200,
-            &views
-                .iter()
-                .map(|view| job_status(view, now))
-                .collect::<Vec<_>>(),
-        )
+        let jobs: Vec<_> = views.iter().map(|view| job_status(view, now)).collect();
+        Reply::json_of(200, &jobs, JOB_BYTES * views.len())
     }
 
     /// Text in Prometheus' form.

@@ -7,11 +7,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, BufReader, ErrorKind, Read};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use ureq::http::{Response, StatusCode};
+use ureq::config::Config;
+use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
@@ -27,6 +31,8 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A log that is followed says nothing for as long as its job does: who reads it looks up so often.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of each direction of each connection, kept with it: two TLS records.
+const BUFFER_BYTES: usize = 32 << 10;
 /// A page of a list, or an object, is never larger.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
@@ -194,6 +200,8 @@ impl Client {
                 .max_redirects(0)
                 .user_agent(concat!("job-scheduler/", env!("CARGO_PKG_VERSION")))
                 .timeout_connect(Some(CONNECT_TIMEOUT))
+                .input_buffer_size(BUFFER_BYTES)
+                .output_buffer_size(BUFFER_BYTES)
                 .max_idle_connections(access.connections)
                 .max_idle_connections_per_host(access.connections)
                 .max_idle_age(Duration::from_secs(60))
@@ -210,8 +218,8 @@ impl Client {
             .transpose()
             .map_err(AccessError::Token)?;
         Ok(Client {
-            calls: calls.new_agent(),
-            watches: watches.new_agent(),
+            calls: agent(calls),
+            watches: agent(watches),
             url: access.url.trim_end_matches('/').to_string(),
             token,
             breaker: Breaker::default(),
@@ -502,6 +510,40 @@ fn read_certificates(file: &std::path::Path) -> Result<Vec<Certificate<'static>>
     }
 }
 
+fn agent(config: Config) -> Agent {
+    Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
+}
+
+/// Finds a server's address. ureq's own way takes a thread for each call that has a timeout, and most API servers are
+/// known by an address that needs no finding.
+#[derive(Debug, Default)]
+struct Lookup(DefaultResolver);
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let Some(address) = literal_address(uri) else {
+            return self.0.resolve(uri, config, timeout);
+        };
+        let mut addresses = self.empty();
+        addresses.push(address);
+        Ok(addresses)
+    }
+}
+
+fn literal_address(uri: &Uri) -> Option<SocketAddr> {
+    let ip = uri.host()?.trim_matches(['[', ']']).parse().ok()?;
+    let default = match uri.scheme_str()? {
+        "https" => 443,
+        _ => 80,
+    };
+    Some(SocketAddr::new(ip, uri.port_u16().unwrap_or(default)))
+}
+
 /// A bearer token in a file that somebody replaces now and then.
 struct Token {
     file: PathBuf,
@@ -571,6 +613,18 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         token.expire();
         assert!(matches!(token.header(), Err(ApiError::Token { .. })));
+    }
+
+    #[test]
+    fn an_address_needs_no_lookup() {
+        let check = |uri: &'static str, expected: Option<&str>| {
+            let found = literal_address(&Uri::from_static(uri));
+            assert_eq!(found, expected.map(|text| text.parse().unwrap()), "{uri}");
+        };
+        check("https://10.96.0.1:6443/api", Some("10.96.0.1:6443"));
+        check("https://10.96.0.1/api", Some("10.96.0.1:443"));
+        check("http://[fd00::1]/api", Some("[fd00::1]:80"));
+        check("https://kubernetes.default.svc/api", None);
     }
 
     #[test]

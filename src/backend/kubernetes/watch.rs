@@ -1,13 +1,13 @@
 //! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
 
 use super::client::{ApiError, ApiStatus, Client};
-use super::wire::{JobObject, Metadata, PodObject};
+use super::wire::{JobObject, PodObject};
 use crate::backend::Observer;
-use crate::job::Timestamp;
+use crate::job::{Attempt, Job, JobName, Timestamp};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,12 +22,17 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A kind of object that is watched, and how its observer hears of it.
 pub trait Watched: 'static {
     type Object: DeserializeOwned;
+    /// What is kept of an object of a list.
+    type Listed;
     /// For log lines and metrics: one of [`crate::metrics::KINDS`].
     const KIND: &'static str;
     /// Below the namespace.
     const RESOURCE: &'static str;
+    fn version(object: &Self::Object) -> &str;
     fn relist_begins(observer: &dyn Observer);
-    fn relisted(observer: &dyn Observer, objects: Vec<Self::Object>);
+    /// `None` for an object that is not ours, or gone for us.
+    fn listed(object: Self::Object) -> Option<Self::Listed>;
+    fn relisted(observer: &dyn Observer, all: Vec<Self::Listed>);
     fn seen(observer: &dyn Observer, object: Self::Object);
     fn gone(observer: &dyn Observer, object: Self::Object);
 }
@@ -36,19 +41,28 @@ pub struct Jobs;
 
 impl Watched for Jobs {
     type Object = JobObject;
+    type Listed = Job;
     const KIND: &'static str = "jobs";
     const RESOURCE: &'static str = "apis/batch/v1/namespaces/{namespace}/jobs";
+
+    fn version(object: &JobObject) -> &str {
+        &object.metadata.resource_version
+    }
 
     fn relist_begins(observer: &dyn Observer) {
         observer.jobs_relist_begins();
     }
 
-    fn relisted(observer: &dyn Observer, objects: Vec<JobObject>) {
+    fn listed(object: JobObject) -> Option<Job> {
         // A Job on its way out (its deletion waits for somebody's finalizer) is gone for us.
-        let here = objects
-            .into_iter()
-            .filter(|object| object.metadata.deletion_timestamp.is_none());
-        observer.jobs_relisted(here.filter_map(JobObject::into_job).collect());
+        match object.metadata.deletion_timestamp {
+            Some(_) => None,
+            None => object.into_job(),
+        }
+    }
+
+    fn relisted(observer: &dyn Observer, jobs: Vec<Job>) {
+        observer.jobs_relisted(jobs);
     }
 
     fn seen(observer: &dyn Observer, object: JobObject) {
@@ -71,18 +85,22 @@ pub struct Pods;
 
 impl Watched for Pods {
     type Object = PodObject;
+    type Listed = (JobName, Attempt);
     const KIND: &'static str = "pods";
     const RESOURCE: &'static str = "api/v1/namespaces/{namespace}/pods";
 
+    fn version(object: &PodObject) -> &str {
+        &object.metadata.resource_version
+    }
+
     fn relist_begins(_: &dyn Observer) {}
 
-    fn relisted(observer: &dyn Observer, objects: Vec<PodObject>) {
-        observer.attempts_relisted(
-            objects
-                .into_iter()
-                .filter_map(PodObject::into_attempt)
-                .collect(),
-        );
+    fn listed(object: PodObject) -> Option<(JobName, Attempt)> {
+        object.into_attempt()
+    }
+
+    fn relisted(observer: &dyn Observer, attempts: Vec<(JobName, Attempt)>) {
+        observer.attempts_relisted(attempts);
     }
 
     fn seen(observer: &dyn Observer, object: PodObject) {
@@ -202,17 +220,18 @@ impl Watch<'_> {
     /// Lists all pages; a page whose continuation is too old starts over as any failure does.
     fn list<T: Watched>(&self) -> Result<String, ApiError> {
         T::relist_begins(self.observer);
-        let mut objects = Vec::new();
+        let mut all = Vec::new();
         let mut token = String::new();
         loop {
             let page: Page<T::Object> = self.client.list(
                 &self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))),
             )?;
-            objects.extend(page.items);
+            // A page at a time: what is kept of an object is a tenth of it.
+            all.extend(page.items.into_iter().filter_map(T::listed));
             token = page.metadata.r#continue;
             if token.is_empty() {
-                log::debug!("watch={} listed={}", T::KIND, objects.len());
-                T::relisted(self.observer, objects);
+                log::debug!("watch={} listed={}", T::KIND, all.len());
+                T::relisted(self.observer, all);
                 return Ok(page.metadata.resource_version);
             }
         }
@@ -298,32 +317,37 @@ fn take_frame<T: Watched>(
     line: &[u8],
     observer: &dyn Observer,
 ) -> Result<Option<String>, FrameError> {
-    let malformed = |e: serde_json::Error| {
-        FrameError::Other(format!("a frame of the watch is not understood: {e}"))
+    // Read once, as what nearly every frame is: reading is most of what a watch costs.
+    let frame: Frame<T::Object> = match serde_json::from_slice(line) {
+        Ok(frame) => frame,
+        Err(e) => return Err(error_frame(line, &e)),
     };
-    let frame: Frame = serde_json::from_slice(line).map_err(malformed)?;
-    let text = frame.object.get();
-    let tell = match frame.r#type.as_str() {
-        "ADDED" | "MODIFIED" => T::seen,
-        "DELETED" => T::gone,
-        "BOOKMARK" => |_: &dyn Observer, _| {},
-        "ERROR" => {
-            let status: ApiStatus = serde_json::from_str(text).map_err(malformed)?;
-            return Err(match status.code {
-                410 => FrameError::Expired,
-                code => FrameError::Other(format!("{code}: {}", status.message)),
-            });
-        }
+    let version = T::version(&frame.object).to_string();
+    match frame.r#type.as_str() {
+        "ADDED" | "MODIFIED" => T::seen(observer, frame.object),
+        "DELETED" => T::gone(observer, frame.object),
+        "BOOKMARK" => {}
+        "ERROR" => return Err(error_frame(line, &"an error without a status")),
         other => {
             return Err(FrameError::Other(format!(
                 "a frame of unknown type {other:?}"
             )));
         }
-    };
-    let versioned: Versioned = serde_json::from_str(text).map_err(malformed)?;
-    tell(observer, serde_json::from_str(text).map_err(malformed)?);
-    let version = versioned.metadata.resource_version;
+    }
     Ok((!version.is_empty()).then_some(version))
+}
+
+/// What a frame says that is not of an object: an error's, or else that it is not understood and why.
+fn error_frame(line: &[u8], why_no_object: &dyn Display) -> FrameError {
+    match serde_json::from_slice::<Frame<ApiStatus>>(line) {
+        Ok(Frame { r#type, object }) if r#type == "ERROR" => match object.code {
+            410 => FrameError::Expired,
+            code => FrameError::Other(format!("{code}: {}", object.message)),
+        },
+        _ => FrameError::Other(format!(
+            "a frame of the watch is not understood: {why_no_object}"
+        )),
+    }
 }
 
 /// Exponential, between half and all of it, so that many schedulers do not come back in step.
@@ -358,16 +382,9 @@ struct PageMetadata {
 }
 
 #[derive(Deserialize)]
-struct Frame<'a> {
+struct Frame<T> {
     r#type: String,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    #[serde(default)]
-    metadata: Metadata,
+    object: T,
 }
 
 #[cfg(test)]
