@@ -85,7 +85,14 @@ fn a_thousand_requests_wait_and_the_next_is_told() {
         .ask("GET", &format!("{JOBS}/{name}?wait=1s"), &[], b"")
         .unwrap();
     assert!(answer.head.header("Retry-After").is_some(), "{answer}");
-    let during = scheduler.proc_status("Threads");
+    // Threads that a moment of many connections made are let go after a few seconds.
+    let during = within(Duration::from_secs(20), || {
+        let during = scheduler.proc_status("Threads");
+        holds(during <= before + 2, || {
+            format!("waiting costs threads: {before} before, {during} while they wait")
+        })
+        .map(|()| during)
+    });
     let began = Instant::now();
     assert_eq!(scheduler.get(JOBS).code, 200);
     let served = began.elapsed();
@@ -105,7 +112,6 @@ fn a_thousand_requests_wait_and_the_next_is_told() {
          all were answered {:.1?} after the job's end",
         began.elapsed()
     );
-    assert!(during <= before + 2, "waiting costs threads");
     assert!(served < SOON);
 }
 
