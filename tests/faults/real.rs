@@ -1,4 +1,5 @@
-//! The faults that a proxy cannot make whole, done to the API server itself. They disturb whoever else uses the cluster.
+//! The faults that a proxy cannot make whole, done to the API server itself. They disturb whoever else uses the cluster, the
+//! other tests, too: `make test-faults` runs them after those.
 
 use crate::harness::cluster::{ApiServer, Namespace};
 use crate::harness::scheduler::Scheduler;
