@@ -232,10 +232,20 @@ impl Index {
         })
     }
 
+    /// Whether a job waits and another may run.
+    pub fn may_admit(&self) -> bool {
+        self.has_room(&self.state.read())
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        let cap = self.bounds.running;
+        !state.waiting.is_empty() && (cap == 0 || state.busy() < cap)
+    }
+
     /// The next job of the queue, with a place to run in, if there is one.
     pub fn next_to_admit(&self) -> Option<(Arc<JobRecord>, Slot<'_>)> {
         let mut state = self.state.write();
-        if self.bounds.running != 0 && state.busy() >= self.bounds.running {
+        if !self.has_room(&state) {
             return None;
         }
         let (_, name) = state.waiting.first()?;

@@ -60,8 +60,12 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 
     /// The key is reconciled; its failures are forgotten.
     pub fn done(&self, key: &K) {
-        self.state.lock().done(key);
-        self.changed.notify_one();
+        let mut state = self.state.lock();
+        state.done(key);
+        // The worker itself comes for the next one.
+        if state.order.len() > 1 {
+            self.changed.notify_one();
+        }
     }
 
     /// The key could not be reconciled: it comes again, later each time, with jitter.

@@ -92,6 +92,12 @@ pub enum SubmitError {
     Backend(BackendError),
 }
 
+impl From<Full> for SubmitError {
+    fn from(full: Full) -> SubmitError {
+        SubmitError::Full(full)
+    }
+}
+
 /// Why nothing was done to a job.
 #[derive(Debug)]
 pub enum JobError {
@@ -109,6 +115,12 @@ pub enum JobError {
         message: String,
     },
     Backend(BackendError),
+}
+
+impl From<Full> for JobError {
+    fn from(full: Full) -> JobError {
+        JobError::Full(full)
+    }
 }
 
 /// A component that is served beside this one.
@@ -280,6 +292,24 @@ impl Scheduler {
             .map(|view| (view, Submitted::Now))
     }
 
+    /// Takes a place for a job that `make` creates or resumes. If nothing comes of it, who waits may have it.
+    fn with_place<E: From<Full>>(
+        &self,
+        make: impl FnOnce(&Reservation) -> Result<JobView, E>,
+    ) -> Result<JobView, E> {
+        let place = self.index.reserve()?;
+        let made = make(&place);
+        drop(place);
+        self.admit_if_there_is_room();
+        made
+    }
+
+    fn admit_if_there_is_room(&self) {
+        if self.index.may_admit() {
+            self.queue.add(Task::Admit);
+        }
+    }
+
     fn check(&self, request: &JobRequest) -> Result<(), SubmitError> {
         let mut errors = Vec::new();
         let mut error = |field: String, message: String| {
@@ -324,9 +354,18 @@ impl Scheduler {
         &self,
         request: &JobRequest,
         key: Option<RequestKey>,
+        kept: Option<JobName>,
+    ) -> Result<JobView, SubmitError> {
+        self.with_place(|place| self.create_at(place, request, key, kept))
+    }
+
+    fn create_at(
+        &self,
+        place: &Reservation,
+        request: &JobRequest,
+        key: Option<RequestKey>,
         mut kept: Option<JobName>,
     ) -> Result<JobView, SubmitError> {
-        let place = self.index.reserve().map_err(SubmitError::Full)?;
         let settings: Settings = self.component.settings.overridden_by(&request.settings);
         for _ in 0..NAME_TRIES {
             let resend = if kept.is_some() {
@@ -347,7 +386,7 @@ impl Scheduler {
                     ..key
                 }),
                 priority: request.priority,
-                queued: self.queued(&place, request.priority),
+                queued: self.queued(place, request.priority),
             };
             match self.backend.create(&new, resend) {
                 Ok(job) => {
@@ -412,9 +451,8 @@ impl Scheduler {
         let name = job.name.clone();
         let record = self.index.created(job);
         self.discard_unwanted();
-        self.queue.add(Task::Expose(name));
-        if record.job.status == Status::Waiting {
-            self.queue.add(Task::Admit);
+        if record.job.status == Status::Running {
+            self.queue.add(Task::Expose(name));
         }
         self.view(record)
     }
@@ -492,7 +530,7 @@ impl Scheduler {
         if job.payload_of.is_some() {
             self.queue.add(Task::Retain);
         }
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
         Ok(there)
     }
 
@@ -563,13 +601,14 @@ impl Scheduler {
     }
 
     fn resume(&self, job: &Job) -> Result<JobView, JobError> {
-        let place = self.index.reserve().map_err(JobError::Full)?;
-        let resumed = self
-            .backend
-            .resume(job, self.queued(&place, 0))
-            .map_err(|e| job_error(&job.name, e))?;
-        log::info!("job={} event=resumed", job.name);
-        Ok(self.take_in(resumed))
+        self.with_place(|place| {
+            let resumed = self
+                .backend
+                .resume(job, self.queued(place, 0))
+                .map_err(|e| job_error(&job.name, e))?;
+            log::info!("job={} event=resumed", job.name);
+            Ok(self.take_in(resumed))
+        })
     }
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
@@ -580,11 +619,14 @@ impl Scheduler {
             .index
             .use_payload(old.payload_of.as_ref().unwrap_or(&old.name))
             .ok_or_else(gone)?;
-        let place = self.index.reserve().map_err(JobError::Full)?;
+        self.with_place(|place| self.recreate_at(place, old))
+    }
+
+    fn recreate_at(&self, place: &Reservation, old: &Job) -> Result<JobView, JobError> {
         for _ in 0..NAME_TRIES {
             let name = self.new_name();
             let _creating = self.index.creating(&name);
-            match self.backend.recreate(old, &name, self.queued(&place, 0)) {
+            match self.backend.recreate(old, &name, self.queued(place, 0)) {
                 Ok(job) => {
                     log::info!(
                         "job={name} status={} event=created restart-of={}",
@@ -639,7 +681,7 @@ impl Scheduler {
             }
             Task::Forget(name) => {
                 self.index.forget(name);
-                self.queue.add(Task::Admit);
+                self.admit_if_there_is_room();
                 Ok(())
             }
             Task::Admit => self.admit(),
@@ -747,7 +789,7 @@ impl Scheduler {
             self.queue.add(Task::Retain);
             self.settle(&job.name);
         }
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
     }
 
     /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
@@ -831,7 +873,7 @@ impl Observer for Scheduler {
         }
         self.jobs_listed.store(true, Ordering::Release);
         self.queue.add(Task::Retain);
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
     }
 
     fn job_seen(&self, job: Job) {
@@ -842,7 +884,7 @@ impl Observer for Scheduler {
         if self.index.job_gone(name) {
             self.part_with(name);
         }
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
     }
 
     fn job_waited(&self, time: Duration) {
@@ -852,19 +894,19 @@ impl Observer for Scheduler {
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
         self.index.attempts_relisted(attempts);
         self.attempts_listed.store(true, Ordering::Release);
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
         let finished = attempt.state.is_finished();
         self.index.attempt_seen(job, attempt);
         if finished {
-            self.queue.add(Task::Admit);
+            self.admit_if_there_is_room();
         }
     }
 
     fn attempt_gone(&self, job: &JobName, attempt: &str) {
         self.index.attempt_gone(job, attempt);
-        self.queue.add(Task::Admit);
+        self.admit_if_there_is_room();
     }
 }

@@ -42,6 +42,8 @@ pub enum Fault {
         headers: Vec<String>,
         body: String,
     },
+    /// Another fault, after a while.
+    Later(Duration, Box<Fault>),
     /// The API server does it, and the connection breaks before its answer.
     LoseAnswer,
     /// The API server does it, and the connection breaks after so many bytes of its answer.
@@ -328,6 +330,13 @@ impl Relay<'_> {
             let fault = lock(&self.shared.rules)
                 .iter()
                 .find_map(|rule| rule(&asked));
+            let fault = match fault {
+                Some(Fault::Later(wait, fault)) => {
+                    sleep(wait);
+                    Some(*fault)
+                }
+                fault => fault,
+            };
             match fault {
                 Some(Fault::Unsent) => return Err(broken()),
                 Some(Fault::HoldBack) => {

@@ -3,11 +3,12 @@
 use crate::harness::cluster::Namespace;
 use crate::harness::scheduler::{JOBS, Scheduler};
 use crate::harness::{holds, percentile, within};
-use crate::proxy::{Event, Proxy};
+use crate::proxy::{Event, Fault, Proxy};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 /// Ends after a moment, or when it is told to.
@@ -236,4 +237,33 @@ fn cap_holds(count: usize, kills: usize) {
         pods.most,
         pods.most_were
     );
+}
+
+#[test]
+fn a_place_that_comes_to_nothing_goes_to_who_waits() {
+    let namespace = Namespace::new("place", MOMENT);
+    let proxy = Proxy::start();
+    let scheduler = Scheduler::start(&namespace, &proxy.url(), &["--max-running", "1"]);
+    // The first create takes a while, and is refused.
+    proxy.rule({
+        let first = AtomicBool::new(true);
+        move |asked| {
+            let is_first = asked.creates("jobs") && first.swap(false, Ordering::AcqRel);
+            let refusal = Fault::status(403, "Forbidden", &[]);
+            is_first.then(|| Fault::Later(Duration::from_secs(1), Box::new(refusal)))
+        }
+    });
+    scope(|scope| {
+        let refused = scope.spawn(|| scheduler.post(&json!({"payload": "p"})).code);
+        sleep(Duration::from_millis(300));
+        let waits = scheduler.submit(&json!({"payload": "p"}));
+        assert_eq!(scheduler.job(&waits)["status"], "Waiting");
+        assert_eq!(refused.join().unwrap(), 503);
+        let began = Instant::now();
+        within(Duration::from_secs(5), || {
+            let status = scheduler.job(&waits)["status"].clone();
+            holds(status != "Waiting", || status.to_string())
+        });
+        println!("let in {:.1?} after the refusal", began.elapsed());
+    });
 }

@@ -1,8 +1,10 @@
 //! What is read of Kubernetes' objects: only the fields that are used, since decoding whole Jobs is slow and large.
 
 use crate::job::{Attempt, AttemptState, Job, JobName, Queued, RequestKey, Status, Timestamp};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The name of the Secret with the job's payload: its own name, unless it uses the payload of another. Tells a crash
 /// between the two writes.
@@ -32,8 +34,63 @@ pub struct Metadata {
     pub resource_version: String,
     pub creation_timestamp: Option<String>,
     pub deletion_timestamp: Option<String>,
+    #[serde(deserialize_with = "known")]
     pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "known")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// What every annotation of ours begins with.
+const OWN_PREFIX: &str = "job-scheduler/";
+
+/// Those of the labels and annotations that are read here: the others are most, and to keep them costs.
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Known;
+
+    impl<'de> Visitor<'de> for Known {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut kept = BTreeMap::new();
+            while let Some(Key(key)) = map.next_key()? {
+                match key {
+                    Some(key) => drop(kept.insert(key, map.next_value()?)),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(kept)
+        }
+    }
+
+    deserializer.deserialize_map(Known)
+}
+
+/// A key, if it is one that is read here.
+struct Key(Option<String>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Key, E> {
+                let is_read = text == JOB_NAME_LABEL || text.starts_with(OWN_PREFIX);
+                Ok(Key(is_read.then(|| text.to_string())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
