@@ -22,7 +22,11 @@ check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
 	scripts/e2e
 
-test: check e2e ## all tests; needs Rust, and for the cluster root, Go and apt-get
+faults := cargo test --locked --test faults -- --test-threads=3 --show-output
+
+test: check build ## check, e2e and test-faults-quick, on one cluster; needs Rust, and for the cluster root, Go and apt-get
+	cargo test --locked --test e2e --test faults --no-run # fails sooner without a cluster
+	scripts/with-cluster sh -c 'scripts/e2e && $(faults)'
 
 test-console: cargo ## the console in a headless browser; needs Node and npm (see scripts/test-console)
 	scripts/test-console
@@ -47,10 +51,10 @@ test-clients: ## make, build and run clients of the API in Java, Python, Go and 
 
 .PHONY: test-faults-quick test-faults bench fuzz
 test-faults-quick: cargo ## the fault tests that take under two minutes together
-	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output
+	scripts/with-cluster $(faults)
 
-test-faults: cargo ## all fault tests; some kill the cluster's API server for a while
-	scripts/with-cluster cargo test --locked --test faults -- --test-threads=3 --show-output --include-ignored
+test-faults: cargo ## all fault tests; the last ones kill the cluster's API server for a while
+	scripts/with-cluster sh -c '$(faults) --include-ignored --skip real:: && $(faults) --include-ignored real::'
 
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler

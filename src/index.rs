@@ -6,8 +6,11 @@
 
 use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status};
 use crate::sync::SharedLock;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+/// Names of discarded jobs that are kept, the latest: a create that is carried out after so many others is given up on.
+const MAX_DISCARDED: usize = 10_000;
 
 /// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of readers.
 pub struct Index {
@@ -49,6 +52,12 @@ pub struct PayloadUse<'a> {
     owner: JobName,
 }
 
+/// A job that is being created, until the guard is dropped.
+pub struct Creating<'a> {
+    index: &'a Index,
+    name: JobName,
+}
+
 /// A job that is being deleted, until the guard is dropped: nobody may begin to use its payload.
 pub struct Going<'a> {
     index: &'a Index,
@@ -74,14 +83,21 @@ struct State {
     deleted: HashSet<JobName>,
     /// Those of `deleted` that were gone before the running relist began; its end proves them gone.
     deleted_before_relist: HashSet<JobName>,
-    /// Created here since the last relist began, so that it may not know them.
+    /// Whether a list was asked for that has not come.
+    relisting: bool,
+    /// Created here since that list was asked for, so that it may not know them.
     created_since_relist: HashSet<JobName>,
+    /// Given up here, the latest: the backend may yet carry out a create of theirs.
+    discarded: Discarded,
+    /// Jobs that are on their way to being created here.
+    creating: HashSet<JobName>,
     /// The queue, first in line first.
     waiting: BTreeSet<(Queued, JobName)>,
     /// Digests of idempotency keys.
     keys: HashMap<u128, JobName>,
-    /// Jobs of a key that came with another job too, sent later: a scheduler that died had left them on their way.
-    superseded: Vec<JobName>,
+    /// Jobs that are there and nobody was told of: a create of theirs came late, or their request was sent again, to
+    /// another scheduler, and made another job.
+    unwanted: Vec<JobName>,
     unfinished: usize,
     /// Jobs that are Running or Stopping.
     running: usize,
@@ -92,6 +108,27 @@ struct State {
     payload_uses: HashMap<JobName, usize>,
     /// Jobs that are being deleted.
     going: HashSet<JobName>,
+}
+
+/// The latest names, bounded.
+#[derive(Default)]
+struct Discarded {
+    names: HashSet<JobName>,
+    order: VecDeque<JobName>,
+}
+
+impl Discarded {
+    fn add(&mut self, name: &JobName) {
+        if !self.names.insert(name.clone()) {
+            return;
+        }
+        self.order.push_back(name.clone());
+        if self.order.len() > MAX_DISCARDED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -123,12 +160,12 @@ impl Index {
             .cloned()
     }
 
-    /// Jobs that nobody was told of, since their request was sent again and made another job: to be discarded.
-    pub fn take_superseded(&self) -> Vec<JobName> {
-        if self.state.read().superseded.is_empty() {
+    /// Jobs that are there and nobody was told of: to be discarded.
+    pub fn take_unwanted(&self) -> Vec<JobName> {
+        if self.state.read().unwanted.is_empty() {
             return Vec::new();
         }
-        std::mem::take(&mut self.state.write().superseded)
+        std::mem::take(&mut self.state.write().unwanted)
     }
 
     /// All jobs, by name, which is by the second they were made in.
@@ -244,11 +281,26 @@ impl Index {
             .collect()
     }
 
+    /// A job is about to be created here: until the guard is dropped, a report of it is no news.
+    pub fn creating(&self, name: &JobName) -> Creating<'_> {
+        self.state.write().creating.insert(name.clone());
+        Creating {
+            index: self,
+            name: name.clone(),
+        }
+    }
+
+    pub fn is_being_created(&self, name: &JobName) -> bool {
+        self.state.read().creating.contains(name)
+    }
+
     /// A job was created or changed here. Returns its record, which may already be newer.
     pub fn created(&self, job: Job) -> Arc<JobRecord> {
         let mut state = self.state.write();
         let name = job.name.clone();
-        state.created_since_relist.insert(name.clone());
+        if state.relisting {
+            state.created_since_relist.insert(name.clone());
+        }
         let fallback = JobRecord {
             job: job.clone(),
             attempts: Vec::new(),
@@ -266,15 +318,22 @@ impl Index {
     pub fn deleted(&self, name: &JobName) -> bool {
         let mut state = self.state.write();
         let record = state.take(name);
-        state.hidden.remove(name);
-        state.deleted.insert(name.clone());
-        let Some(record) = record else { return false };
-        let may_start = record.job.status == Status::Running && record.attempts.is_empty();
-        if may_start {
-            state.ghosts.insert(name.clone());
+        if state.hidden.remove(name).is_some() || record.is_some() {
+            // One that is not here was reported gone already, and no report of it can follow.
+            state.deleted.insert(name.clone());
         }
-        state.leave_alone(&record);
-        may_start
+        record.is_some_and(|record| state.part_with(&record))
+    }
+
+    /// A job was given up whose create may yet be carried out. It counts as running until it is forgotten, and is unwanted
+    /// whenever it is reported.
+    pub fn discarded(&self, name: &JobName) {
+        let mut state = self.state.write();
+        if let Some(record) = state.take(name) {
+            state.part_with(&record);
+        }
+        state.discarded.add(name);
+        state.ghosts.insert(name.clone());
     }
 
     /// A job may exist that was not reported yet: it counts as running until it is seen or forgotten.
@@ -292,7 +351,8 @@ impl Index {
         self.state.write().put(job)
     }
 
-    /// The backend reports that a job is gone. Returns whether it was here.
+    /// The backend reports that a job is gone. Returns whether it was here: then [`Index::forget`] it once a pod that was
+    /// made at the last moment has had its time.
     pub fn job_gone(&self, name: &JobName) -> bool {
         let mut state = self.state.write();
         state.deleted.remove(name);
@@ -300,7 +360,7 @@ impl Index {
         let Some(record) = state.take(name) else {
             return false;
         };
-        state.leave_alone(&record);
+        state.part_with(&record);
         true
     }
 
@@ -310,16 +370,19 @@ impl Index {
         let deleted = std::mem::take(&mut state.deleted);
         state.deleted_before_relist.extend(deleted);
         state.created_since_relist.clear();
+        state.relisting = true;
     }
 
     /// The list that was begun: what is not in it is gone, but for what was created meanwhile. Returns the transitions
-    /// and the jobs that are gone.
+    /// and the jobs that are gone, each to be forgotten as one of [`Index::job_gone`].
     pub fn relisted(&self, jobs: Vec<Job>) -> (Vec<Transition>, Vec<JobName>) {
         let listed: HashSet<&JobName> = jobs.iter().map(|job| &job.name).collect();
         let mut state = self.state.write();
         state.deleted_before_relist.clear();
+        let created_since_relist = std::mem::take(&mut state.created_since_relist);
+        state.relisting = false;
         let is_gone =
-            |name: &JobName| !listed.contains(name) && !state.created_since_relist.contains(name);
+            |name: &JobName| !listed.contains(name) && !created_since_relist.contains(name);
         let gone: Vec<JobName> = state
             .jobs
             .keys()
@@ -337,7 +400,7 @@ impl Index {
         }
         for name in &gone {
             if let Some(record) = state.take(name) {
-                state.leave_alone(&record);
+                state.part_with(&record);
             }
         }
         (
@@ -414,6 +477,10 @@ impl State {
         if self.deleted.contains(&job.name) || self.deleted_before_relist.contains(&job.name) {
             return None;
         }
+        if self.discarded.names.contains(&job.name) {
+            self.unwanted.push(job.name);
+            return None;
+        }
         if job.hidden {
             self.take(&job.name);
             self.hidden.insert(job.name.clone(), job);
@@ -444,8 +511,9 @@ impl State {
         Some(record)
     }
 
-    /// Attempts that outlive their job here, until their end is reported.
-    fn leave_alone(&mut self, record: &JobRecord) {
+    /// A job leaves: its attempts that go on count as running until their end is reported. Returns whether it may yet get
+    /// one that is not known of, and counts as running for that.
+    fn part_with(&mut self, record: &JobRecord) -> bool {
         let alive = record
             .attempts
             .iter()
@@ -454,6 +522,11 @@ impl State {
         if !alive.is_empty() {
             self.alone.insert(record.job.name.clone(), alive);
         }
+        let may_start = record.job.status == Status::Running && record.attempts.is_empty();
+        if may_start {
+            self.ghosts.insert(record.job.name.clone());
+        }
+        may_start
     }
 
     /// What is counted of a job that comes in; [`State::discount`] is its mirror.
@@ -475,10 +548,10 @@ impl State {
             .and_then(|record| record.job.key);
         match (other.cloned(), other_sent) {
             (Some(_), Some(other_key)) if other_key.sent > key.sent => {
-                self.superseded.push(name.clone())
+                self.unwanted.push(name.clone())
             }
             (Some(other), Some(_)) => {
-                self.superseded.push(other);
+                self.unwanted.push(other);
                 self.keys.insert(key.key, name.clone());
             }
             _ => {
@@ -528,6 +601,12 @@ impl Drop for Reservation<'_> {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.state.write().reserved.running -= 1;
+    }
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.index.state.write().creating.remove(&self.name);
     }
 }
 
@@ -655,6 +734,43 @@ mod tests {
             index.state.read().deleted.is_empty()
                 && index.state.read().deleted_before_relist.is_empty()
         );
+    }
+
+    #[test]
+    fn a_discarded_job_is_unwanted_whenever_it_is_reported() {
+        let index = capped(1);
+        index.discarded(&name("a"));
+        assert!(!index.reserve().ok().unwrap().runs, "it may run");
+        index.forget(&name("a"));
+        assert!(index.reserve().ok().unwrap().runs);
+        for _ in 0..2 {
+            assert_eq!(index.job_seen(job("a", Running, 1)), None);
+            assert_eq!(index.take_unwanted(), [name("a")]);
+            index.job_gone(&name("a"));
+            index.relist_begins();
+            index.relisted(vec![job("a", Running, 2)]);
+            assert_eq!(index.take_unwanted(), [name("a")]);
+        }
+        assert_eq!(names(&index), "");
+    }
+
+    #[test]
+    fn what_is_kept_of_jobs_that_are_not_here_is_bounded() {
+        let index = unbounded();
+        for number in 0..MAX_DISCARDED + 5 {
+            index.discarded(&name(&format!("d-{number}")));
+            index.forget(&name(&format!("d-{number}")));
+            // Reported gone before the answer to its deletion.
+            let done = name(&format!("j-{number}"));
+            index.created(job(done.as_str(), Succeeded, 1));
+            index.job_gone(&done);
+            index.deleted(&done);
+        }
+        let state = index.state.read();
+        assert_eq!(state.discarded.names.len(), MAX_DISCARDED);
+        assert_eq!(state.discarded.order.len(), MAX_DISCARDED);
+        assert!(state.deleted.is_empty() && state.created_since_relist.is_empty());
+        assert!(state.ghosts.is_empty() && state.alone.is_empty());
     }
 
     #[test]
@@ -811,6 +927,17 @@ mod tests {
         assert!(!index.reserve().ok().unwrap().runs);
         index.job_seen(job("b", Failed, 1));
         assert!(index.reserve().ok().unwrap().runs);
+        // The same if others delete it, seen by the watch or by a list.
+        index.job_seen(job("c", Running, 1));
+        assert!(index.job_gone(&name("c")));
+        assert!(!index.reserve().ok().unwrap().runs);
+        index.forget(&name("c"));
+        index.job_seen(job("d", Running, 1));
+        index.relist_begins();
+        assert!(index.relisted(vec![]).1.contains(&name("d")));
+        assert!(!index.reserve().ok().unwrap().runs);
+        index.forget(&name("d"));
+        assert!(index.reserve().ok().unwrap().runs);
     }
 
     #[test]
@@ -854,8 +981,8 @@ mod tests {
                 index.job_seen(with_key(name, if name == "late" { 2 } else { 1 }));
             }
             assert_eq!(index.by_key(7).unwrap().job.name, name("late"), "{order:?}");
-            assert_eq!(index.take_superseded(), [name("early")]);
-            assert_eq!(index.take_superseded(), []);
+            assert_eq!(index.take_unwanted(), [name("early")]);
+            assert_eq!(index.take_unwanted(), []);
             index.deleted(&name("early"));
             assert_eq!(index.by_key(7).unwrap().job.name, name("late"));
         }

@@ -228,7 +228,7 @@ impl Metrics {
         text.family(
             "job_scheduler_parked_requests",
             "gauge",
-            "Requests that wait for a job to finish.",
+            "Requests that wait for a job to finish, or for one before them on their connection.",
         );
         text.sample(
             "job_scheduler_parked_requests",

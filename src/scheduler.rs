@@ -335,6 +335,7 @@ impl Scheduler {
                 Resend::First
             };
             let name = kept.take().unwrap_or_else(|| self.new_name());
+            let _creating = self.index.creating(&name);
             let new = NewJob {
                 name: name.clone(),
                 component: &self.component,
@@ -396,11 +397,11 @@ impl Scheduler {
         *last
     }
 
-    /// Deletes what a scheduler that died had left on its way, and what was sent again since.
-    fn discard_superseded(&self) {
-        for name in self.index.take_superseded() {
+    /// Deletes what is there and nobody was told of.
+    fn discard_unwanted(&self) {
+        for name in self.index.take_unwanted() {
             log::warn!(
-                "job={name} event=superseded reason=\"its request was sent again before it arrived\""
+                "job={name} event=unwanted reason=\"its create came late, or its request was sent again before it came\""
             );
             self.discard(&name);
         }
@@ -410,7 +411,7 @@ impl Scheduler {
     fn take_in(&self, job: Job) -> JobView {
         let name = job.name.clone();
         let record = self.index.created(job);
-        self.discard_superseded();
+        self.discard_unwanted();
         self.queue.add(Task::Expose(name));
         if record.job.status == Status::Waiting {
             self.queue.add(Task::Admit);
@@ -420,8 +421,7 @@ impl Scheduler {
 
     /// Out of sight at once; a crash before the task is done leaves a Job that the next start finds.
     fn discard(&self, name: &JobName) {
-        self.index.deleted(name);
-        self.index.may_exist(name);
+        self.index.discarded(name);
         self.queue.add(Task::Discard(name.clone()));
     }
 
@@ -583,6 +583,7 @@ impl Scheduler {
         let place = self.index.reserve().map_err(JobError::Full)?;
         for _ in 0..NAME_TRIES {
             let name = self.new_name();
+            let _creating = self.index.creating(&name);
             match self.backend.recreate(old, &name, self.queued(&place, 0)) {
                 Ok(job) => {
                     log::info!(
@@ -720,7 +721,7 @@ impl Scheduler {
         if let Some(transition) = self.index.job_seen(job) {
             self.follow(&transition);
         }
-        self.discard_superseded();
+        self.discard_unwanted();
     }
 
     fn follow(&self, transition: &Transition) {
@@ -734,7 +735,10 @@ impl Scheduler {
                 };
                 log::info!("job={} from={from} to={}{why}", job.name, job.status);
             }
-            None => log::debug!("job={} status={} event=seen", job.name, job.status),
+            None => {
+                log::debug!("job={} status={} event=seen", job.name, job.status);
+                self.complete(job);
+            }
         }
         if job.status.is_finished() {
             if transition.from.is_some() {
@@ -744,6 +748,22 @@ impl Scheduler {
             self.settle(&job.name);
         }
         self.queue.add(Task::Admit);
+    }
+
+    /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
+    /// a create.
+    fn complete(&self, job: &Job) {
+        if !job.status.is_finished() && !self.index.is_being_created(&job.name) {
+            self.queue.add(Task::Expose(job.name.clone()));
+            self.queue.add(Task::Verify(job.name.clone()));
+        }
+    }
+
+    /// A job was reported gone that was not deleted here.
+    fn part_with(&self, name: &JobName) {
+        log::info!("job={name} event=gone");
+        self.queue.add_after(Task::Forget(name.clone()), GHOST_TIME);
+        self.settle(name);
     }
 
     fn settle(&self, name: &JobName) {
@@ -802,24 +822,14 @@ impl Observer for Scheduler {
 
     fn jobs_relisted(&self, jobs: Vec<Job>) {
         let (transitions, gone) = self.index.relisted(jobs);
-        self.discard_superseded();
+        self.discard_unwanted();
         for transition in transitions {
             self.follow(&transition);
         }
         for name in gone {
-            log::info!("job={name} event=gone");
-            self.settle(&name);
+            self.part_with(&name);
         }
-        if !self.jobs_listed.swap(true, Ordering::AcqRel) {
-            // What the process before this one may have left half done.
-            for record in self.index.list() {
-                let job = &record.job;
-                if !job.status.is_finished() {
-                    self.queue.add(Task::Expose(job.name.clone()));
-                    self.queue.add(Task::Verify(job.name.clone()));
-                }
-            }
-        }
+        self.jobs_listed.store(true, Ordering::Release);
         self.queue.add(Task::Retain);
         self.queue.add(Task::Admit);
     }
@@ -830,8 +840,7 @@ impl Observer for Scheduler {
 
     fn job_gone(&self, name: &JobName) {
         if self.index.job_gone(name) {
-            log::info!("job={name} event=gone");
-            self.settle(name);
+            self.part_with(name);
         }
         self.queue.add(Task::Admit);
     }

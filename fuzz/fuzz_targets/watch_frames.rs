@@ -18,13 +18,16 @@ impl Observer for Told {
         self.0.relist_begins();
     }
     fn jobs_relisted(&self, jobs: Vec<Job>) {
-        self.0.relisted(jobs);
+        let (_, gone) = self.0.relisted(jobs);
+        gone.iter().for_each(|name| self.0.forget(name));
     }
     fn job_seen(&self, job: Job) {
         self.0.job_seen(job);
     }
     fn job_gone(&self, name: &JobName) {
-        self.0.job_gone(name);
+        if self.0.job_gone(name) {
+            self.0.forget(name);
+        }
     }
     fn job_waited(&self, _: Duration) {}
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
@@ -70,9 +73,9 @@ fuzz_target!(|bytes: &[u8]| {
         serde_json::from_slice::<serde_json::Value>(&reply.body).unwrap();
     }
     // All of it gone again leaves nothing counted.
-    index.relist_begins();
-    index.relisted(Vec::new());
-    index.attempts_relisted(Vec::new());
+    told.jobs_relist_begins();
+    told.jobs_relisted(Vec::new());
+    told.attempts_relisted(Vec::new());
     assert!(index.list().is_empty() && index.queue().is_empty());
     assert!(index.reserve().is_ok_and(|place| place.runs));
 });

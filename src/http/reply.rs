@@ -292,6 +292,14 @@ impl Reply {
         Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 
+    pub fn too_many_aside() -> Reply {
+        let message = "too many requests came on this connection before the first of them was answered: \
+            this and those after it are not served";
+        Reply::failure(429, "TooManyRequests", message)
+            .with("Retry-After", 5)
+            .with("Connection", "close")
+    }
+
     pub fn too_many_logs(limit: usize) -> Reply {
         let message =
             format!("{limit} logs are being read, which is as many as may at once: try again");

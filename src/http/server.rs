@@ -1,11 +1,13 @@
 //! Sockets and threads: the only user of tiny_http.
 //!
-//! `http` threads take requests and answer from memory; `upload` threads, made as needed and bounded, read long bodies, so
+//! An `http` thread takes requests and answers from memory, replaced while a client holds it up; `upload` threads, made as needed and bounded, read long bodies, so
 //! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait; `log`
 //! threads, bounded, send what jobs write.
 
+mod order;
 mod parking;
 mod pulse;
+mod relief;
 mod streaming;
 
 use super::guard::Guard;
@@ -15,6 +17,7 @@ use super::route::{Cost, Route, RouteError, label};
 use crate::job::JobName;
 use crate::scheduler::{MAX_PAYLOAD_BYTES, Scheduler};
 use crate::sync::{Lock, spawn};
+use order::{Order, Turn};
 use parking::Parking;
 use pulse::Activity;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -35,8 +38,6 @@ use tiny_http::Request;
 const MAX_BODY_BYTES: usize = 6 * MAX_PAYLOAD_BYTES + 256 * 1024;
 /// Bodies up to this are read before a request is handed to us (tiny_http's choice).
 const SMALL_BODY_BYTES: usize = 1024;
-/// Threads that answer from memory.
-const READERS: usize = 2;
 /// Threads that call the backend: the API server is at its best with about 8 callers.
 pub const WRITERS: usize = 8;
 /// Requests that wait for one of them.
@@ -127,11 +128,10 @@ pub fn bind_all(port: u16) -> Result<TcpListener, BindError> {
 
 /// A running server.
 pub struct Server {
-    inner: Arc<tiny_http::Server>,
     stopping: Arc<AtomicBool>,
     parker: Sender<Parked>,
     pulse: Thread,
-    readers: Vec<JoinHandle<()>>,
+    relief: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
 }
 
@@ -142,6 +142,8 @@ struct Exchange {
     /// Comes back in a header, and stands in the log.
     id: String,
     began: Instant,
+    /// Of one that another thread answers than the one that took it. The last field: the request goes first.
+    turn: Option<Turn>,
 }
 
 /// A request whose body has arrived, on its way to a writer.
@@ -187,8 +189,12 @@ enum Parked {
     Stop,
 }
 
-/// What the `http` threads share.
+/// What the threads share that take requests and hand them over.
 struct Front {
+    inner: Arc<tiny_http::Server>,
+    order: Order,
+    /// How often the thread that takes requests was woken for one that had been put aside, and has not looked yet.
+    wakes: AtomicUsize,
     scheduler: Arc<Scheduler>,
     writers: SyncSender<Pending>,
     parker: Sender<Parked>,
@@ -244,6 +250,9 @@ impl Server {
             })
         });
         let front = Arc::new(Front {
+            inner,
+            order: Order::default(),
+            wakes: AtomicUsize::new(0),
             scheduler: scheduler.clone(),
             writers,
             parker: parker.clone(),
@@ -255,19 +264,12 @@ impl Server {
             stopping: stopping.clone(),
             guard: guard.clone(),
         });
-        let mut readers = Vec::new();
-        for number in 0..READERS {
-            let (inner, front, stopping) = (inner.clone(), front.clone(), stopping.clone());
-            readers.push(spawn(format!("http-{number}"), move || {
-                read_loop(&inner, &front, &stopping)
-            })?);
-        }
+        let relief = spawn("relief", move || relief::run(&front))?;
         Ok(Server {
-            inner,
             stopping,
             parker,
             pulse: pulse_thread,
-            readers,
+            relief,
             others,
         })
     }
@@ -275,35 +277,47 @@ impl Server {
     /// Takes no more requests, finishes those that were taken, and joins the threads.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
-        for _ in &self.readers {
-            self.inner.unblock();
-        }
         let _ = self.parker.send(Parked::Stop);
         self.pulse.unpark();
+        self.relief.thread().unpark();
         // The writers' channel closes with the last reader, upload and log.
-        for thread in self.readers.into_iter().chain(self.others) {
+        for thread in [self.relief].into_iter().chain(self.others) {
             let _ = thread.join();
         }
     }
 }
 
-fn read_loop(server: &tiny_http::Server, front: &Arc<Front>, stopping: &AtomicBool) {
-    loop {
-        match server.recv() {
-            Ok(request) => front.take(Exchange::begin(request, &front.guard)),
-            Err(_) if stopping.load(Ordering::Acquire) => return,
-            Err(e) => {
-                // tiny_http accepts no more after one failed accept: start again rather than listen in vain.
-                log::error!("the server accepts no more connections: {e}");
-                std::process::exit(1);
-            }
+impl Front {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Has the thread that takes requests take up one that was put aside.
+    fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::AcqRel);
+        self.inner.unblock();
+    }
+
+    /// Whether an end of `recv` is due to [`Front::wake`].
+    fn was_woken(&self) -> bool {
+        let one_less = |wakes: usize| wakes.checked_sub(1);
+        (self.wakes)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
+            .is_ok()
+    }
+
+    fn take(self: &Arc<Self>, request: Request) {
+        self.activity.note(&self.pulse);
+        if let Some(exchange) = self.put_aside(Exchange::begin(request, &self.guard)) {
+            self.dispatch(exchange);
         }
     }
-}
 
-impl Front {
-    fn take(self: &Arc<Self>, exchange: Exchange) {
-        self.activity.note(&self.pulse);
+    fn dispatch(self: &Arc<Self>, mut exchange: Exchange) {
+        if exchange.turn.is_none() && !exchange.is_answered_at_once() {
+            let peer = exchange.request.remote_addr().copied();
+            exchange.turn = peer.map(|peer| Turn::begin(self, peer));
+        }
         if exchange.has_unread_body() {
             self.upload(exchange);
         } else if let Ok(Route::GetJob {
@@ -316,7 +330,7 @@ impl Front {
         } else if let Ok(Route::GetLog { name, options }) = &exchange.route {
             let (name, options) = (name.clone(), *options);
             self.stream(exchange, name, options);
-        } else if exchange.route.as_ref().map_or(Cost::Memory, Route::cost) == Cost::Memory {
+        } else if exchange.is_answered_at_once() {
             let reply = answer(&self.scheduler, &exchange, &exchange.route, &[]);
             exchange.respond(&reply, &self.scheduler);
         } else {
@@ -402,7 +416,18 @@ impl Exchange {
             route,
             id,
             began: Instant::now(),
+            turn: None,
         }
+    }
+
+    /// By whoever took it, from memory.
+    fn is_answered_at_once(&self) -> bool {
+        let is_from_memory = match &self.route {
+            Ok(Route::GetJob { wait: Some(_), .. } | Route::GetLog { .. }) => false,
+            Ok(route) => route.cost() == Cost::Memory,
+            Err(_) => true,
+        };
+        is_from_memory && !self.has_unread_body()
     }
 
     fn has_unread_body(&self) -> bool {
@@ -413,12 +438,20 @@ impl Exchange {
     }
 
     /// Answers a request whose body has been read.
-    fn respond(self, reply: &Reply, scheduler: &Scheduler) {
-        self.record(reply, scheduler);
-        let bytes = reply.render(&self.id, *self.request.method() != tiny_http::Method::Head);
-        let mut writer = self.request.into_writer();
+    fn respond(mut self, reply: &Reply, scheduler: &Scheduler) {
+        let turn = self.turn.take();
+        let (mut writer, bytes) = self.into_answer(reply, scheduler);
         // A client that is gone needs no answer.
         let _ = writer.write_all(&bytes).and_then(|()| writer.flush());
+        drop(writer);
+        drop(turn);
+    }
+
+    /// The answer to a request whose body has been read, and where it goes to.
+    fn into_answer(self, reply: &Reply, scheduler: &Scheduler) -> (Box<dyn Write + Send>, Vec<u8>) {
+        self.record(reply, scheduler);
+        let bytes = reply.render(&self.id, *self.request.method() != tiny_http::Method::Head);
+        (self.request.into_writer(), bytes)
     }
 
     /// Answers a request whose body is not wanted: the answer goes first, then tiny_http reads the rest away.

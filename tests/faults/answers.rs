@@ -111,6 +111,108 @@ fn a_submit_whose_outcome_stays_unknown_leaves_nothing() {
     );
 }
 
+/// Waits until nothing is left in Kubernetes of jobs that were refused, and makes sure that they were never listed.
+fn nothing_comes_of(namespace: &Namespace, scheduler: &Scheduler) {
+    within(Duration::from_secs(20), || {
+        let listed = scheduler.list();
+        assert!(listed.is_empty(), "refused, and listed: {listed:?}");
+        let jobs: Vec<_> = namespace.jobs().iter().map(name_of).collect();
+        let secrets = namespace.payloads();
+        let services = namespace.api.list(&namespace.core_path("services"));
+        let left = jobs.len() + secrets.len() + services.len();
+        holds(left == 0, || {
+            format!("left: {jobs:?}, {secrets:?}, {services:?}")
+        })
+    });
+}
+
+#[test]
+fn a_create_that_is_carried_out_late_comes_to_nothing() {
+    let ports = "ports:\n  - name: http\n    port: 3000\n";
+    let namespace = Namespace::new("late", ports);
+    namespace.quota(json!({"pods": "0"}));
+    let proxy = Proxy::start();
+    let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
+    let tries = 3;
+    let discarded = |count: usize| {
+        within(Duration::from_secs(10), || {
+            let seen = scheduler.log().matches("event=discarded").count();
+            holds(seen >= count, || format!("{seen} discarded"))
+        });
+    };
+    for number in 0..tries {
+        fault_creates(&proxy, "jobs", 50, || Fault::HoldBack);
+        let answer = scheduler.post(&json!({"payload": "p"}));
+        assert_eq!(answer.code, 503, "{answer}");
+        proxy.behave();
+        // It was deleted in vain, as there was nothing yet.
+        discarded(number + 1);
+    }
+    // The Secret's create comes late, too: its Job is gone by then.
+    fault_creates(&proxy, "secrets", 50, || Fault::HoldBack);
+    let answer = scheduler.post(&json!({"payload": "p"}));
+    assert_eq!(answer.code, 503, "{answer}");
+    proxy.behave();
+    discarded(tries + 1);
+    let (mut created, mut by_list) = (0, 0);
+    for round in 0..4 {
+        let is_by_list = round % 2 == 1;
+        if is_by_list {
+            // No watch tells of it, but the list that follows.
+            proxy.rule(|asked| {
+                let fault = || Fault::status(410, "Expired", &[]);
+                asked.is_watch().then(fault)
+            });
+            proxy.cut_watches();
+        }
+        let there = proxy.deliver().iter().filter(|code| **code == 201).count();
+        assert!(there >= tries, "{there} creates carried out");
+        created += there;
+        by_list += if is_by_list { there } else { 0 };
+        nothing_comes_of(&namespace, &scheduler);
+        proxy.behave();
+    }
+    println!(
+        "{} submits given up, their creates carried out afterwards, 4 times over: {created} objects created late, {by_list} of them told by a list: \
+         0 listed, 0 left over",
+        tries + 1
+    );
+}
+
+#[test]
+#[ignore = "takes 40 s"]
+fn a_keyed_create_that_is_carried_out_late_is_finished_or_taken_back() {
+    let (namespace, proxy, scheduler) = still("latekey");
+    let ask = |key: &str| {
+        let key = format!("Idempotency-Key: {key}");
+        let body = json!({"payload": "kept"}).to_string();
+        scheduler
+            .ask("POST", JOBS, &[&key], body.as_bytes())
+            .unwrap()
+    };
+    for key in ["never-again", "again"] {
+        fault_creates(&proxy, "jobs", 50, || Fault::HoldBack);
+        assert_eq!(ask(key).code, 503);
+        proxy.behave();
+    }
+    // Later than anybody would still be about to store the payload.
+    std::thread::sleep(Duration::from_secs(20));
+    assert!(proxy.deliver().contains(&201));
+    let again = ask("again");
+    assert_eq!(again.code, 200, "{again}");
+    let name = again.json()["name"].as_str().unwrap().to_string();
+    within(Duration::from_secs(40), || {
+        let there: Vec<_> = namespace.jobs().iter().map(name_of).collect();
+        holds(there == [name.clone()], || {
+            format!("{there:?} instead of {name}")
+        })
+    });
+    assert_eq!(namespace.payloads(), [(name, b"kept".to_vec())]);
+    println!(
+        "2 keyed submits given up and carried out 20 s later: the one sent again is 1 job, the other was taken back"
+    );
+}
+
 #[test]
 fn a_busy_api_server_is_told_on() {
     let (namespace, proxy, scheduler) = still("busy");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 enum Outage {
     /// Connections break and are refused, as when the process is stopped.
     Refused,
@@ -68,26 +68,47 @@ fn outage(kind: Outage, seconds: u64) {
     let proxy = Proxy::start();
     let flags = ["--history-limit", "1000"];
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &flags);
+    let begin = || match kind {
+        Outage::Refused => proxy.refuse(),
+        Outage::StalledAndRestarted | Outage::StalledAndResumed => proxy.stall(),
+    };
+    let end = || match kind {
+        Outage::Refused => proxy.behave(),
+        Outage::StalledAndRestarted => proxy.restart(),
+        Outage::StalledAndResumed => proxy.go_on(),
+    };
+    endure(
+        &format!("{kind:?}"),
+        &namespace,
+        &scheduler,
+        seconds,
+        begin,
+        end,
+    );
+}
+
+/// Has the API server go away for so long while jobs run and clients go on, and checks what they see.
+pub fn endure(
+    what: &str,
+    namespace: &Namespace,
+    scheduler: &Scheduler,
+    seconds: u64,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) {
     // Some of these end while nobody can tell.
-    let jobs = submit_short(&scheduler, 9);
+    let jobs = submit_short(scheduler, 9);
     let seen = Mutex::new(Seen::default());
     let over = AtomicBool::new(false);
     let back = scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| post_until(&scheduler, &over, &seen));
+            scope.spawn(|| post_until(scheduler, &over, &seen));
         }
-        scope.spawn(|| get_until(&scheduler, &over, &seen));
+        scope.spawn(|| get_until(scheduler, &over, &seen));
         sleep(Duration::from_millis(500));
-        match kind {
-            Outage::Refused => proxy.refuse(),
-            Outage::StalledAndRestarted | Outage::StalledAndResumed => proxy.stall(),
-        }
+        begin();
         sleep(Duration::from_secs(seconds));
-        match kind {
-            Outage::Refused => proxy.behave(),
-            Outage::StalledAndRestarted => proxy.restart(),
-            Outage::StalledAndResumed => proxy.go_on(),
-        }
+        end();
         let back = Instant::now();
         within(Duration::from_secs(5), || {
             let answer = scheduler.post(&json!({"payload": "after", "variables": {"CODE": "0"}}));
@@ -103,10 +124,10 @@ fn outage(kind: Outage, seconds: u64) {
     // All that ended meanwhile is known, and ends as it must.
     within(
         Duration::from_secs(5).saturating_sub(back.elapsed()),
-        || same_as_kubernetes(&namespace, &scheduler),
+        || same_as_kubernetes(namespace, scheduler),
     );
     let well = back.elapsed();
-    wait_for_all(&scheduler, &jobs, Duration::from_secs(60));
+    wait_for_all(scheduler, &jobs, Duration::from_secs(120));
     let mut seen = seen.into_inner().unwrap();
     for name in &seen.created {
         scheduler.wait_for(name, "Succeeded", Duration::from_secs(90));
@@ -131,8 +152,8 @@ fn outage(kind: Outage, seconds: u64) {
     let (gets, refused) = (seen.gets.len(), seen.refused.len());
     let p99 = percentile(&mut seen.gets, 99);
     println!(
-        "{kind:?} for {seconds} s: {gets} GETs served (p99 {p99:.1?}), {refused} POSTs answered 503 with Retry-After (slowest {slowest:.1?}), \
-         all well {well:.1?} after its return; {expected} jobs seen to their end, 0 left over",
+        "{what} for {seconds} s: {gets} GETs served (p99 {p99:.1?}), {refused} POSTs answered 503 with Retry-After (slowest {slowest:.1?}), \
+         all well {well:.1?} after its return; {expected} jobs seen to their end, 0 lost, 0 doubled, 0 transitions missed",
     );
     // On a machine that has more to do than processors, a thread may have to wait for its turn.
     let usual = percentile(&mut seen.refused, 90);

@@ -50,6 +50,8 @@ pub enum Fault {
     Trickle(usize, Duration),
     /// The connection breaks, and the API server is not asked.
     Unsent,
+    /// The connection breaks, and the API server is asked later, by [`Proxy::deliver`].
+    HoldBack,
 }
 
 impl Fault {
@@ -113,6 +115,8 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     frame_rule: Mutex<Option<FrameRule>>,
     connections: Mutex<HashMap<u64, Peer>>,
+    /// Requests that were held back, as they are to be sent.
+    held: Mutex<Vec<Vec<u8>>>,
     journal: Mutex<Vec<Entry>>,
 }
 
@@ -140,6 +144,7 @@ impl Proxy {
             rules: Mutex::default(),
             frame_rule: Mutex::default(),
             connections: Mutex::default(),
+            held: Mutex::default(),
             journal: Mutex::default(),
         });
         let acceptor = std::thread::spawn({
@@ -199,6 +204,20 @@ impl Proxy {
     /// Breaks the connections of all watches; returns how many.
     pub fn cut_watches(&self) -> usize {
         self.cut(|peer| peer.is_watch)
+    }
+
+    /// Sends what was held back, in order; returns the codes of the answers. It may be sent again.
+    pub fn deliver(&self) -> Vec<u16> {
+        let held = lock(&self.shared.held);
+        let mut server = BufReader::new(self.shared.api.connect().unwrap());
+        let mut send = |request: &Vec<u8>| {
+            server.get_mut().write_all(request).unwrap();
+            server.get_mut().flush().unwrap();
+            let head = Head::read(&mut server).unwrap().unwrap();
+            read_body(&head, &mut server).unwrap();
+            head.code()
+        };
+        held.iter().map(&mut send).collect()
     }
 
     pub fn journal(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -311,6 +330,11 @@ impl Relay<'_> {
                 .find_map(|rule| rule(&asked));
             match fault {
                 Some(Fault::Unsent) => return Err(broken()),
+                Some(Fault::HoldBack) => {
+                    let request = self.rewritten(&head, &asked);
+                    lock(&self.shared.held).push(request);
+                    return Err(broken());
+                }
                 Some(Fault::Answer {
                     code,
                     headers,

@@ -70,6 +70,11 @@ fn cut_every_second(seconds: usize) {
         sleep(second.saturating_duration_since(Instant::now()));
     }
     assert!(cuts >= seconds, "only {cuts} watches were cut");
+    let longest = backoffs(&scheduler).into_iter().max().unwrap_or(0);
+    assert!(
+        longest <= 100,
+        "a pause of {longest} ms between watches that worked"
+    );
     let asked = Instant::now();
     wait_for_all(&scheduler, &jobs, Duration::from_secs(60));
     println!(
@@ -77,6 +82,49 @@ fn cut_every_second(seconds: usize) {
         jobs.len(),
         asked.elapsed().as_secs_f64()
     );
+}
+
+/// The pauses between watches, in milliseconds.
+fn backoffs(scheduler: &Scheduler) -> Vec<u64> {
+    let log = scheduler.log();
+    let pauses = log
+        .lines()
+        .filter_map(|line| line.split("backoff=").nth(1)?.split("ms").next());
+    pauses.map(|pause| pause.parse().unwrap()).collect()
+}
+
+#[test]
+fn watches_that_end_at_once_are_not_asked_for_without_pause() {
+    let namespace = Namespace::new("ends", SHORT);
+    let proxy = Proxy::start();
+    let scheduler = Scheduler::start(&namespace, &proxy.url(), &["--history-limit", "1000"]);
+    let ended = Arc::new(AtomicUsize::new(0));
+    proxy.rule({
+        let ended = ended.clone();
+        move |asked| {
+            asked.is_watch().then(|| {
+                ended.fetch_add(1, Ordering::Relaxed);
+                Fault::Answer {
+                    code: 200,
+                    headers: Vec::new(),
+                    body: String::new(),
+                }
+            })
+        }
+    });
+    proxy.cut_watches();
+    let jobs = submit_short(&scheduler, 3);
+    let seconds = 5;
+    sleep(Duration::from_secs(seconds));
+    let count = ended.load(Ordering::Relaxed);
+    proxy.behave();
+    wait_for_all(&scheduler, &jobs, Duration::from_secs(60));
+    println!(
+        "{count} watches ended at once in {seconds} s, {} jobs seen to their end afterwards",
+        jobs.len()
+    );
+    // Of each of the two kinds: at 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s at the earliest without jitter, which may halve a pause.
+    assert!((6..=20).contains(&count), "{count} watches");
 }
 
 #[test]

@@ -92,9 +92,11 @@ impl Namespace {
         let mut config = format!(
             "metadata:\n  name: {app}\nspec:\n  environments:\n    - name: {ENVIRONMENT}\n  jobs:\n    - name: {COMPONENT}\n"
         );
+        let busybox = std::env::var("JOB_IMAGE");
+        let busybox = busybox.unwrap_or_else(|_| "localhost:5000/busybox:1".to_string());
         let image = match component.contains("image:") {
-            true => "",
-            false => "image: localhost:5000/busybox:1\n",
+            true => String::new(),
+            false => format!("image: {busybox}\n"),
         };
         let common = format!("{image}schedulerPort: 8000\npayload:\n  path: /args\n");
         for line in common.lines().chain(component.lines()) {

@@ -7,17 +7,21 @@ use crate::job::{Attempt, Job, JobName, Timestamp};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Objects asked for in one answer of a list.
 const PAGE: usize = 500;
 /// A frame holds one object, and etcd keeps none of 2 MiB.
 const MAX_FRAME_BYTES: u64 = 8 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// With its jitter it leaves time to be well within 5 s of the API server's return.
+const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// A watch that lived so long worked, whether or not there was anything to tell.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// A kind of object that is watched, and how its observer hears of it.
 pub trait Watched: 'static {
@@ -143,6 +147,44 @@ enum End {
     },
 }
 
+/// What a watch was good for.
+#[derive(Default)]
+struct Life {
+    /// Since it was answered.
+    lived: Duration,
+    frames: u64,
+}
+
+impl Life {
+    fn worked(&self) -> bool {
+        self.frames > 0 || self.lived >= SETTLED
+    }
+}
+
+/// How long to pause between steps: longer with each one that came to nothing, and from the start again after a watch that
+/// worked. A list that succeeds proves no watch.
+#[derive(Default)]
+struct Pace {
+    failures: u32,
+}
+
+impl Pace {
+    /// After a watch. Even one that worked is not followed by the next at once, or a server that ends each of them after a
+    /// frame would be asked without pause.
+    fn after_watch(&mut self, life: &Life, jitter: f64) -> Duration {
+        if life.worked() {
+            self.failures = 0;
+        }
+        self.after_failure(jitter).saturating_sub(life.lived)
+    }
+
+    fn after_failure(&mut self, jitter: f64) -> Duration {
+        let pause = backoff(self.failures, jitter);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+}
+
 /// Watches one kind in one namespace until `stop`.
 pub struct Watch<'a> {
     pub client: &'a Client,
@@ -158,40 +200,50 @@ impl Watch<'_> {
     /// Runs for as long as the process.
     pub fn run<T: Watched>(&self) {
         let mut state = State::List;
-        let mut failures = 0;
+        let mut pace = Pace::default();
         while !self.stop.load(Ordering::Relaxed) {
-            let (next, failure) = self.step::<T>(state);
-            state = next;
-            match failure {
-                None => failures = 0,
-                Some(cause) => {
-                    let backoff = backoff(failures, fastrand::f64());
-                    log::warn!(
-                        "watch={} backoff={}ms error=\"{cause}\"",
-                        T::KIND,
-                        backoff.as_millis()
-                    );
-                    failures += 1;
-                    std::thread::sleep(backoff);
-                }
-            }
+            let pause;
+            (state, pause) = self.step::<T>(state, &mut pace);
+            std::thread::sleep(pause);
         }
     }
 
-    fn step<T: Watched>(&self, state: State) -> (State, Option<String>) {
-        match state {
-            State::List => match self.counted_list::<T>() {
-                Ok(version) => (State::Watch { version }, None),
-                Err(e) => (State::List, Some(e.to_string())),
-            },
-            State::Watch { version } => match self.watch::<T>(version) {
-                End::Stream { version } => (State::Watch { version }, None),
-                End::Expired => {
-                    log::info!("watch={} relist: the resourceVersion is too old", T::KIND);
-                    (State::List, None)
+    /// Goes on from `state`. Returns the next one and how long to pause before it.
+    fn step<T: Watched>(&self, state: State, pace: &mut Pace) -> (State, Duration) {
+        let complain = |cause: &str, pause: Duration| {
+            log::warn!(
+                "watch={} backoff={}ms error=\"{cause}\"",
+                T::KIND,
+                pause.as_millis()
+            );
+        };
+        let State::Watch { version } = state else {
+            return match self.counted_list::<T>() {
+                Ok(version) => (State::Watch { version }, Duration::ZERO),
+                Err(e) => {
+                    let pause = pace.after_failure(fastrand::f64());
+                    complain(&e.to_string(), pause);
+                    (State::List, pause)
                 }
-                End::Error { version, cause } => (State::Watch { version }, Some(cause)),
-            },
+            };
+        };
+        let (end, life) = self.watch::<T>(version);
+        let pause = pace.after_watch(&life, fastrand::f64());
+        match end {
+            End::Stream { version } => {
+                if !life.worked() {
+                    complain("the watch ended at once", pause);
+                }
+                (State::Watch { version }, pause)
+            }
+            End::Expired => {
+                log::info!("watch={} relist: the resourceVersion is too old", T::KIND);
+                (State::List, pause)
+            }
+            End::Error { version, cause } => {
+                complain(&cause, pause);
+                (State::Watch { version }, pause)
+            }
         }
     }
 
@@ -237,14 +289,18 @@ impl Watch<'_> {
         }
     }
 
-    fn watch<T: Watched>(&self, version: String) -> End {
+    fn watch<T: Watched>(&self, version: String) -> (End, Life) {
         // The server ends a watch after this; spread, so that not all come back at once.
         let seconds = fastrand::u32(240..480);
         let query = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        let end = match self.client.watch(&self.path::<T>(&query)) {
+        let opened = self.client.watch(&self.path::<T>(&query));
+        let began = Instant::now();
+        let frames = Cell::new(0);
+        let end = match opened {
             Ok(stream) => follow::<T>(stream, version, self.observer, self.stop, &|| {
+                frames.set(frames.get() + 1);
                 self.heard::<T>()
             }),
             Err(e) if e.code() == Some(410) => End::Expired,
@@ -254,7 +310,11 @@ impl Watch<'_> {
             },
         };
         self.metrics.watch_ended(T::KIND);
-        end
+        let life = Life {
+            lived: began.elapsed(),
+            frames: frames.get(),
+        };
+        (end, life)
     }
 }
 
@@ -290,10 +350,11 @@ fn follow<T: Watched>(
             }
             Ok(_) => {}
         }
-        heard();
         match take_frame::<T>(&line, observer) {
-            Ok(Some(newer)) => version = newer,
-            Ok(None) => {}
+            Ok(newer) => {
+                heard();
+                version = newer.unwrap_or(version);
+            }
             Err(FrameError::Expired) => return End::Expired,
             Err(FrameError::Other(cause)) => return End::Error { version, cause },
         }
@@ -427,6 +488,57 @@ mod tests {
         fn attempt_gone(&self, job: &JobName, attempt: &str) {
             self.note(format!("{job}/{attempt} gone"));
         }
+    }
+
+    fn life(millis: u64, frames: u64) -> Life {
+        let lived = Duration::from_millis(millis);
+        Life { lived, frames }
+    }
+
+    #[test]
+    fn a_watch_that_worked_is_followed_by_the_next_at_once() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            // Broken off after hours, or ended by the server, with or without events.
+            assert_eq!(pace.after_watch(&life(9_000_000, 50), 1.0), Duration::ZERO);
+            assert_eq!(pace.after_watch(&life(300_000, 0), 1.0), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn watches_that_end_at_once_are_paused_for_longer_each_time_until_one_works() {
+        let mut pace = Pace::default();
+        let mut pause = |millis, frames| pace.after_watch(&life(millis, frames), 1.0).as_millis();
+        let pauses: Vec<_> = (0..7).map(|_| pause(0, 0)).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3000, 3000]);
+        // One frame and the end, again and again: neither a spin nor a long silence.
+        assert_eq!((pause(0, 1), pause(20, 1), pause(0, 1)), (100, 80, 100));
+        assert_eq!((pause(0, 0), pause(0, 0)), (200, 400));
+    }
+
+    #[test]
+    fn lists_that_succeed_do_not_hide_watches_that_fail() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.after_failure(1.0).as_millis(), 100);
+        // The version is too old as soon as it is listed.
+        assert_eq!(pace.after_watch(&life(0, 0), 1.0).as_millis(), 200);
+        assert_eq!(pace.after_watch(&life(0, 0), 1.0).as_millis(), 400);
+    }
+
+    #[test]
+    fn an_error_is_no_frame_that_a_watch_worked_by() {
+        let count = |stream: String| {
+            let heard = Cell::new(0);
+            let stop = AtomicBool::new(false);
+            let observer = Recorder::default();
+            follow::<Jobs>(stream.as_bytes(), "1".into(), &observer, &stop, &|| {
+                heard.set(heard.get() + 1)
+            });
+            heard.get()
+        };
+        let expired = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"old"}}"#;
+        assert_eq!(count(format!("{expired}\n")), 0);
+        assert_eq!(count(format!("{}{expired}\n", frame("ADDED", "a", 5))), 1);
     }
 
     /// What the observer hears of a stream, and how the stream ends.

@@ -24,7 +24,7 @@ const PROMPT: Duration = Duration::from_millis(25);
 /// A beat takes no longer; the next one goes on.
 const GIVE_UP: Duration = Duration::from_secs(2);
 
-/// How the `http` threads tell the pulse that there is something to do.
+/// How the `http` thread tells the pulse that there is something to do.
 #[derive(Default)]
 pub struct Activity {
     requests: AtomicU64,
