@@ -20,6 +20,7 @@ use crate::sync::{Lock, spawn};
 use order::{Order, Turn};
 use parking::Parking;
 use pulse::Activity;
+use relief::held_up;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -442,7 +443,7 @@ impl Exchange {
         let turn = self.turn.take();
         let (mut writer, bytes) = self.into_answer(reply, scheduler);
         // A client that is gone needs no answer.
-        let _ = writer.write_all(&bytes).and_then(|()| writer.flush());
+        let _ = held_up(|| writer.write_all(&bytes).and_then(|()| writer.flush()));
         drop(writer);
         drop(turn);
     }
@@ -478,12 +479,12 @@ impl Exchange {
                     },
                 );
         if announced <= MAX_DRAINED_BYTES {
-            let _ = self.request.respond(response);
+            let _ = held_up(|| self.request.respond(response));
             return;
         }
         // tiny_http would allocate as much as the client announced, and fail for all: keep the connection out of its
         // reach.
-        std::mem::forget(self.request.upgrade("none", response));
+        std::mem::forget(held_up(|| self.request.upgrade("none", response)));
         if SET_ASIDE.fetch_add(1, Ordering::Relaxed) >= MAX_SET_ASIDE {
             log::error!(
                 "{MAX_SET_ASIDE} requests announced bodies of over {MAX_DRAINED_BYTES} bytes: starting again"

@@ -9,6 +9,7 @@ use crate::harness::scheduler::free_port;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -117,6 +118,8 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     frame_rule: Mutex<Option<FrameRule>>,
     connections: Mutex<HashMap<u64, Peer>>,
+    /// Connections up to this number are dead, and nobody is told.
+    dead: AtomicU64,
     /// Requests that were held back, as they are to be sent.
     held: Mutex<Vec<Vec<u8>>>,
     journal: Mutex<Vec<Entry>>,
@@ -146,6 +149,7 @@ impl Proxy {
             rules: Mutex::default(),
             frame_rule: Mutex::default(),
             connections: Mutex::default(),
+            dead: AtomicU64::new(0),
             held: Mutex::default(),
             journal: Mutex::default(),
         });
@@ -190,6 +194,13 @@ impl Proxy {
     /// As if it hung: connections stay, and are made, and nothing is answered.
     pub fn stall(&self) {
         self.set(Mode::Stall);
+    }
+
+    /// As if the machine behind the connections there are were gone without a word: nothing comes of them any more, and
+    /// new ones reach another.
+    pub fn forget_connections(&self) {
+        let last = lock(&self.shared.connections).keys().max().copied();
+        (self.shared.dead).store(last.unwrap_or(0), Ordering::Release);
     }
 
     /// After [`Proxy::stall`], as if it were started again: all that was asked meanwhile is lost.
@@ -362,7 +373,8 @@ impl Relay<'_> {
 
     fn wait_while_stalled(&self) -> io::Result<()> {
         let mut mode = lock(&self.shared.mode);
-        while *mode == Mode::Stall {
+        let is_dead = || self.number <= self.shared.dead.load(Ordering::Acquire);
+        while *mode == Mode::Stall || (*mode == Mode::Through && is_dead()) {
             mode = (self.shared.mode_changed)
                 .wait(mode)
                 .unwrap_or_else(PoisonError::into_inner);

@@ -128,6 +128,38 @@ fn watches_that_end_at_once_are_not_asked_for_without_pause() {
 }
 
 #[test]
+fn a_watch_that_is_dead_without_a_word_is_noticed_by_the_calls() {
+    let namespace = Namespace::new("dead", SHORT);
+    let proxy = Proxy::start();
+    let scheduler = Scheduler::start(&namespace, &proxy.url(), &["--history-limit", "1000"]);
+    let mut jobs = submit_short(&scheduler, 3);
+    wait_for_all(&scheduler, &jobs, Duration::from_secs(60));
+    proxy.forget_connections();
+    let mut refused = 0;
+    // Each connection that was kept for calls is found out by the first that uses it.
+    let name = within(Duration::from_secs(40), || {
+        let answer = scheduler.post(&json!({"payload": "p"}));
+        match answer.code {
+            200 => Ok(answer.json()["name"].as_str().unwrap().to_string()),
+            _ => {
+                assert_eq!(answer.code, 503, "{answer}");
+                refused += 1;
+                Err(answer.to_string())
+            }
+        }
+    });
+    let taken = Instant::now();
+    jobs.push((name, "Succeeded"));
+    wait_for_all(&scheduler, &jobs, Duration::from_secs(40));
+    println!(
+        "all connections dead without a word: {refused} POSTs answered 503, then {} jobs seen to their end {:.1} s after the first that \
+         was taken",
+        jobs.len(),
+        taken.elapsed().as_secs_f64()
+    );
+}
+
+#[test]
 fn frames_repeated_lost_and_torn_change_nothing() {
     let namespace = Namespace::new("frames", SHORT);
     let proxy = Proxy::start();

@@ -16,6 +16,8 @@ struct State {
     failed: Option<Instant>,
     /// When a call was last answered.
     answered: Option<Instant>,
+    /// When the last call began that got no answer.
+    silent: Option<Instant>,
     /// One call is trying.
     trying: bool,
 }
@@ -35,6 +37,15 @@ impl Breaker {
         }
     }
 
+    /// Whether connections that have said nothing since `heard` are to be doubted: a call that began later got no answer, as
+    /// on a connection whose other end is gone without a word, and others got theirs.
+    pub fn doubts(&self, heard: Instant) -> bool {
+        let state = self.0.lock();
+        state
+            .silent
+            .is_some_and(|silent| silent >= heard && state.answered > Some(silent))
+    }
+
     /// A call that was let through came to nothing that says how the API server is.
     pub fn release(&self) {
         self.0.lock().trying = false;
@@ -42,17 +53,17 @@ impl Breaker {
 
     /// The API server answered a call, whatever it said.
     pub fn answered(&self, now: Instant) {
-        *self.0.lock() = State {
-            failed: None,
-            answered: Some(now),
-            trying: false,
-        };
+        let mut state = self.0.lock();
+        state.failed = None;
+        state.answered = Some(now);
+        state.trying = false;
     }
 
     /// A call that began at `began` was not answered. One that is slow while others are answered says nothing.
     pub fn not_answered(&self, began: Instant, now: Instant) {
         let mut state = self.0.lock();
         state.trying = false;
+        state.silent = state.silent.max(Some(began));
         if state.answered.is_none_or(|answered| answered < began) {
             state.failed = Some(now);
         }
@@ -77,6 +88,19 @@ mod tests {
         assert!(breaker.lets_through(at(1100)));
         breaker.answered(at(1200));
         assert!(breaker.lets_through(at(1200)) && breaker.lets_through(at(1200)));
+    }
+
+    #[test]
+    fn a_silent_connection_is_doubted_once_another_answers() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        breaker.answered(at(100));
+        assert!(!breaker.doubts(at(50)));
+        breaker.not_answered(at(200), at(2000));
+        assert!(!breaker.doubts(at(150)), "nothing answers");
+        breaker.answered(at(2100));
+        assert!(breaker.doubts(at(150)));
+        assert!(!breaker.doubts(at(300)), "it was heard of since");
     }
 
     #[test]

@@ -29,6 +29,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 /// The API server sends a bookmark about once a minute: silence for longer is a dead connection.
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often it is seen to whether a silent watch is to be doubted before that.
+const WATCH_LOOK: Duration = Duration::from_secs(5);
 /// A log that is followed says nothing for as long as its job does: who reads it looks up so often.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of each direction of each connection, kept with it: two TLS records.
@@ -209,7 +211,7 @@ impl Client {
         let calls = config().timeout_global(Some(LIST_TIMEOUT)).build();
         let watches = config()
             .timeout_recv_response(Some(LIST_TIMEOUT))
-            .timeout_per_read(Some(WATCH_IDLE_TIMEOUT))
+            .timeout_per_read(Some(WATCH_LOOK))
             .build();
         let token = access
             .token_file
@@ -294,8 +296,9 @@ impl Client {
         self.call::<serde::de::IgnoredAny>(call).map(|_| ())
     }
 
-    /// Opens a watch: the frames come, a line each, until the server or the connection ends.
-    pub fn watch(&self, path: &str) -> Result<impl Read + use<>, ApiError> {
+    /// Opens a watch: the frames come, a line each, until the server or the connection ends, or that is silent for so long
+    /// that it must be dead.
+    pub fn watch(&self, path: &str) -> Result<impl Read + use<'_>, ApiError> {
         let call = Call {
             verb: "watch",
             method: "GET",
@@ -304,13 +307,12 @@ impl Client {
             patience: Patience::Watch,
         };
         let response = self.send(call)?;
-        Ok(BufReader::new(
-            response
-                .into_body()
-                .into_with_config()
-                .limit(u64::MAX)
-                .reader(),
-        ))
+        let body = response.into_body().into_with_config();
+        Ok(BufReader::new(WatchReader {
+            body: PatientReader(body.limit(u64::MAX).reader()),
+            breaker: &self.breaker,
+            heard: Instant::now(),
+        }))
     }
 
     /// Opens a log: its bytes as they come. A read that fails with `TimedOut` may be repeated.
@@ -459,6 +461,33 @@ impl<R: Read> Read for PatientReader<R> {
                 _ => e,
             }
         })
+    }
+}
+
+/// Goes on reading a silent watch for as long as nothing says that it is dead.
+struct WatchReader<'a, R> {
+    body: R,
+    breaker: &'a Breaker,
+    heard: Instant,
+}
+
+impl<R: Read> Read for WatchReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.body.read(buffer) {
+                Err(e) if e.kind() == ErrorKind::TimedOut => {
+                    let silent = self.heard.elapsed();
+                    if silent >= WATCH_IDLE_TIMEOUT || self.breaker.doubts(self.heard) {
+                        let message = format!("nothing came for {} s", silent.as_secs());
+                        return Err(io::Error::new(ErrorKind::TimedOut, message));
+                    }
+                }
+                read => {
+                    self.heard = Instant::now();
+                    return read;
+                }
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! tiny_http hands over such a request at once, and then holds up whoever answers it until the one before is answered: two
 //! connections with a request that waits for a job, and another behind it, would hold up all that is answered from memory.
 
+use super::relief::held_up;
 use super::{Exchange, Front, MAX_PARKED};
 use crate::http::reply::Reply;
 use crate::sync::Lock;
@@ -141,7 +142,7 @@ impl Front {
             }
             Some(Next::Refuse(mut writer, bytes)) => {
                 // A client that is gone needs no answer.
-                let _ = writer.write_all(&bytes).and_then(|()| writer.flush());
+                let _ = held_up(|| writer.write_all(&bytes).and_then(|()| writer.flush()));
                 drop(writer);
                 drop(turn);
             }

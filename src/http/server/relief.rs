@@ -1,26 +1,43 @@
 //! One thread takes requests, so that those of a connection come in order, and answers them from memory. A client that does
 //! not take its answer, or sends a body that is only read away, holds it up: then another takes its place, and it ends once
-//! it is free.
+//! it is free. To make an answer may take long, too, and holds up nobody for it: two of them at once would take twice the
+//! memory.
 
 use super::Front;
 use super::order::Turn;
 use crate::sync::{Lock, spawn};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How often the thread is looked after. One that is at the same request at two looks is relieved.
+/// How often the thread is looked after. One that is at the same answer at two looks is relieved.
 const LOOK: Duration = Duration::from_millis(20);
-/// Without a request for so long it is not looked after until the next one.
+/// Without an answer for so long it is not looked after until the next one.
 const ACTIVE: Duration = Duration::from_secs(1);
 /// Threads that take requests or are held up.
-const MAX_READERS: usize = 64;
+const MAX_READERS: usize = 256;
+
+thread_local! {
+    static POST: OnceCell<Arc<Post>> = const { OnceCell::new() };
+}
+
+/// Does what a client may hold up. The thread that takes requests is relieved meanwhile, if it takes long.
+pub(super) fn held_up<T>(send: impl FnOnce() -> T) -> T {
+    POST.with(|post| {
+        let step = || post.get().into_iter().for_each(|post| post.step());
+        step();
+        let sent = send();
+        step();
+        sent
+    })
+}
 
 /// The place of the thread that takes requests.
 struct Post {
-    /// Odd while it serves one.
+    /// Odd while it sends an answer.
     steps: AtomicU64,
     serving: Lock<Serving>,
     relieved: AtomicBool,
@@ -39,8 +56,8 @@ struct Serving {
 
 impl Post {
     /// Sequentially consistent, here and in [`run`]: either this step is seen before the rest, or the rest here.
-    fn step(&self, number: u64) {
-        self.steps.store(number, Ordering::SeqCst);
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
         if self.resting.load(Ordering::SeqCst) && self.resting.swap(false, Ordering::SeqCst) {
             self.watcher.unpark();
         }
@@ -61,7 +78,13 @@ pub(super) fn run(front: &Arc<Front>) {
             watcher: std::thread::current(),
         });
         let (front, its) = (front.clone(), post.clone());
-        match spawn(format!("http-{last}"), move || take_requests(&front, &its)) {
+        let run = move || {
+            POST.with(|post| {
+                post.get_or_init(|| its.clone());
+            });
+            take_requests(&front, &its);
+        };
+        match spawn(format!("http-{last}"), run) {
             Ok(reader) => readers.push(reader),
             Err(e) => {
                 log::error!("no thread to take requests: {e}");
@@ -108,12 +131,8 @@ pub(super) fn run(front: &Arc<Front>) {
 }
 
 fn take_requests(front: &Arc<Front>, post: &Post) {
-    let mut step = 0;
     while !post.relieved.load(Ordering::Acquire) {
-        let received = front.inner.recv();
-        step += 1;
-        post.step(step);
-        match received {
+        match front.inner.recv() {
             Ok(request) => {
                 post.serving.lock().peer = request.remote_addr().copied();
                 front.take(request);
@@ -132,7 +151,5 @@ fn take_requests(front: &Arc<Front>, post: &Post) {
                 std::process::exit(1);
             }
         }
-        step += 1;
-        post.step(step);
     }
 }
