@@ -101,6 +101,8 @@ pub fn endure(
     let seen = Mutex::new(Seen::default());
     let over = AtomicBool::new(false);
     let back = scope(|scope| {
+        // Also if something is not as it must be: or they would go on for ever, and take the cluster's whole time.
+        let _over = Over(&over);
         for _ in 0..4 {
             scope.spawn(|| post_until(scheduler, &over, &seen));
         }
@@ -118,7 +120,6 @@ pub fn endure(
             }
             holds(answer.code == 200, || answer.to_string())
         });
-        over.store(true, Ordering::Relaxed);
         back
     });
     // All that ended meanwhile is known, and ends as it must.
@@ -158,6 +159,15 @@ pub fn endure(
     // On a machine that has more to do than processors, a thread may have to wait for its turn.
     let usual = percentile(&mut seen.refused, 90);
     assert!(refused > 0 && usual < Duration::from_secs(2) && slowest < Duration::from_secs(3));
+}
+
+/// Ends the clients when dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What the scheduler lists is what Kubernetes has, but for jobs that change at this moment.
