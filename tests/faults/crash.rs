@@ -115,6 +115,13 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize) {
         let (name, _) = submit_for_sure(port, number, Instant::now() + Duration::from_secs(20));
         assert_eq!(Some(&name), names.get(&number));
     }
+    // One that a killed scheduler's create made late is known for one too many, and is on its way out, with its Secret.
+    within(Duration::from_secs(20), || {
+        let (jobs, secrets) = (namespace.jobs().len(), namespace.payloads().len());
+        holds((jobs, secrets) == (orders, orders), || {
+            format!("{jobs} Jobs and {secrets} Secrets of {orders} orders")
+        })
+    });
     let jobs = namespace.jobs();
     let by_id = |job: &Value| {
         let id = job["metadata"]["annotations"]["job-scheduler/job-id"].clone();
