@@ -39,8 +39,9 @@ use tiny_http::Request;
 const MAX_BODY_BYTES: usize = 6 * MAX_PAYLOAD_BYTES + 256 * 1024;
 /// Bodies up to this are read before a request is handed to us (tiny_http's choice).
 const SMALL_BODY_BYTES: usize = 1024;
-/// Threads that call the backend: the API server is at its best with about 8 callers.
-pub const WRITERS: usize = 8;
+/// Threads that call the backend. The API server does as much for 8 callers as for more while it is the processors that it
+/// waits for; where it waits for etcd's disk, more callers share each write to it.
+pub const WRITERS: usize = 16;
 /// Requests that wait for one of them.
 const WAITING_REQUESTS: usize = 256;
 /// Long bodies that are read at once.
