@@ -1,8 +1,8 @@
 //! Sockets and threads: the only user of tiny_http.
 //!
-//! An `http` thread takes requests and answers from memory, replaced while a client holds it up; `upload` threads, made as needed and bounded, read long bodies, so
-//! that a slow client holds up nobody else; `write` threads call the backend; `park` keeps the requests that wait; `log`
-//! threads, bounded, send what jobs write.
+//! An `http` thread takes requests and answers from memory, and is replaced while a client holds it up; `upload` threads,
+//! made as needed and bounded, read long bodies, so that a slow client holds up nobody else; `write` threads call the
+//! backend; `park` keeps the requests that wait; `log` threads, bounded, send what jobs write.
 
 mod order;
 mod parking;

@@ -98,18 +98,7 @@ fn a_submit_whose_outcome_stays_unknown_leaves_nothing() {
     let answer = scheduler.ask("POST", JOBS, &key, body.as_bytes()).unwrap();
     assert_eq!(answer.code, 200, "{answer}");
     let name = answer.json()["name"].as_str().unwrap().to_string();
-    within(Duration::from_secs(10), || {
-        let there: Vec<_> = namespace.jobs().iter().map(name_of).collect();
-        holds(there == [name.clone()], || {
-            format!("{there:?} instead of {name}")
-        })
-    });
-    let kept = [(name, b"kept".to_vec())];
-    // Kubernetes removes those of the Jobs that are gone in its own time.
-    within(Duration::from_secs(20), || {
-        let payloads = namespace.payloads();
-        holds(payloads == kept, || format!("{payloads:?}"))
-    });
+    alone_is_left(&namespace, &name, Duration::from_secs(10));
     println!(
         "{} submits of unknown outcome: nothing left; 1 sent again with its key: 1 job",
         2 * tries
@@ -206,17 +195,7 @@ fn a_keyed_create_that_is_carried_out_late_is_finished_or_taken_back() {
     let again = ask("again");
     assert_eq!(again.code, 200, "{again}");
     let name = again.json()["name"].as_str().unwrap().to_string();
-    within(Duration::from_secs(40), || {
-        let there: Vec<_> = namespace.jobs().iter().map(name_of).collect();
-        holds(there == [name.clone()], || {
-            format!("{there:?} instead of {name}")
-        })
-    });
-    let kept = [(name, b"kept".to_vec())];
-    within(Duration::from_secs(20), || {
-        let payloads = namespace.payloads();
-        holds(payloads == kept, || format!("{payloads:?}"))
-    });
+    alone_is_left(&namespace, &name, Duration::from_secs(40));
     println!(
         "2 keyed submits given up and carried out 20 s later: the one sent again is 1 job, the other was taken back"
     );
@@ -431,4 +410,18 @@ fn a_get_asks_nothing_of_the_api_server() {
     }
     assert_eq!(asked(), before);
     println!("400 GETs, 0 calls of the API server");
+}
+
+/// Within `limit` the job is the only one, and then its payload, which is `kept`, too.
+fn alone_is_left(namespace: &Namespace, name: &str, limit: Duration) {
+    within(limit, || {
+        let there: Vec<_> = namespace.jobs().iter().map(name_of).collect();
+        holds(there == [name], || format!("{there:?} instead of {name}"))
+    });
+    let kept = [(name.to_string(), b"kept".to_vec())];
+    // Kubernetes removes those of the Jobs that are gone in its own time.
+    within(Duration::from_secs(20), || {
+        let payloads = namespace.payloads();
+        holds(payloads == kept, || format!("{payloads:?}"))
+    });
 }
