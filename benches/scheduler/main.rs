@@ -317,7 +317,7 @@ fn relists(table: &mut Table, namespace: &Namespace) {
             let expire = expire.clone();
             move |frame| {
                 let one_less = |left: usize| left.checked_sub(1);
-                let of_job = frame.contains("\"batch/v1\"");
+                let of_job = frame.contains("batch/v1");
                 let taken = || expire.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
                 (of_job && taken().is_ok()).then_some(FrameFault::Expired)
             }

@@ -1,4 +1,5 @@
-//! Any stream of a watch leaves the index whole: it counts what it has. The first byte says what is watched.
+//! Any stream of a watch leaves the index whole: it counts what it has. The first byte says what is watched and how it is
+//! written.
 
 #![no_main]
 
@@ -51,8 +52,9 @@ fuzz_target!(|bytes: &[u8]| {
         waiting: 3,
     }));
     // The jobs, then the pods, or the other way round, as the two watches may.
-    follow_stream(stream, first & 1 == 0, &told);
-    follow_stream(stream, first & 1 != 0, &told);
+    let in_protobuf = first & 2 != 0;
+    follow_stream(stream, first & 1 == 0, in_protobuf, &told);
+    follow_stream(stream, first & 1 != 0, in_protobuf, &told);
     let (index, jobs) = (&told.0, told.0.list());
     let queue = index.queue();
     let waiting = jobs

@@ -96,7 +96,7 @@ pub struct Entry {
 pub enum Event {
     /// A request came in.
     Asked(Asked),
-    /// A frame of a watch went out.
+    /// A frame of a watch went out: protobuf, what is no text in it replaced.
     Frame(String),
 }
 
@@ -482,8 +482,13 @@ impl Relay<'_> {
             }
             let _ = socket.shutdown(Shutdown::Both);
         });
+        let content_type = answer.header("Content-Type").ok_or_else(broken)?;
+        assert_eq!(
+            content_type,
+            "application/vnd.kubernetes.protobuf;stream=watch"
+        );
         let head = format!(
-            "{}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "{}\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n",
             answer.first
         );
         self.client.get_mut().write_all(head.as_bytes())?;
@@ -497,8 +502,8 @@ impl Relay<'_> {
                 return self.client.get_mut().write_all(b"0\r\n\r\n");
             }
             rest.extend(chunk);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let frame: Vec<u8> = rest.drain(..=end).collect();
+            while let Some(end) = frame_end(&rest) {
+                let frame: Vec<u8> = rest.drain(..end).collect();
                 self.wait_while_stalled()?;
                 let text = String::from_utf8_lossy(&frame).into_owned();
                 let fault = lock(&shared.frame_rule)
@@ -530,15 +535,36 @@ impl Relay<'_> {
                 Err(broken())
             }
             Some(FrameFault::Expired) => {
-                let expired = concat!(
-                    r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","#,
-                    r#""message":"too old resource version","reason":"Expired","code":410}}"#,
-                    "\n"
-                );
-                client.write_all(&chunk(expired.as_bytes()))?;
+                client.write_all(&chunk(&expired()))?;
                 client.write_all(b"0\r\n\r\n")?;
                 Err(broken())
             }
         }
     }
+}
+
+/// Where the first frame ends, if all of it is there: its length stands before it.
+fn frame_end(bytes: &[u8]) -> Option<usize> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    (rest.len() >= length).then_some(4 + length)
+}
+
+/// The frame by which a watch is told that its version is too old.
+fn expired() -> Vec<u8> {
+    // All of it is shorter than 128 bytes, so that each length is one.
+    let field = |number: u8, parts: &[&[u8]]| {
+        let bytes = parts.concat();
+        [&[number << 3 | 2, bytes.len() as u8], bytes.as_slice()].concat()
+    };
+    let code = [6 << 3, 0x9a, 0x03]; // 410
+    let status = [
+        field(3, &[b"too old resource version"]),
+        field(4, &[b"Expired"]),
+        code.to_vec(),
+    ];
+    let kind = field(1, &[&field(1, &[b"v1"]), &field(2, &[b"Status"])]);
+    let object = field(1, &[b"k8s\0", &kind, &field(2, &[&status.concat()])]);
+    let event = [field(1, &[b"ERROR"]), field(2, &[&object])].concat();
+    [&(event.len() as u32).to_be_bytes(), event.as_slice()].concat()
 }

@@ -1,12 +1,14 @@
 //! The Kubernetes REST API over HTTP: the only user of ureq.
 
 use super::breaker::Breaker;
+use super::protobuf::{Malformed, Message, Value};
+use super::wire::decode_object;
 use crate::metrics::Metrics;
 use crate::sync::Lock;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use ureq::{Agent, AsSendBody, Body};
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
 const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// One page of a list. The caller of no request waits for it.
@@ -161,6 +164,37 @@ pub struct ApiStatus {
     pub message: String,
 }
 
+impl<'a> Message<'a> for ApiStatus {
+    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
+        match field {
+            3 => self.message = value.text()?,
+            4 => self.reason = value.text()?,
+            6 => self.code = value.number()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// How the API server writes what it answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Format {
+    /// One value, or one on each line of a watch.
+    Json,
+    /// One object, or events with their lengths before them.
+    Protobuf,
+}
+
+impl Format {
+    fn of<B>(response: &Response<B>) -> Format {
+        let content_type = response.headers().get("Content-Type");
+        match content_type.is_some_and(|text| text.as_bytes().starts_with(PROTOBUF.as_bytes())) {
+            true => Format::Protobuf,
+            false => Format::Json,
+        }
+    }
+}
+
 /// Why there is no client.
 #[derive(Debug)]
 pub enum AccessError {
@@ -296,9 +330,9 @@ impl Client {
         self.call::<serde::de::IgnoredAny>(call).map(|_| ())
     }
 
-    /// Opens a watch: the frames come, a line each, until the server or the connection ends, or that is silent for so long
-    /// that it must be dead.
-    pub fn watch(&self, path: &str) -> Result<impl Read + use<'_>, ApiError> {
+    /// Opens a watch: its frames come until the server or the connection ends, or that is silent for so long that it must be
+    /// dead. In protobuf, if the server has that: all API servers do, but not all that stands for one.
+    pub fn watch(&self, path: &str) -> Result<(Format, impl Read + use<'_>), ApiError> {
         let call = Call {
             verb: "watch",
             method: "GET",
@@ -307,12 +341,14 @@ impl Client {
             patience: Patience::Watch,
         };
         let response = self.send(call)?;
+        let format = Format::of(&response);
         let body = response.into_body().into_with_config();
-        Ok(BufReader::new(WatchReader {
+        let body = WatchReader {
             body: PatientReader(body.limit(u64::MAX).reader()),
             breaker: &self.breaker,
             heard: Instant::now(),
-        }))
+        };
+        Ok((format, body))
     }
 
     /// Opens a log: its bytes as they come. A read that fails with `TimedOut` may be repeated.
@@ -349,8 +385,13 @@ impl Client {
         if code < 400 {
             return Ok(response);
         }
+        let format = Format::of(&response);
         let bytes = read_answer(response).map_err(|e| failed(call, e))?;
-        let status: ApiStatus = serde_json::from_slice(&bytes).unwrap_or_else(|_| ApiStatus {
+        let status = match format {
+            Format::Json => serde_json::from_slice(&bytes).ok(),
+            Format::Protobuf => decode_object::<ApiStatus>(&bytes).ok(),
+        };
+        let status = status.unwrap_or_else(|| ApiStatus {
             message: String::from_utf8_lossy(&bytes)
                 .trim()
                 .chars()
@@ -396,10 +437,14 @@ impl Client {
     }
 
     fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
+        let accept = match call.patience {
+            Patience::Watch => "application/vnd.kubernetes.protobuf;stream=watch, application/json",
+            Patience::Until(_) | Patience::List | Patience::Log => "application/json, */*",
+        };
         let mut request = ureq::http::Request::builder()
             .method(call.method)
             .uri(format!("{}{}", self.url, call.path))
-            .header("Accept", "application/json, */*");
+            .header("Accept", accept);
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
         }

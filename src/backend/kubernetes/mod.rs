@@ -7,6 +7,7 @@ mod breaker;
 mod client;
 mod logs;
 mod objects;
+mod protobuf;
 mod watch;
 mod wire;
 
@@ -33,10 +34,14 @@ use wire::{
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
 #[cfg(fuzzing)]
-pub fn follow_stream(stream: &[u8], of_pods: bool, observer: &dyn Observer) {
+pub fn follow_stream(stream: &[u8], of_pods: bool, in_protobuf: bool, observer: &dyn Observer) {
+    let format = match in_protobuf {
+        true => client::Format::Protobuf,
+        false => client::Format::Json,
+    };
     match of_pods {
-        true => watch::follow_to_end::<Pods>(stream, observer),
-        false => watch::follow_to_end::<Jobs>(stream, observer),
+        true => watch::follow_to_end::<Pods>(stream, format, observer),
+        false => watch::follow_to_end::<Jobs>(stream, format, observer),
     }
 }
 

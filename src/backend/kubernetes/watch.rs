@@ -1,7 +1,8 @@
 //! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
 
-use super::client::{ApiError, ApiStatus, Client};
-use super::wire::{JobObject, PodObject};
+use super::client::{ApiError, ApiStatus, Client, Format};
+use super::protobuf::{Message, decode};
+use super::wire::{Event, JobObject, PodObject, decode_object};
 use crate::backend::Observer;
 use crate::job::{Attempt, Job, JobName, Timestamp};
 use crate::metrics::Metrics;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 
 /// A kind of object that is watched, and how its observer hears of it.
 pub trait Watched: 'static {
-    type Object: DeserializeOwned;
+    type Object: DeserializeOwned + for<'a> Message<'a>;
     /// What is kept of an object of a list.
     type Listed;
     /// For log lines and metrics: one of [`crate::metrics::KINDS`].
@@ -299,10 +300,13 @@ impl Watch<'_> {
         let began = Instant::now();
         let frames = Cell::new(0);
         let end = match opened {
-            Ok(stream) => follow::<T>(stream, version, self.observer, self.stop, &|| {
-                frames.set(frames.get() + 1);
-                self.heard::<T>()
-            }),
+            Ok((format, stream)) => {
+                let heard = || {
+                    frames.set(frames.get() + 1);
+                    self.heard::<T>()
+                };
+                follow::<T>(stream, format, version, self.observer, self.stop, &heard)
+            }
             Err(e) if e.code() == Some(410) => End::Expired,
             Err(e) => End::Error {
                 version,
@@ -321,19 +325,24 @@ impl Watch<'_> {
 /// Reads frames until the stream ends.
 fn follow<T: Watched>(
     stream: impl Read,
+    format: Format,
     mut version: String,
     observer: &dyn Observer,
     stop: &AtomicBool,
     heard: &dyn Fn(),
 ) -> End {
     let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
+    let mut frame = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        line.clear();
-        match (&mut stream)
-            .take(MAX_FRAME_BYTES)
-            .read_until(b'\n', &mut line)
-        {
+        match read_frame(&mut stream, format, &mut frame) {
+            Ok(true) => {}
+            Ok(false) => return End::Stream { version },
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+                return End::Error {
+                    version,
+                    cause: "the watch was cut inside a frame".to_string(),
+                };
+            }
             // An idle or broken connection is no news: go on from the last version on another one.
             Err(e) => {
                 return End::Error {
@@ -341,16 +350,8 @@ fn follow<T: Watched>(
                     cause: format!("the watch broke off: {e}"),
                 };
             }
-            Ok(0) => return End::Stream { version },
-            Ok(_) if line.last() != Some(&b'\n') => {
-                return End::Error {
-                    version,
-                    cause: "the watch was cut inside a frame".to_string(),
-                };
-            }
-            Ok(_) => {}
         }
-        match take_frame::<T>(&line, observer) {
+        match take_frame::<T>(&frame, format, observer) {
             Ok(newer) => {
                 heard();
                 version = newer.unwrap_or(version);
@@ -362,10 +363,37 @@ fn follow<T: Watched>(
     End::Stream { version }
 }
 
+/// Reads the next frame into `frame`; `false` at the end of the stream.
+fn read_frame(stream: &mut impl BufRead, format: Format, frame: &mut Vec<u8>) -> io::Result<bool> {
+    frame.clear();
+    if stream.fill_buf()?.is_empty() {
+        return Ok(false);
+    }
+    let is_whole = match format {
+        Format::Json => {
+            stream.take(MAX_FRAME_BYTES).read_until(b'\n', frame)?;
+            frame.last() == Some(&b'\n')
+        }
+        Format::Protobuf => {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length)?;
+            let length = u64::from(u32::from_be_bytes(length));
+            let read = stream
+                .take(length.min(MAX_FRAME_BYTES))
+                .read_to_end(frame)?;
+            u64::try_from(read).is_ok_and(|read| read == length)
+        }
+    };
+    match is_whole {
+        true => Ok(true),
+        false => Err(ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 #[cfg(fuzzing)]
-pub fn follow_to_end<T: Watched>(stream: &[u8], observer: &dyn Observer) {
+pub fn follow_to_end<T: Watched>(stream: &[u8], format: Format, observer: &dyn Observer) {
     let stop = AtomicBool::new(false);
-    follow::<T>(stream, String::new(), observer, &stop, &|| ());
+    follow::<T>(stream, format, String::new(), observer, &stop, &|| ());
 }
 
 enum FrameError {
@@ -375,40 +403,57 @@ enum FrameError {
 
 /// One frame of a watch, told to the observer. Returns the version up to which all is now known.
 fn take_frame<T: Watched>(
-    line: &[u8],
+    frame: &[u8],
+    format: Format,
     observer: &dyn Observer,
 ) -> Result<Option<String>, FrameError> {
-    // Read once, as what nearly every frame is: reading is most of what a watch costs.
-    let frame: Frame<T::Object> = match serde_json::from_slice(line) {
-        Ok(frame) => frame,
-        Err(e) => return Err(error_frame(line, &e)),
+    let Frame { r#type, object } = match format {
+        Format::Json => read_line(frame)?,
+        Format::Protobuf => read_event(frame)?,
     };
-    let version = T::version(&frame.object).to_string();
-    match frame.r#type.as_str() {
-        "ADDED" | "MODIFIED" => T::seen(observer, frame.object),
-        "DELETED" => T::gone(observer, frame.object),
+    let version = T::version(&object).to_string();
+    match r#type.as_str() {
+        "ADDED" | "MODIFIED" => T::seen(observer, object),
+        "DELETED" => T::gone(observer, object),
         "BOOKMARK" => {}
-        "ERROR" => return Err(error_frame(line, &"an error without a status")),
-        other => {
-            return Err(FrameError::Other(format!(
-                "a frame of unknown type {other:?}"
-            )));
-        }
+        other => return Err(not_understood(&format!("it is of unknown type {other:?}"))),
     }
     Ok((!version.is_empty()).then_some(version))
 }
 
-/// What a frame says that is not of an object: an error's, or else that it is not understood and why.
-fn error_frame(line: &[u8], why_no_object: &dyn Display) -> FrameError {
+/// Reads a line once, as what nearly every frame is, and only if it is none for what else it may be.
+fn read_line<T: DeserializeOwned>(line: &[u8]) -> Result<Frame<T>, FrameError> {
+    let why = match serde_json::from_slice::<Frame<T>>(line) {
+        Ok(frame) if frame.r#type != "ERROR" => return Ok(frame),
+        Ok(_) => "an error without a status".to_string(),
+        Err(e) => e.to_string(),
+    };
     match serde_json::from_slice::<Frame<ApiStatus>>(line) {
-        Ok(Frame { r#type, object }) if r#type == "ERROR" => match object.code {
-            410 => FrameError::Expired,
-            code => FrameError::Other(format!("{code}: {}", object.message)),
-        },
-        _ => FrameError::Other(format!(
-            "a frame of the watch is not understood: {why_no_object}"
-        )),
+        Ok(Frame { r#type, object }) if r#type == "ERROR" => Err(error(object)),
+        _ => Err(not_understood(&why)),
     }
+}
+
+fn read_event<T: for<'a> Message<'a>>(frame: &[u8]) -> Result<Frame<T>, FrameError> {
+    let event: Event = decode(frame).map_err(|e| not_understood(&e))?;
+    if event.kind == b"ERROR" {
+        return Err(decode_object(event.object).map_or_else(|e| not_understood(&e), error));
+    }
+    let object = decode_object(event.object).map_err(|e| not_understood(&e))?;
+    let r#type = String::from_utf8_lossy(event.kind).into_owned();
+    Ok(Frame { r#type, object })
+}
+
+/// What an event says that is an error.
+fn error(status: ApiStatus) -> FrameError {
+    match status.code {
+        410 => FrameError::Expired,
+        code => FrameError::Other(format!("{code}: {}", status.message)),
+    }
+}
+
+fn not_understood(why: &dyn Display) -> FrameError {
+    FrameError::Other(format!("a frame of the watch is not understood: {why}"))
 }
 
 /// Exponential, between half and all of it, so that many schedulers do not come back in step.
@@ -454,8 +499,9 @@ mod tests {
     use crate::job::{Attempt, Job, JobName};
     use crate::sync::Lock;
 
+    /// What was heard, in short, and all that was told of it.
     #[derive(Default)]
-    struct Recorder(Lock<Vec<String>>);
+    struct Recorder(Lock<Vec<String>>, Lock<Vec<String>>);
 
     impl Recorder {
         fn note(&self, text: String) {
@@ -472,6 +518,7 @@ mod tests {
         }
         fn job_seen(&self, job: Job) {
             self.note(format!("{}@{} {}", job.name, job.version, job.status));
+            self.1.lock().push(format!("{job:?}"));
         }
         fn job_gone(&self, name: &JobName) {
             self.note(format!("{name} gone"));
@@ -484,6 +531,7 @@ mod tests {
         }
         fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
             self.note(format!("{job}/{} {:?}", attempt.name, attempt.state));
+            self.1.lock().push(format!("{attempt:?}"));
         }
         fn attempt_gone(&self, job: &JobName, attempt: &str) {
             self.note(format!("{job}/{attempt} gone"));
@@ -531,9 +579,15 @@ mod tests {
             let heard = Cell::new(0);
             let stop = AtomicBool::new(false);
             let observer = Recorder::default();
-            follow::<Jobs>(stream.as_bytes(), "1".into(), &observer, &stop, &|| {
-                heard.set(heard.get() + 1)
-            });
+            let hear = || heard.set(heard.get() + 1);
+            follow::<Jobs>(
+                stream.as_bytes(),
+                Format::Json,
+                "1".into(),
+                &observer,
+                &stop,
+                &hear,
+            );
             heard.get()
         };
         let expired = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"old"}}"#;
@@ -541,26 +595,81 @@ mod tests {
         assert_eq!(count(format!("{}{expired}\n", frame("ADDED", "a", 5))), 1);
     }
 
-    /// What the observer hears of a stream, and how the stream ends.
-    fn check<T: Watched>(stream: &str, expected: &str) {
+    /// What the observer hears of a stream, in short and whole, and how the stream ends.
+    fn hear<T: Watched>(stream: &[u8], format: Format) -> (String, Vec<String>) {
         let recorder = Recorder::default();
-        let end = follow::<T>(
-            stream.as_bytes(),
-            "1".into(),
-            &recorder,
-            &AtomicBool::new(false),
-            &|| {},
-        );
+        let stop = AtomicBool::new(false);
+        let end = follow::<T>(stream, format, "1".into(), &recorder, &stop, &|| {});
         let end = match end {
             End::Stream { version } => format!("end@{version}"),
             End::Expired => "expired".to_string(),
             End::Error { version, cause } => format!("error@{version} {cause}"),
         };
-        let mut heard = recorder.0.lock().join(", ");
-        if !heard.is_empty() {
-            heard.push_str(", ");
-        }
-        assert_eq!(heard + &end, expected);
+        let mut heard = recorder.0.into_inner();
+        heard.push(end);
+        (heard.join(", "), recorder.1.into_inner())
+    }
+
+    fn check<T: Watched>(stream: &str, expected: &str) {
+        assert_eq!(hear::<T>(stream.as_bytes(), Format::Json).0, expected);
+    }
+
+    /// The same events as a Kubernetes 1.34 sent them to two who watched, to the one in protobuf.
+    fn check_both<T: Watched>(json: &str, hex: &str, expected: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b'\n').collect();
+        let byte = |two: &[u8]| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap();
+        let protobuf: Vec<u8> = digits.chunks(2).map(byte).collect();
+        let of_json = hear::<T>(json.as_bytes(), Format::Json);
+        assert_eq!(of_json.0, expected);
+        assert_eq!(hear::<T>(&protobuf, Format::Protobuf), of_json);
+        protobuf
+    }
+
+    #[test]
+    fn protobuf_tells_what_json_tells() {
+        let jobs = check_both::<Jobs>(
+            include_str!("../../../testdata/watch/jobs.json"),
+            include_str!("../../../testdata/watch/jobs.protobuf.hex"),
+            "waits@19857 Waiting, stopped@19881 Running, bad@20718 Failed, good@21034 Succeeded, \
+             stopped@21791 Stopping, good gone, expired",
+        );
+        check_both::<Pods>(
+            include_str!("../../../testdata/watch/pods.json"),
+            include_str!("../../../testdata/watch/pods.protobuf.hex"),
+            "nopull/nopull-ksz2s Failing, stopped/stopped-lx2kj Running, bad/bad-4szjg Failed, \
+             good/good-blqwb Succeeded, stopped/stopped-lx2kj Failed, stopped/stopped-lx2kj gone, end@23207",
+        );
+        // Cut anywhere, it tells no more than it did until then, and never that it is at its end.
+        let (cut, _) = hear::<Jobs>(&jobs[..5000], Format::Protobuf);
+        assert_eq!(
+            cut,
+            "waits@19857 Waiting, stopped@19881 Running, error@19881 the watch was cut inside a frame"
+        );
+        let (cut, _) = hear::<Jobs>(&jobs[..2], Format::Protobuf);
+        assert_eq!(cut, "error@1 the watch was cut inside a frame");
+    }
+
+    #[test]
+    fn an_event_in_protobuf_that_is_none_is_an_error() {
+        let heard = |frame: &[u8]| hear::<Jobs>(frame, Format::Protobuf).0;
+        let cause = "error@1 a frame of the watch is not understood:";
+        assert_eq!(
+            heard(&[0, 0, 0, 1, 0xff]),
+            format!("{cause} malformed protobuf")
+        );
+        assert_eq!(
+            heard(b"\0\0\0\x07\x0a\x05ADDED"),
+            format!("{cause} malformed protobuf")
+        );
+        assert_eq!(
+            heard(&[0xff; 20]),
+            "error@1 the watch was cut inside a frame"
+        );
+        let other = b"\0\0\0\x0f\x0a\x03NEW\x12\x08\x0a\x06k8s\0\x12\0";
+        assert_eq!(
+            heard(other),
+            format!("{cause} it is of unknown type \"NEW\"")
+        );
     }
 
     fn frame(kind: &str, name: &str, version: u32) -> String {

@@ -1,4 +1,10 @@
 //! What is read of Kubernetes' objects: only the fields that are used, since decoding whole Jobs is slow and large.
+//!
+//! An object comes as JSON in the answer to a call, and in protobuf from a watch.
+
+mod numbered;
+
+pub use numbered::{Event, decode_object};
 
 use crate::job::{Attempt, AttemptState, Job, JobName, Queued, RequestKey, Status, Timestamp};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -32,8 +38,10 @@ pub struct Metadata {
     pub name: String,
     pub uid: String,
     pub resource_version: String,
-    pub creation_timestamp: Option<String>,
-    pub deletion_timestamp: Option<String>,
+    #[serde(deserialize_with = "time")]
+    pub creation_timestamp: Option<Timestamp>,
+    #[serde(deserialize_with = "time")]
+    pub deletion_timestamp: Option<Timestamp>,
     #[serde(deserialize_with = "known")]
     pub labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "known")]
@@ -42,6 +50,11 @@ pub struct Metadata {
 
 /// What every annotation of ours begins with.
 const OWN_PREFIX: &str = "job-scheduler/";
+
+/// Whether a label or annotation is read here, by its key.
+fn is_read(key: &str) -> bool {
+    key == JOB_NAME_LABEL || key.starts_with(OWN_PREFIX)
+}
 
 /// Those of the labels and annotations that are read here: the others are most, and to keep them costs.
 fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -84,8 +97,7 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Key, E> {
-                let is_read = text == JOB_NAME_LABEL || text.starts_with(OWN_PREFIX);
-                Ok(Key(is_read.then(|| text.to_string())))
+                Ok(Key(is_read(text).then(|| text.to_string())))
             }
         }
 
@@ -110,8 +122,10 @@ struct JobSpec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct JobStatus {
-    start_time: Option<String>,
-    completion_time: Option<String>,
+    #[serde(deserialize_with = "time")]
+    start_time: Option<Timestamp>,
+    #[serde(deserialize_with = "time")]
+    completion_time: Option<Timestamp>,
     failed: u32,
     active: u32,
     terminating: u32,
@@ -125,7 +139,8 @@ struct Condition {
     status: String,
     reason: String,
     message: String,
-    last_transition_time: Option<String>,
+    #[serde(deserialize_with = "time")]
+    last_transition_time: Option<Timestamp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,7 +156,8 @@ struct PodStatus {
     phase: String,
     reason: String,
     message: String,
-    start_time: Option<String>,
+    #[serde(deserialize_with = "time")]
+    start_time: Option<Timestamp>,
     conditions: Vec<Condition>,
     container_statuses: Vec<ContainerStatus>,
 }
@@ -174,7 +190,8 @@ struct Reason {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Running {
-    started_at: Option<String>,
+    #[serde(deserialize_with = "time")]
+    started_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -183,12 +200,16 @@ struct Terminated {
     exit_code: i32,
     reason: String,
     message: String,
-    started_at: Option<String>,
-    finished_at: Option<String>,
+    #[serde(deserialize_with = "time")]
+    started_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time")]
+    finished_at: Option<Timestamp>,
 }
 
-fn time(text: &Option<String>) -> Option<Timestamp> {
-    text.as_deref().and_then(Timestamp::parse)
+/// RFC 3339; one that is not is none.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.as_deref().and_then(Timestamp::parse))
 }
 
 /// Kubernetes documents resourceVersion as a decimal number that grows with each change of an object.
@@ -237,7 +258,7 @@ impl JobObject {
                 .iter()
                 .find(|c| c.r#type == kind && c.status == "True")
         };
-        let condition_time = |c: Option<&Condition>| c.and_then(|c| time(&c.last_transition_time));
+        let condition_time = |c: Option<&Condition>| c.and_then(|c| c.last_transition_time);
         let (complete, failed, suspended) = (met("Complete"), met("Failed"), met("Suspended"));
         let stopped = annotation(STOPPED_ANNOTATION).map(Timestamp::parse);
         let queued = annotation(QUEUED_ANNOTATION).and_then(parse_queued);
@@ -251,7 +272,7 @@ impl JobObject {
             (None, None, false, _) => Status::Running,
         };
         let finished = match status {
-            Status::Succeeded => time(&self.status.completion_time).or(condition_time(complete)),
+            Status::Succeeded => self.status.completion_time.or(condition_time(complete)),
             Status::Failed => condition_time(failed),
             // A job that was stopped in the queue had been suspended before.
             Status::Stopped => condition_time(suspended).max(stopped.flatten()),
@@ -269,8 +290,8 @@ impl JobObject {
         Some(Job {
             uid: self.metadata.uid.as_str().into(),
             job_id: annotation(JOB_ID_ANNOTATION).map(Into::into),
-            created: time(&self.metadata.creation_timestamp)?,
-            started: time(&self.status.start_time),
+            created: self.metadata.creation_timestamp?,
+            started: self.status.start_time,
             finished,
             status,
             message: message.into(),
@@ -340,17 +361,20 @@ impl PodObject {
             Some(ContainerState {
                 terminated: Some(t),
                 ..
-            }) => time(&t.started_at),
+            }) => t.started_at,
             Some(ContainerState {
                 running: Some(r), ..
-            }) => time(&r.started_at),
+            }) => r.started_at,
             _ => None,
         };
         let attempt = Attempt {
             name: self.metadata.name.as_str().into(),
-            created: time(&self.metadata.creation_timestamp).or(time(&self.status.start_time))?,
+            created: self
+                .metadata
+                .creation_timestamp
+                .or(self.status.start_time)?,
             started,
-            finished: terminated.and_then(|t| time(&t.finished_at)),
+            finished: terminated.and_then(|t| t.finished_at),
             state: attempt_state,
             exit_code: terminated.map(|t| t.exit_code),
             reason: reason.into(),
