@@ -1,11 +1,11 @@
-//! Locks whose poison is handled in one place, and threads whose death ends the process.
+//! Locks whose poison is handled in one place, threads whose death ends the process, and how work is handed to them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// A mutex. What it guards is whole even after a panic, since no code of ours leaves it half changed across a call that
@@ -127,6 +127,96 @@ impl<K: Copy + Eq + Hash> Drop for Turn<'_, K> {
     }
 }
 
+/// A way to hand work to a group of threads, of which at most `capacity` waits in line.
+///
+/// The thread that became idle last is woken first, and no other with it: where there is little to do, few threads do it,
+/// and only their stacks and connections are in use.
+pub fn handover<T>(capacity: usize) -> (Giver<T>, Taker<T>) {
+    let shared = Arc::new(Handover {
+        state: Lock::new(Line {
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            is_closed: false,
+        }),
+        capacity,
+    });
+    (Giver(shared.clone()), Taker(shared))
+}
+
+/// The end of those who hand over. Dropped, it lets the takers go once they have taken what waits.
+pub struct Giver<T>(Arc<Handover<T>>);
+
+/// The end of the threads that do the work, each with a clone.
+pub struct Taker<T>(Arc<Handover<T>>);
+
+struct Handover<T> {
+    state: Lock<Line<T>>,
+    capacity: usize,
+}
+
+struct Line<T> {
+    waiting: VecDeque<T>,
+    /// Threads that found nothing and were not woken since, the latest last.
+    idle: Vec<Thread>,
+    is_closed: bool,
+}
+
+impl<T> Giver<T> {
+    /// Gives the item back if as many wait as may.
+    pub fn give(&self, item: T) -> Result<(), T> {
+        let mut line = self.0.state.lock();
+        if line.waiting.len() >= self.0.capacity {
+            return Err(item);
+        }
+        line.waiting.push_back(item);
+        let woken = line.idle.pop();
+        drop(line);
+        if let Some(thread) = woken {
+            thread.unpark();
+        }
+        Ok(())
+    }
+}
+
+impl<T> Drop for Giver<T> {
+    fn drop(&mut self) {
+        let mut line = self.0.state.lock();
+        line.is_closed = true;
+        let idle = std::mem::take(&mut line.idle);
+        drop(line);
+        idle.iter().for_each(Thread::unpark);
+    }
+}
+
+impl<T> Clone for Taker<T> {
+    fn clone(&self) -> Self {
+        Taker(self.0.clone())
+    }
+}
+
+impl<T> Taker<T> {
+    /// Waits for an item; `None` once nothing waits and nobody can hand over more.
+    pub fn take(&self) -> Option<T> {
+        let this = thread::current();
+        let mut line = self.0.state.lock();
+        loop {
+            // Whoever is woken may find that a thread which was about to be idle was faster.
+            if let Some(item) = line.waiting.pop_front() {
+                return Some(item);
+            }
+            if line.is_closed {
+                return None;
+            }
+            line.idle.push(this.clone());
+            drop(line);
+            thread::park();
+            line = self.0.state.lock();
+            // It may have been woken by nobody.
+            line.idle.retain(|thread| thread.id() != this.id());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +229,85 @@ mod tests {
         assert!(turns.wait(2, Duration::ZERO).is_some());
         drop(first);
         assert!(turns.wait(1, Duration::ZERO).is_some());
+    }
+
+    /// Threads that take until there is no more, and what each of them is told of what it took.
+    fn takers(taker: &Taker<u32>, count: usize) -> Vec<JoinHandle<Vec<u32>>> {
+        let run = |taker: Taker<u32>| move || std::iter::from_fn(|| taker.take()).collect();
+        let takers = std::iter::repeat_with(|| thread::spawn(run(taker.clone())));
+        takers.take(count).collect()
+    }
+
+    fn wait_for_idle(giver: &Giver<u32>, count: usize) {
+        while giver.0.state.lock().idle.len() < count {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_to_wait_is_given_back() {
+        let (giver, taker) = handover(2);
+        assert_eq!(
+            [1, 2, 3].map(|item| giver.give(item)),
+            [Ok(()), Ok(()), Err(3)]
+        );
+        assert_eq!(taker.take(), Some(1));
+        assert_eq!(giver.give(4), Ok(()));
+    }
+
+    #[test]
+    fn what_waits_is_taken_although_nobody_can_hand_over_more() {
+        let (giver, taker) = handover(2);
+        giver.give(1).and(giver.give(2)).unwrap();
+        drop(giver);
+        let taken = std::iter::from_fn(|| taker.take());
+        assert_eq!(taken.collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn idle_takers_end_with_the_giver() {
+        let (giver, taker) = handover(1);
+        let threads = takers(&taker, 3);
+        wait_for_idle(&giver, 3);
+        drop(giver);
+        for thread in threads {
+            assert!(thread.join().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn who_became_idle_last_is_woken_first() {
+        let (giver, taker) = handover(1);
+        let mut threads = takers(&taker, 1);
+        wait_for_idle(&giver, 1);
+        threads.extend(takers(&taker, 1));
+        for item in 1..=3 {
+            wait_for_idle(&giver, 2);
+            giver.give(item).unwrap();
+        }
+        drop(giver);
+        let taken: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(taken, [vec![], vec![1, 2, 3]]);
+    }
+
+    #[test]
+    fn each_item_is_taken_once_by_any_number_of_threads() {
+        let (giver, taker) = handover(8);
+        let threads = takers(&taker, 4);
+        for item in 0..10_000 {
+            while giver.give(item).is_err() {
+                thread::yield_now();
+            }
+        }
+        drop(giver);
+        let taken = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap());
+        let mut taken: Vec<_> = taken.collect();
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..10_000));
     }
 }

@@ -138,27 +138,40 @@ pub fn time_each(
     }
 }
 
-/// Jobs a second that `clients` submit, `count` in all.
-pub fn submits_per_second(port: u16, body: &str, clients: usize, count: usize) -> f64 {
-    let request = format!(
-        "POST {JOBS} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes();
-    let mut connections: Vec<_> = (0..clients).map(|_| Quick::settled(port)).collect();
-    let began = Instant::now();
-    scope(|scope| {
-        for (number, connection) in connections.iter_mut().enumerate() {
-            let share = count / clients + usize::from(number < count % clients);
-            let request = &request;
-            scope.spawn(move || {
-                for _ in 0..share {
-                    connection.ask(request);
-                }
-            });
+/// Clients that submit one job after the other, on connections that they keep.
+pub struct Submitters {
+    connections: Vec<Quick>,
+    request: Vec<u8>,
+}
+
+impl Submitters {
+    pub fn new(port: u16, body: &str, clients: usize) -> Submitters {
+        let request = format!(
+            "POST {JOBS} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Submitters {
+            connections: (0..clients).map(|_| Quick::settled(port)).collect(),
+            request: request.into_bytes(),
         }
-    });
-    count as f64 / began.elapsed().as_secs_f64()
+    }
+
+    /// How long they take for `count` jobs in all.
+    pub fn time(&mut self, count: usize) -> Duration {
+        let (clients, request) = (self.connections.len(), &self.request);
+        let began = Instant::now();
+        scope(|scope| {
+            for (number, connection) in self.connections.iter_mut().enumerate() {
+                let share = count / clients + usize::from(number < count % clients);
+                scope.spawn(move || {
+                    for _ in 0..share {
+                        connection.ask(request);
+                    }
+                });
+            }
+        });
+        began.elapsed()
+    }
 }
 
 /// A bare tiny_http in a process of its own.

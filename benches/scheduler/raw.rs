@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::scope;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -121,13 +121,13 @@ impl Raw {
         self.post(&writes.secrets_path, &secret);
     }
 
-    /// Jobs with their Secrets a second, `count` in all.
-    pub fn pairs_per_second(&self, writes: &Writes, clients: usize, count: usize) -> f64 {
+    /// How long `count` Jobs with their Secrets take.
+    pub fn time_pairs(&self, writes: &Writes, clients: usize, count: usize) -> Duration {
         in_parallel(clients, count, || self.pair(writes))
     }
 
-    /// Secrets a second, one after the other.
-    pub fn secrets_per_second(&self, writes: &Writes, count: usize) -> f64 {
+    /// How long `count` Secrets take, one after the other.
+    pub fn time_secrets(&self, writes: &Writes, count: usize) -> Duration {
         in_parallel(1, count, || {
             let mut secret: Value = serde_json::from_str(&writes.secret).unwrap();
             secret["metadata"]["name"] = format!("raw-{}", unique()).into();
@@ -155,8 +155,8 @@ impl Raw {
     }
 }
 
-/// Does something `count` times; returns how often a second.
-fn in_parallel(clients: usize, count: usize, work: impl Fn() + Sync) -> f64 {
+/// Does something `count` times; returns how long that took.
+fn in_parallel(clients: usize, count: usize, work: impl Fn() + Sync) -> Duration {
     let began = Instant::now();
     scope(|scope| {
         for number in 0..clients {
@@ -165,5 +165,5 @@ fn in_parallel(clients: usize, count: usize, work: impl Fn() + Sync) -> f64 {
             scope.spawn(move || (0..share).for_each(|_| work()));
         }
     });
-    count as f64 / began.elapsed().as_secs_f64()
+    began.elapsed()
 }

@@ -16,7 +16,7 @@ use super::reply::Reply;
 use super::route::{Cost, Route, RouteError, label};
 use crate::job::JobName;
 use crate::scheduler::{MAX_PAYLOAD_BYTES, Scheduler};
-use crate::sync::{Lock, spawn};
+use crate::sync::{Giver, Taker, handover, spawn};
 use order::{Order, Turn};
 use parking::Parking;
 use pulse::Activity;
@@ -28,9 +28,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tiny_http::Request;
@@ -198,7 +196,7 @@ struct Front {
     /// How often the thread that takes requests was woken for one that had been put aside, and has not looked yet.
     wakes: AtomicUsize,
     scheduler: Arc<Scheduler>,
-    writers: SyncSender<Pending>,
+    writers: Giver<Pending>,
     parker: Sender<Parked>,
     uploads: AtomicUsize,
     held: Arc<AtomicUsize>,
@@ -222,7 +220,7 @@ impl Server {
         let inner = Arc::new(inner);
         let stopping = Arc::new(AtomicBool::new(false));
         let activity = Arc::new(Activity::default());
-        let (writers, pending) = sync_channel(WAITING_REQUESTS);
+        let (writers, pending) = handover(WAITING_REQUESTS);
         let (parker, news) = channel();
         let mut others = Vec::new();
         let pulse = {
@@ -231,7 +229,6 @@ impl Server {
         };
         let pulse_thread = pulse.thread().clone();
         others.push(pulse);
-        let pending = Arc::new(Lock::new(pending));
         for number in 0..WRITERS {
             let (pending, scheduler) = (pending.clone(), scheduler.clone());
             others.push(spawn(format!("write-{number}"), move || {
@@ -282,7 +279,7 @@ impl Server {
         let _ = self.parker.send(Parked::Stop);
         self.pulse.unpark();
         self.relief.thread().unpark();
-        // The writers' channel closes with the last reader, upload and log.
+        // The writers end when the last reader, upload and log has let go of the front.
         for thread in [self.relief].into_iter().chain(self.others) {
             let _ = thread.join();
         }
@@ -368,15 +365,13 @@ impl Front {
             Ok(body) => body,
             Err(reply) => return exchange.refuse(&reply, &self.scheduler),
         };
-        match self.writers.try_send(Pending {
+        let given = self.writers.give(Pending {
             exchange,
             body,
             _held: held,
-        }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(pending) | TrySendError::Disconnected(pending)) => {
-                pending.exchange.respond(&Reply::busy(), &self.scheduler);
-            }
+        });
+        if let Err(pending) = given {
+            pending.exchange.respond(&Reply::busy(), &self.scheduler);
         }
     }
 
@@ -525,17 +520,13 @@ fn get(name: &str) -> Route {
     }
 }
 
-fn write_loop(pending: &Lock<Receiver<Pending>>, scheduler: &Scheduler) {
-    loop {
-        let received = pending.lock().recv();
-        let Ok(Pending {
-            exchange,
-            body,
-            _held,
-        }) = received
-        else {
-            return;
-        };
+fn write_loop(pending: &Taker<Pending>, scheduler: &Scheduler) {
+    while let Some(Pending {
+        exchange,
+        body,
+        _held,
+    }) = pending.take()
+    {
         let reply = answer(scheduler, &exchange, &exchange.route, &body);
         exchange.respond(&reply, scheduler);
     }
