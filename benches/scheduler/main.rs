@@ -36,7 +36,7 @@ use table::{Row, Table, median};
 /// Pairs of runs whose median counts.
 const PAIRS: usize = 3;
 /// So often the two sides of a run of submits have their turns: see [`rates`].
-const SLICES: usize = 5;
+const SLICES: usize = 4;
 /// Jobs whose list and whose records are read.
 const LISTED: usize = 20;
 const SOME: usize = 1_000;
@@ -209,7 +209,7 @@ fn submits(table: &mut Table) {
     for clients in [1, 8, 32] {
         let raw = Raw::new(&theirs, clients);
         let mut submitters = Submitters::new(scheduler.port, &body, clients);
-        let count = if clients == 1 { 50 } else { 160 };
+        let count = if clients == 1 { 50 } else { 120 };
         let process = scheduler.process().to_string();
         let (cpu, cpu_raw) = (cpu_of(&process), cpu_of("self"));
         let mut pairs = Vec::new();
