@@ -5,7 +5,7 @@ use super::protobuf::{Malformed, Message, Value};
 use super::wire::decode_object;
 use crate::metrics::Metrics;
 use crate::sync::Lock;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -23,7 +23,15 @@ use ureq::{Agent, AsSendBody, Body};
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
 const JSON: &str = "application/json";
+const ANY: &str = "application/json, */*";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// As the API server likes best, or else in JSON.
+const WATCHED: &str = "application/vnd.kubernetes.protobuf;stream=watch, application/json";
+/// Of an object that is not looked at: a Secret would come back with all of its payload.
+///
+/// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
+const METADATA_ALONE: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// One page of a list. The caller of no request waits for it.
@@ -74,6 +82,8 @@ struct Call<'a> {
     path: &'a str,
     /// Content type and content.
     body: Option<(&'static str, &'a [u8])>,
+    /// What is to be answered with: an `Accept` header.
+    accept: &'static str,
     patience: Patience,
 }
 
@@ -271,6 +281,7 @@ impl Client {
             method: "GET",
             path,
             body: None,
+            accept: ANY,
             patience: Patience::Until(deadline),
         })
     }
@@ -282,14 +293,37 @@ impl Client {
             method: "GET",
             path,
             body: None,
+            accept: ANY,
             patience: Patience::List,
         })
     }
 
-    pub fn post<T: DeserializeOwned>(
+    /// Creates an object, and reads what became of it.
+    pub fn create<T: DeserializeOwned>(
         &self,
         path: &str,
         object: &impl Serialize,
+        deadline: Instant,
+    ) -> Result<T, ApiError> {
+        self.post(path, object, ANY, deadline)
+    }
+
+    /// Creates an object that is as it was sent.
+    pub fn put_there(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        self.post::<IgnoredAny>(path, object, METADATA_ALONE, deadline)
+            .map(|_| ())
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+        accept: &'static str,
         deadline: Instant,
     ) -> Result<T, ApiError> {
         let (body, patience) = (encode(object), Patience::Until(deadline));
@@ -298,6 +332,7 @@ impl Client {
             method: "POST",
             path,
             body: Some((JSON, &body)),
+            accept,
             patience,
         })
     }
@@ -315,6 +350,7 @@ impl Client {
             method: "PATCH",
             path,
             body: Some((MERGE_PATCH, &body)),
+            accept: ANY,
             patience,
         })
     }
@@ -326,9 +362,10 @@ impl Client {
             method: "DELETE",
             path,
             body: None,
+            accept: ANY,
             patience,
         };
-        self.call::<serde::de::IgnoredAny>(call).map(|_| ())
+        self.call::<IgnoredAny>(call).map(|_| ())
     }
 
     /// Opens a watch: its frames come until the server or the connection ends, or that is silent for so long that it must be
@@ -339,6 +376,7 @@ impl Client {
             method: "GET",
             path,
             body: None,
+            accept: WATCHED,
             patience: Patience::Watch,
         };
         let response = self.send(call)?;
@@ -359,6 +397,7 @@ impl Client {
             method: "GET",
             path,
             body: None,
+            accept: ANY,
             patience: Patience::Log,
         })?;
         let body = response.into_body().into_with_config();
@@ -438,14 +477,10 @@ impl Client {
     }
 
     fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
-        let accept = match call.patience {
-            Patience::Watch => "application/vnd.kubernetes.protobuf;stream=watch, application/json",
-            Patience::Until(_) | Patience::List | Patience::Log => "application/json, */*",
-        };
         let mut request = ureq::http::Request::builder()
             .method(call.method)
             .uri(format!("{}{}", self.url, call.path))
-            .header("Accept", accept);
+            .header("Accept", call.accept);
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
         }

@@ -20,7 +20,6 @@ use crate::job::{Job, JobName, JobRecord, Queued, Timestamp};
 use crate::metrics::Metrics;
 use client::ApiError;
 use serde::Serialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -131,7 +130,7 @@ impl Kubernetes {
         for tries_left in (0..CREATE_TRIES).rev() {
             let error = match self
                 .client
-                .post::<JobObject>(&self.jobs(), object, deadline)
+                .create::<JobObject>(&self.jobs(), object, deadline)
             {
                 Ok(created) => return read_job(created).map_err(CreateError::Leftover),
                 Err(error) => error,
@@ -163,11 +162,10 @@ impl Kubernetes {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let secret = objects::secret(&self.component, job, payload);
-        let mut stored = self
-            .client
-            .post::<IgnoredAny>(&self.secrets(), &secret, deadline);
+        let store = || self.client.put_there(&self.secrets(), &secret, deadline);
+        let mut stored = store();
         if stored.as_ref().is_err_and(outcome_unknown) {
-            stored = self.client.post(&self.secrets(), &secret, deadline);
+            stored = store();
         }
         match stored {
             Err(e) if e.code() != Some(409) => Err(explain(e)),
@@ -280,10 +278,7 @@ impl Backend for Kubernetes {
             return Ok(());
         };
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-        match self
-            .client
-            .post::<IgnoredAny>(&path, &service, self.deadline())
-        {
+        match self.client.put_there(&path, &service, self.deadline()) {
             Err(e) if e.code() != Some(409) => Err(explain(e)),
             _ => Ok(()),
         }
@@ -292,7 +287,7 @@ impl Backend for Kubernetes {
     /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
-        match self.client.post::<IgnoredAny>(
+        match self.client.put_there(
             &path,
             &objects::secret(&self.component, job, ""),
             self.deadline(),
