@@ -187,12 +187,12 @@ fn captured(namespace: &Namespace, body: &serde_json::Value) -> Writes {
     let journal = proxy.journal();
     let last = |resource: &str| {
         let mut asked = journal.iter().rev().filter_map(|entry| match &entry.what {
-            Event::Asked(asked) if asked.creates(resource) => Some(asked.body.clone()),
+            Event::Asked(asked) if asked.creates(resource) => Some(asked),
             _ => None,
         });
         asked.next().unwrap()
     };
-    Writes::new(namespace, &last("jobs"), &last("secrets"))
+    Writes::new(namespace, last("jobs"), last("secrets"))
 }
 
 fn submits(table: &mut Table) {

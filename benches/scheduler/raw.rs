@@ -2,6 +2,7 @@
 
 use crate::harness::cluster::{ApiServer, Namespace};
 use crate::harness::unique;
+use crate::proxy::Asked;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,20 +22,24 @@ pub struct Writes {
     secret: String,
     jobs_path: String,
     secrets_path: String,
+    job_accept: String,
+    secret_accept: String,
 }
 
 impl Writes {
-    pub fn new(namespace: &Namespace, job: &[u8], secret: &[u8]) -> Writes {
+    pub fn new(namespace: &Namespace, job: &Asked, secret: &Asked) -> Writes {
         let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_string();
-        let parsed = read(secret);
+        let parsed = read(&secret.body);
         Writes {
             name: text(&parsed["metadata"]["name"]),
             uid: text(&parsed["metadata"]["ownerReferences"][0]["uid"]),
-            job: String::from_utf8(job.to_vec()).unwrap(),
-            secret: String::from_utf8(secret.to_vec()).unwrap(),
+            job: String::from_utf8(job.body.clone()).unwrap(),
+            secret: String::from_utf8(secret.body.clone()).unwrap(),
             jobs_path: namespace.jobs_path(),
             secrets_path: namespace.core_path("secrets"),
+            job_accept: job.accept.clone(),
+            secret_accept: secret.accept.clone(),
         }
     }
 
@@ -88,11 +93,12 @@ impl Raw {
         }
     }
 
-    fn post(&self, path: &str, body: &str) -> Vec<u8> {
+    /// `accept` is the scheduler's own, so that the answers are as large, too.
+    fn post(&self, path: &str, body: &str, accept: &str) -> Vec<u8> {
         let request = ureq::http::Request::post(format!("{}{path}", self.url))
             .header("Authorization", &self.authorization)
             .header("Content-Type", "application/json")
-            .header("Accept", "application/json")
+            .header("Accept", accept)
             .body(body)
             .unwrap();
         let mut answer = self.agent.run(request).unwrap();
@@ -115,10 +121,12 @@ impl Raw {
     fn pair(&self, writes: &Writes) {
         let name = self.new_name(writes);
         let job = writes.job.replace(&writes.name, &name);
-        let made: Made = serde_json::from_slice(&self.post(&writes.jobs_path, &job)).unwrap();
+        let made: Made =
+            serde_json::from_slice(&self.post(&writes.jobs_path, &job, &writes.job_accept))
+                .unwrap();
         let secret = writes.secret.replace(&writes.name, &name);
         let secret = secret.replace(&writes.uid, &made.metadata.uid);
-        self.post(&writes.secrets_path, &secret);
+        self.post(&writes.secrets_path, &secret, &writes.secret_accept);
     }
 
     /// How long `count` Jobs with their Secrets take.
@@ -132,7 +140,11 @@ impl Raw {
             let mut secret: Value = serde_json::from_str(&writes.secret).unwrap();
             secret["metadata"]["name"] = format!("raw-{}", unique()).into();
             secret["metadata"]["ownerReferences"] = Value::Null;
-            self.post(&writes.secrets_path, &secret.to_string());
+            self.post(
+                &writes.secrets_path,
+                &secret.to_string(),
+                &writes.secret_accept,
+            );
         })
     }
 
@@ -150,7 +162,7 @@ impl Raw {
         let job = job.to_string();
         in_parallel(8, count, || {
             let job = job.replace(&writes.name, &self.new_name(writes));
-            self.post(&writes.jobs_path, &job);
+            self.post(&writes.jobs_path, &job, &writes.job_accept);
         });
     }
 }

@@ -425,3 +425,19 @@ fn alone_is_left(namespace: &Namespace, name: &str, limit: Duration) {
         holds(payloads == kept, || format!("{payloads:?}"))
     });
 }
+
+#[test]
+fn a_payload_is_not_asked_back() {
+    let (_namespace, proxy, scheduler) = still("once");
+    scheduler.submit(&json!({"payload": "p"}));
+    let journal = proxy.journal();
+    let accepts = journal.iter().filter_map(|entry| match &entry.what {
+        Event::Asked(asked) if asked.creates("secrets") => Some(asked.accept.as_str()),
+        _ => None,
+    });
+    let accepts: Vec<_> = accepts.collect();
+    assert!(
+        matches!(accepts[..], [accept] if accept.starts_with("application/json;as=PartialObjectMetadata;")),
+        "{accepts:?}"
+    );
+}

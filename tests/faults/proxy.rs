@@ -21,6 +21,7 @@ pub struct Asked {
     /// With the query.
     pub path: String,
     pub authorization: String,
+    pub accept: String,
     pub body: Vec<u8>,
 }
 
@@ -334,6 +335,7 @@ impl Relay<'_> {
                 method: line.next().unwrap_or_default().to_string(),
                 path: line.next().unwrap_or_default().to_string(),
                 authorization: head.header("Authorization").unwrap_or_default().to_string(),
+                accept: head.header("Accept").unwrap_or_default().to_string(),
                 body,
             };
             self.note(Event::Asked(asked.clone()));

@@ -308,8 +308,8 @@ impl Client {
         self.post(path, object, ANY, deadline)
     }
 
-    /// Creates an object that is as it was sent.
-    pub fn put_there(
+    /// Creates an object of which nothing more is to be known than that it was made.
+    pub fn create_unread(
         &self,
         path: &str,
         object: &impl Serialize,

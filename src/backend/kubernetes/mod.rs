@@ -162,7 +162,10 @@ impl Kubernetes {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let secret = objects::secret(&self.component, job, payload);
-        let store = || self.client.put_there(&self.secrets(), &secret, deadline);
+        let store = || {
+            self.client
+                .create_unread(&self.secrets(), &secret, deadline)
+        };
         let mut stored = store();
         if stored.as_ref().is_err_and(outcome_unknown) {
             stored = store();
@@ -278,7 +281,7 @@ impl Backend for Kubernetes {
             return Ok(());
         };
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-        match self.client.put_there(&path, &service, self.deadline()) {
+        match self.client.create_unread(&path, &service, self.deadline()) {
             Err(e) if e.code() != Some(409) => Err(explain(e)),
             _ => Ok(()),
         }
@@ -287,7 +290,7 @@ impl Backend for Kubernetes {
     /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
-        match self.client.put_there(
+        match self.client.create_unread(
             &path,
             &objects::secret(&self.component, job, ""),
             self.deadline(),
