@@ -3,6 +3,7 @@
 //! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
 //! is handed out again when that worker is done, never to a second worker meanwhile.
 
+use crate::clock::Clock;
 use crate::sync::Lock;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -16,13 +17,15 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 pub struct Queue<K> {
     state: Lock<State<K>>,
     changed: Condvar,
+    clock: Clock,
 }
 
 impl<K: Clone + Ord + Hash> Queue<K> {
-    pub fn new() -> Self {
+    pub fn new(clock: Clock) -> Self {
         Queue {
             state: Lock::new(State::new()),
             changed: Condvar::new(),
+            clock,
         }
     }
 
@@ -34,7 +37,8 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 
     /// Asks for `key` to be reconciled once `delay` has passed.
     pub fn add_after(&self, key: K, delay: Duration) {
-        self.state.lock().add_at(key, Instant::now() + delay);
+        let due = self.clock.instant() + delay;
+        self.state.lock().add_at(key, due);
         self.changed.notify_one();
     }
 
@@ -45,7 +49,7 @@ impl<K: Clone + Ord + Hash> Queue<K> {
             if state.closed {
                 return None;
             }
-            let now = Instant::now();
+            let now = self.clock.instant();
             if let Some(key) = state.take(now) {
                 return Some(key);
             }
@@ -55,6 +59,20 @@ impl<K: Clone + Ord + Hash> Queue<K> {
                 }
                 None => Lock::wait(&self.changed, state),
             };
+        }
+    }
+
+    /// A key that is due, without waiting for one. What is said of [`Queue::take`] holds.
+    pub fn try_take(&self) -> Option<K> {
+        self.state.lock().take(self.clock.instant())
+    }
+
+    /// When a key is due, if one is in the queue.
+    pub fn next_due(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        match state.order.is_empty() {
+            true => state.next_due(),
+            false => Some(self.clock.instant()),
         }
     }
 
@@ -70,9 +88,8 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 
     /// The key could not be reconciled: it comes again, later each time, with jitter.
     pub fn retry(&self, key: K) {
-        self.state
-            .lock()
-            .retry(key, Instant::now(), fastrand::f64());
+        let (now, jitter) = (self.clock.instant(), self.clock.jitter());
+        self.state.lock().retry(key, now, jitter);
         self.changed.notify_one();
     }
 
@@ -80,12 +97,6 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
-    }
-}
-
-impl<K: Clone + Ord + Hash> Default for Queue<K> {
-    fn default() -> Self {
-        Queue::new()
     }
 }
 
@@ -226,7 +237,7 @@ mod tests {
 
     #[test]
     fn closing_lets_workers_go() {
-        let queue = std::sync::Arc::new(Queue::<u8>::new());
+        let queue = std::sync::Arc::new(Queue::<u8>::new(Clock::real()));
         let worker = std::thread::spawn({
             let queue = queue.clone();
             move || queue.take()

@@ -1,6 +1,7 @@
 //! The use cases: submit, list, get, stop, restart, delete, and the tasks that follow from what is observed.
 
 use crate::backend::{Backend, BackendError, CreateError, NewJob, Observer, Resend};
+use crate::clock::Clock;
 use crate::config::{FieldError, JobComponent, Settings};
 use crate::index::{Bounds, Full, Index, Reservation, Transition};
 use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status, Timestamp};
@@ -12,7 +13,7 @@ use crate::sync::{Lock, Turns};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The largest payload, in bytes: what a Kubernetes Secret holds.
 pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
@@ -61,8 +62,7 @@ pub struct Scheduler {
     limits: Limits,
     jobs_listed: AtomicBool,
     attempts_listed: AtomicBool,
-    clock: fn() -> Timestamp,
-    random: Lock<fastrand::Rng>,
+    clock: Clock,
     last_arrival: Lock<u64>,
     /// One request at a time for an idempotency key.
     turns: Turns<u128>,
@@ -150,20 +150,18 @@ impl Scheduler {
         component: JobComponent,
         backend: Arc<dyn Backend>,
         limits: Limits,
-        clock: fn() -> Timestamp,
-        random: fastrand::Rng,
+        clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Scheduler {
         Scheduler {
             component,
             backend,
             index: Index::new(limits.bounds),
-            queue: Queue::new(),
+            queue: Queue::new(clock.clone()),
             limits,
             jobs_listed: AtomicBool::new(false),
             attempts_listed: AtomicBool::new(false),
             clock,
-            random: Lock::new(random),
             last_arrival: Lock::new(0),
             turns: Turns::new(),
             kept_names: Lock::new(KeptNames::default()),
@@ -222,7 +220,7 @@ impl Scheduler {
 
     /// The time, as the scheduler sees it.
     pub fn now(&self) -> Timestamp {
-        (self.clock)()
+        self.clock.now()
     }
 
     /// Whether every job is known: from the first list on, even while the backend is out of reach.
@@ -263,12 +261,15 @@ impl Scheduler {
                 .create(request, None, None)
                 .map(|view| (view, Submitted::Now));
         };
-        let _turn = self.turns.wait(key.key, TURN_TIMEOUT).ok_or_else(|| {
-            let message =
-                "another request with this Idempotency-Key is still being served: try again"
-                    .to_string();
-            SubmitError::Backend(BackendError::Unavailable { message })
-        })?;
+        let _turn = self
+            .turns
+            .wait(key.key, TURN_TIMEOUT, &self.clock)
+            .ok_or_else(|| {
+                let message =
+                    "another request with this Idempotency-Key is still being served: try again"
+                        .to_string();
+                SubmitError::Backend(BackendError::Unavailable { message })
+            })?;
         if let Some(record) = self.index.by_key(key.key) {
             if !record
                 .job
@@ -415,7 +416,7 @@ impl Scheduler {
     }
 
     fn new_name(&self) -> JobName {
-        JobName::generate(&self.component.name, self.now(), &mut self.random.lock())
+        JobName::generate(&self.component.name, self.now(), &mut self.clock.rng())
     }
 
     /// A place in the queue for a job that may not run at once.
@@ -432,7 +433,7 @@ impl Scheduler {
     /// Microseconds since 1970, later at each call.
     fn unique_micros(&self) -> u64 {
         let mut last = self.last_arrival.lock();
-        *last = Timestamp::now_micros().max(*last + 1);
+        *last = self.clock.micros().max(*last + 1);
         *last
     }
 
@@ -649,12 +650,27 @@ impl Scheduler {
     /// Does tasks until [`Scheduler::end`].
     pub fn work(&self) {
         while let Some(task) = self.queue.take() {
-            match self.perform(&task) {
-                Ok(()) => self.queue.done(&task),
-                Err(e) => {
-                    log::warn!("task={task:?} error=\"{e}\"");
-                    self.queue.retry(task);
-                }
+            self.reconcile(task);
+        }
+    }
+
+    /// Does the next task that is due. `false` if there is none.
+    pub fn work_once(&self) -> bool {
+        let task = self.queue.try_take();
+        task.map(|task| self.reconcile(task)).is_some()
+    }
+
+    /// When the next task is due, if there is one.
+    pub fn next_task_due(&self) -> Option<Instant> {
+        self.queue.next_due()
+    }
+
+    fn reconcile(&self, task: Task) {
+        match self.perform(&task) {
+            Ok(()) => self.queue.done(&task),
+            Err(e) => {
+                log::warn!("task={task:?} error=\"{e}\"");
+                self.queue.retry(task);
             }
         }
     }
@@ -706,7 +722,9 @@ impl Scheduler {
             return Ok(());
         }
         // The request may come again at this moment, and store the payload.
-        let turn = job.key.map(|key| self.turns.wait(key.key, TURN_TIMEOUT));
+        let turn = job
+            .key
+            .map(|key| self.turns.wait(key.key, TURN_TIMEOUT, &self.clock));
         if turn.is_some_and(|turn| turn.is_none()) {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
@@ -724,7 +742,7 @@ impl Scheduler {
         while let Some((record, _slot)) = self.index.next_to_admit() {
             let job = self.backend.admit(&record.job)?;
             if let Some(queued) = record.job.queued {
-                let waited = Timestamp::now_micros().saturating_sub(queued.arrival);
+                let waited = self.clock.micros().saturating_sub(queued.arrival);
                 self.job_waited(Duration::from_micros(waited));
             }
             self.queue.add(Task::Expose(job.name.clone()));

@@ -3,29 +3,31 @@
 //! Order of writes: Job, then Secret, then the answer. A pod whose Secret does not exist yet waits, so no job runs
 //! without its payload; all is owned by the Job, so nothing outlives it. The Role needs no more than `create` on Secrets.
 
+pub mod api;
 mod breaker;
 mod client;
 mod logs;
 mod objects;
 mod protobuf;
-mod watch;
+pub mod watch;
 mod wire;
 
 pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
 use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Job, JobName, JobRecord, Queued, Timestamp};
+use crate::job::{Job, JobName, JobRecord, Queued};
 use crate::metrics::Metrics;
-use client::ApiError;
+use api::{Api, ApiError, Calls};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use watch::{Jobs, Pods, Watch};
+use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
     HIDDEN_ANNOTATION, JobObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOPPED_ANNOTATION,
     queued_text,
@@ -35,8 +37,8 @@ use wire::{
 #[cfg(fuzzing)]
 pub fn follow_stream(stream: &[u8], of_pods: bool, in_protobuf: bool, observer: &dyn Observer) {
     let format = match in_protobuf {
-        true => client::Format::Protobuf,
-        false => client::Format::Json,
+        true => api::Format::Protobuf,
+        false => api::Format::Json,
     };
     match of_pods {
         true => watch::follow_to_end::<Pods>(stream, format, observer),
@@ -52,7 +54,8 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 
 /// The jobs of one component in one namespace.
 pub struct Kubernetes {
-    client: Arc<Client>,
+    calls: Calls,
+    clock: Clock,
     component: JobComponent,
     namespace: String,
     pull_secrets: Vec<String>,
@@ -62,14 +65,16 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// `pull_secrets` name the Secrets with which the nodes pull the jobs' images.
     pub fn new(
-        client: Client,
+        api: Arc<dyn Api>,
+        clock: Clock,
         component: JobComponent,
         pull_secrets: Vec<String>,
         metrics: Arc<Metrics>,
     ) -> Kubernetes {
         let namespace = component.namespace();
         Kubernetes {
-            client: Arc::new(client),
+            calls: Calls::new(api, clock.clone()),
+            clock,
             component,
             namespace,
             pull_secrets,
@@ -78,32 +83,33 @@ impl Kubernetes {
     }
 
     /// Starts to watch: a thread for jobs and one for pods, for as long as the process.
-    pub fn watch(&self, observer: &Arc<dyn Observer>) -> std::io::Result<()> {
-        self.watch_kind::<Jobs>("watch-jobs", observer)?;
-        self.watch_kind::<Pods>("watch-pods", observer)
+    pub fn watch(self: &Arc<Self>, observer: &Arc<dyn Observer>) -> std::io::Result<()> {
+        self.watch_on_a_thread::<Jobs>("watch-jobs", observer)?;
+        self.watch_on_a_thread::<Pods>("watch-pods", observer)
     }
 
-    fn watch_kind<T: watch::Watched>(
-        &self,
+    fn watch_on_a_thread<T: Watched>(
+        self: &Arc<Self>,
         thread: &str,
         observer: &Arc<dyn Observer>,
     ) -> std::io::Result<()> {
-        let (client, observer, metrics) =
-            (self.client.clone(), observer.clone(), self.metrics.clone());
-        let (namespace, selector) = (self.namespace.clone(), objects::selector(&self.component));
-        crate::sync::spawn(thread, move || {
-            let stop = AtomicBool::new(false);
-            Watch {
-                client: &client,
-                observer: &*observer,
-                namespace: &namespace,
-                selector: &selector,
-                metrics: &metrics,
-                stop: &stop,
-            }
-            .run::<T>();
-        })
-        .map(|_| ())
+        let (backend, observer) = (self.clone(), observer.clone());
+        let run = move || backend.watch_kind::<T>(&*observer, &AtomicBool::new(false));
+        crate::sync::spawn(thread, run).map(|_| ())
+    }
+
+    /// Lists and watches one kind until `stop`.
+    pub fn watch_kind<T: Watched>(&self, observer: &dyn Observer, stop: &AtomicBool) {
+        Watch {
+            calls: &self.calls,
+            clock: &self.clock,
+            observer,
+            namespace: &self.namespace,
+            selector: &objects::selector(&self.component),
+            metrics: &self.metrics,
+            stop,
+        }
+        .run::<T>();
     }
 
     fn jobs(&self) -> String {
@@ -129,7 +135,7 @@ impl Kubernetes {
         let mut resend = resend;
         for tries_left in (0..CREATE_TRIES).rev() {
             let error = match self
-                .client
+                .calls
                 .create::<JobObject>(&self.jobs(), object, deadline)
             {
                 Ok(created) => return read_job(created).map_err(CreateError::Leftover),
@@ -138,7 +144,7 @@ impl Kubernetes {
             match (error.code(), resend) {
                 (Some(409), Resend::First) => return Err(CreateError::NameTaken),
                 (Some(409), Resend::Again) => {
-                    let found = self.client.get::<JobObject>(&self.job_path(name), deadline);
+                    let found = self.calls.get::<JobObject>(&self.job_path(name), deadline);
                     return found
                         .map_err(explain)
                         .and_then(read_job)
@@ -162,10 +168,7 @@ impl Kubernetes {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let secret = objects::secret(&self.component, job, payload);
-        let store = || {
-            self.client
-                .create_unread(&self.secrets(), &secret, deadline)
-        };
+        let store = || self.calls.create_unread(&self.secrets(), &secret, deadline);
         let mut stored = store();
         if stored.as_ref().is_err_and(outcome_unknown) {
             stored = store();
@@ -179,12 +182,12 @@ impl Kubernetes {
 
     /// Until when somebody who waits is kept waiting.
     fn deadline(&self) -> Instant {
-        Instant::now() + PATIENCE
+        self.clock.instant() + PATIENCE
     }
 
     fn change_job(&self, job: &Job, change: &Value) -> Result<Job, BackendError> {
         let changed =
-            self.client
+            self.calls
                 .patch::<JobObject>(&self.job_path(&job.name), change, self.deadline());
         read_job(changed.map_err(explain)?)
     }
@@ -216,7 +219,7 @@ impl Backend for Kubernetes {
     ) -> Result<Job, CreateError> {
         let deadline = self.deadline();
         let found = self
-            .client
+            .calls
             .get::<Value>(&self.job_path(&old.name), deadline)
             .map_err(explain);
         let object = found.map_err(CreateError::Nothing)?;
@@ -243,7 +246,7 @@ impl Backend for Kubernetes {
     }
 
     fn stop(&self, job: &Job) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
+        let now = self.clock.now().to_string();
         self.change_job(
             job,
             &json!({
@@ -254,7 +257,7 @@ impl Backend for Kubernetes {
     }
 
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
+        let now = self.clock.now().to_string();
         self.change_job(
             job,
             &json!({
@@ -269,7 +272,7 @@ impl Backend for Kubernetes {
     }
 
     fn hide(&self, job: &Job) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
+        let now = self.clock.now().to_string();
         self.change_job(
             job,
             &json!({"metadata": {"annotations": {HIDDEN_ANNOTATION: now}}}),
@@ -281,7 +284,7 @@ impl Backend for Kubernetes {
             return Ok(());
         };
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-        match self.client.create_unread(&path, &service, self.deadline()) {
+        match self.calls.create_unread(&path, &service, self.deadline()) {
             Err(e) if e.code() != Some(409) => Err(explain(e)),
             _ => Ok(()),
         }
@@ -290,7 +293,7 @@ impl Backend for Kubernetes {
     /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
-        match self.client.create_unread(
+        match self.calls.create_unread(
             &path,
             &objects::secret(&self.component, job, ""),
             self.deadline(),
@@ -303,8 +306,11 @@ impl Backend for Kubernetes {
 
     fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
         // Background: the Job is gone at once, and the garbage collector ends its pods and removes what it owns.
-        let path = format!("{}?propagationPolicy=Background", self.job_path(name));
-        match self.client.delete(&path, self.deadline()) {
+        let options = json!({"propagationPolicy": "Background"});
+        match self
+            .calls
+            .delete(&self.job_path(name), &options, self.deadline())
+        {
             Ok(()) => Ok(true),
             Err(e) if e.code() == Some(404) => Ok(false),
             Err(e) => Err(explain(e)),
@@ -326,7 +332,7 @@ impl Backend for Kubernetes {
             &self.component.name,
             options,
         );
-        match logs::PodLog::open(&self.client, path) {
+        match logs::PodLog::open(&self.calls, path) {
             Ok(log) => Ok(Box::new(log)),
             // Its container was never started.
             Err(e) if e.code() == Some(400) => Ok(Box::new(io::empty())),
@@ -350,7 +356,7 @@ fn outcome_unknown(error: &ApiError) -> bool {
         ApiError::TimedOut { .. } | ApiError::Lost { .. } | ApiError::Malformed { .. } => true,
         // A gateway's or an overloaded server's: it may have passed the request on.
         ApiError::Status { code, .. } => matches!(code, 500 | 502 | 503 | 504),
-        ApiError::Unreachable { .. } | ApiError::Token { .. } => false,
+        ApiError::Unreachable { .. } | ApiError::Late { .. } | ApiError::Token { .. } => false,
     }
 }
 
@@ -379,6 +385,7 @@ fn explain(error: ApiError) -> BackendError {
         },
         ApiError::Status { .. }
         | ApiError::Unreachable { .. }
+        | ApiError::Late { .. }
         | ApiError::TimedOut { .. }
         | ApiError::Lost { .. }
         | ApiError::Malformed { .. }

@@ -1,10 +1,11 @@
 //! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
 
-use super::client::{ApiError, ApiStatus, Client, Format};
+use super::api::{ApiError, ApiStatus, Calls, Format};
 use super::protobuf::{Message, decode};
 use super::wire::{Event, JobObject, PodObject, decode_object};
 use crate::backend::Observer;
-use crate::job::{Attempt, Job, JobName, Timestamp};
+use crate::clock::Clock;
+use crate::job::{Attempt, Job, JobName};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Objects asked for in one answer of a list.
 const PAGE: usize = 500;
@@ -188,7 +189,8 @@ impl Pace {
 
 /// Watches one kind in one namespace until `stop`.
 pub struct Watch<'a> {
-    pub client: &'a Client,
+    pub calls: &'a Calls,
+    pub clock: &'a Clock,
     pub observer: &'a dyn Observer,
     pub namespace: &'a str,
     /// A label selector, not yet percent-encoded.
@@ -205,7 +207,7 @@ impl Watch<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             let pause;
             (state, pause) = self.step::<T>(state, &mut pace);
-            std::thread::sleep(pause);
+            self.clock.sleep(pause);
         }
     }
 
@@ -222,14 +224,14 @@ impl Watch<'_> {
             return match self.counted_list::<T>() {
                 Ok(version) => (State::Watch { version }, Duration::ZERO),
                 Err(e) => {
-                    let pause = pace.after_failure(fastrand::f64());
+                    let pause = pace.after_failure(self.clock.jitter());
                     complain(&e.to_string(), pause);
                     (State::List, pause)
                 }
             };
         };
         let (end, life) = self.watch::<T>(version);
-        let pause = pace.after_watch(&life, fastrand::f64());
+        let pause = pace.after_watch(&life, self.clock.jitter());
         match end {
             End::Stream { version } => {
                 if !life.worked() {
@@ -257,7 +259,7 @@ impl Watch<'_> {
 
     /// Something came of this kind.
     fn heard<T: Watched>(&self) {
-        self.metrics.watch_heard(T::KIND, Timestamp::now());
+        self.metrics.watch_heard(T::KIND, self.clock.now());
     }
 
     fn path<T: Watched>(&self, query: &str) -> String {
@@ -276,7 +278,7 @@ impl Watch<'_> {
         let mut all = Vec::new();
         let mut token = String::new();
         loop {
-            let page: Page<T::Object> = self.client.list(
+            let page: Page<T::Object> = self.calls.list(
                 &self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))),
             )?;
             // A page at a time: what is kept of an object is a tenth of it.
@@ -292,12 +294,12 @@ impl Watch<'_> {
 
     fn watch<T: Watched>(&self, version: String) -> (End, Life) {
         // The server ends a watch after this; spread, so that not all come back at once.
-        let seconds = fastrand::u32(240..480);
+        let seconds = self.clock.rng().u32(240..480);
         let query = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        let opened = self.client.watch(&self.path::<T>(&query));
-        let began = Instant::now();
+        let opened = self.calls.watch(&self.path::<T>(&query));
+        let began = self.clock.instant();
         let frames = Cell::new(0);
         let end = match opened {
             Ok((format, stream)) => {
@@ -315,7 +317,7 @@ impl Watch<'_> {
         };
         self.metrics.watch_ended(T::KIND);
         let life = Life {
-            lived: began.elapsed(),
+            lived: self.clock.instant() - began,
             frames: frames.get(),
         };
         (end, life)
