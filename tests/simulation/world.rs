@@ -208,6 +208,7 @@ pub struct Life {
     pub ran: Option<u64>,
     /// When its container ended for good, and its condition came.
     pub ended: Option<u64>,
+    pub exited: Option<u64>,
     pub outcome: Option<&'static str>,
     pub hidden: Option<u64>,
     pub gone: Option<(u64, Who)>,
@@ -222,6 +223,13 @@ pub struct Life {
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
+}
+
+impl Life {
+    /// When its container ended or its condition came, whichever was first.
+    pub fn first_end(&self) -> Option<u64> {
+        self.ended.map(|ended| self.exited.map_or(ended, |exited| exited.min(ended)))
+    }
 }
 
 /// A Job as the job controller may still see it.
@@ -437,6 +445,7 @@ impl World {
             created: self.now,
             ran: None,
             ended: None,
+            exited: None,
             outcome: None,
             hidden: None,
             gone: None,
@@ -553,7 +562,7 @@ impl World {
             life.hidden = life.hidden.filter(|_| hidden).or(hidden.then_some(now));
             life.stopped = after.annotations.contains_key(STOPPED);
             if !life.stopped && life.outcome == Some("Stopped") {
-                (life.outcome, life.ended) = (None, None);
+                (life.outcome, life.ended, life.exited) = (None, None, None);
             }
         }
     }
