@@ -117,6 +117,8 @@ pub struct UseCase {
 }
 
 const SHORT: u64 = 3_000_000;
+/// Longer than a container takes to end.
+const LONG: u64 = 30_000_000;
 /// As many bits as a payload has in [`Sim::submit_new`].
 const PAYLOAD: u32 = 5;
 const PLAIN: u32 = 4;
@@ -131,6 +133,7 @@ fn plain() -> Options {
 fn capped() -> Options {
     Options {
         cap: 1,
+        linger: 20_000_000,
         ports: true,
         ..plain()
     }
@@ -332,7 +335,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
         },
         act: |sim| {
             on_first(sim, Kind::Restart);
@@ -345,7 +348,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
             one(sim);
         },
         act: |sim| on_first(sim, Kind::Restart),
@@ -645,7 +648,7 @@ fn begin(case: &UseCase, with_log: bool) -> Sim {
 
 fn act(case: &UseCase, sim: &mut Sim) {
     (case.act)(sim);
-    sim.settle(25_000_000, false);
+    sim.settle(50_000_000, false);
     sim.watch_writes = false;
 }
 

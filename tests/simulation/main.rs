@@ -40,7 +40,7 @@ fn code(well: bool) -> ExitCode {
 }
 
 fn histories(first: u64, time: Duration) -> bool {
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), cpu_seconds());
     let (mut seed, mut steps) = (first, 0);
     let mut failed: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
     let go_on = std::env::var("ALL").is_ok();
@@ -56,8 +56,12 @@ fn histories(first: u64, time: Duration) -> bool {
         seed += 1;
     }
     let count = seed - first;
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
-    println!("{count} histories of {steps} steps, {rate:.0} a second");
+    let (wall, cpu) = (begin.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!(
+        "{count} histories of {steps} steps in {wall:.1} s: {:.0} a second, {:.0} a second of a core",
+        count as f64 / wall,
+        count as f64 / cpu
+    );
     for (check, seeds) in &failed {
         println!("FAILED {check}: {} seeds: {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
     }
@@ -68,6 +72,14 @@ fn histories(first: u64, time: Duration) -> bool {
         }
         _ => failed.is_empty(),
     }
+}
+
+/// The processor time that this process has used: others may use the machine, too.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+    ticks / 100.0
 }
 
 /// Runs one history, and prints it: the shortest that fails in the same way, if it fails.

@@ -83,6 +83,7 @@ fn plan(draw: &mut Draw) -> Plan {
         two: draw.one_in(8),
         lasting_quota: draw.one_in(8),
         skew: draw.one_in(2),
+        linger: if draw.one_in(2) { 25_000_000 } else { 0 },
     };
     let mut weights = Vec::new();
     for (kind, weight, optional) in WEIGHTS {

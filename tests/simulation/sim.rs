@@ -50,6 +50,8 @@ pub struct Options {
     /// The quota on Secrets, or on Services, stays for good once it is there.
     pub lasting_quota: bool,
     pub skew: bool,
+    /// How long containers take to end that are told to.
+    pub linger: u64,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
             two: false,
             lasting_quota: false,
             skew: false,
+            linger: 0,
         }
     }
 }
@@ -212,6 +215,7 @@ impl Sim {
         let world = World {
             version: 100,
             sidecars: options.sidecars,
+            linger: options.linger,
             page: options.page,
             ..World::default()
         };
@@ -1173,7 +1177,11 @@ impl Sim {
                 continue;
             };
             let fate = self.world.fate(pod);
-            let waits = World::may_end(pod) && pod.deletion.is_none() && !ends;
+            let waits = World::may_end(pod)
+                && match pod.deletion {
+                    Some(at) => at + self.world.linger > self.world.now,
+                    None => !ends,
+                };
             any |= !waits && self.world.kubelet(&name, fate);
         }
         for (kind, name) in self.world.orphans() {

@@ -275,6 +275,8 @@ pub struct World {
     pub sidecars: bool,
     /// Containers exit with 0, unless they are told to end.
     pub all_well: bool,
+    /// How long a container that is told to end takes, when nothing else decides.
+    pub linger: u64,
     /// Objects on a page of a list.
     pub page: usize,
 }
