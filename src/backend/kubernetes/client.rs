@@ -153,12 +153,13 @@ impl Client {
                 .collect(),
             ..ApiStatus::default()
         });
-        let (reason, message) = (status.reason, status.message);
+        let causes = status.details.causes.into_iter();
         Err(ApiError::Status {
             call: call.name(),
             code,
-            reason,
-            message,
+            reason: status.reason,
+            message: status.message,
+            fields: causes.map(|cause| cause.field).collect(),
         })
     }
 
