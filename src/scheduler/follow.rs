@@ -333,7 +333,9 @@ impl Scheduler {
             }
             None => {
                 log::debug!("job={} status={} event=seen", job.name, job.status);
-                self.adopt(record);
+                if !self.index.is_changing(&job.name) {
+                    self.adopt(record);
+                }
             }
         }
         if job.status == Status::Running && transition.from.is_some() {
@@ -351,9 +353,9 @@ impl Scheduler {
 
     /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
     /// a create.
-    fn adopt(&self, record: &JobRecord) {
+    pub(super) fn adopt(&self, record: &JobRecord) {
         let job = &record.job;
-        if job.status.is_finished() || self.index.is_changing(&job.name) {
+        if job.status.is_finished() {
             return;
         }
         self.queue.add(Task::Expose(job.name.clone()));

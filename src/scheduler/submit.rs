@@ -243,18 +243,21 @@ impl Scheduler {
             }
             Err(CreateError::Unanswered(e)) => {
                 match key {
-                    // The same request may come again, and then finishes what this one began.
-                    Some(_) => {
-                        self.index.unanswered(name, key);
-                        let tasks = [Task::Resolve(name.clone()), Task::Verify(name.clone())];
-                        for task in tasks {
-                            self.queue.add_after(task, CALLS_END_WITHIN);
-                        }
-                    }
+                    Some(_) => self.leave_in_doubt(name, key),
                     None => self.abort(name),
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// The same request may come again, and then finishes what this one began.
+    fn leave_in_doubt(&self, name: &JobName, key: Option<RequestKey>) {
+        self.index.unanswered(name, key);
+        self.queue
+            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        if let Some(record) = self.index.get(name) {
+            self.adopt(&record);
         }
     }
 
@@ -292,6 +295,8 @@ impl Scheduler {
         self.queue.add(Task::Discard(name.clone()));
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        // It may have been the last that needed another's payload.
+        self.queue.add(Task::Retain);
         self.settle(name);
     }
 }
