@@ -3,6 +3,7 @@
 use crate::client::{Client, Request};
 use crate::coroutine::{Answer, Ask, Asked, Clocks, Done, Line, Now, Step as Went, Task};
 use crate::coroutine::{instant, micros, mix};
+use crate::enumerate::Point;
 use crate::step::{Fault, Kind, Step};
 use crate::world::{Refusal, World, refusal};
 use job_scheduler::backend::Observer;
@@ -200,6 +201,10 @@ pub struct Sim {
     pub healed: bool,
     /// Whether what a client was told to have failed may not run even if the process ended since.
     pub strict: bool,
+    /// What is to happen at the write after so many others.
+    pub point: Option<(usize, Point)>,
+    pub reached: bool,
+    pub watch_writes: bool,
 }
 
 impl Sim {
@@ -233,6 +238,9 @@ impl Sim {
             checked_pods: 0,
             healed: false,
             strict: false,
+            point: None,
+            reached: false,
+            watch_writes: false,
         }
     }
 
@@ -1125,6 +1133,10 @@ impl Sim {
             if only.is_some_and(|only| self.threads[at].what != only) {
                 continue;
             }
+            if self.is_write(at) && self.intercept(at) {
+                any = true;
+                continue;
+            }
             match self.threads[at].state {
                 State::Calling { .. } => self.effect(at, Fault::None),
                 State::Reading(_) if self.has_frames(at) => self.frame(at, Frame::All),
@@ -1134,6 +1146,11 @@ impl Sim {
             any = true;
         }
         any
+    }
+
+    fn is_write(&self, at: usize) -> bool {
+        let write = self.threads[at].calls().is_some_and(|asked| asked.method != "GET");
+        self.watch_writes && write
     }
 
     pub fn progress_cluster(&mut self, ends: bool) -> bool {
@@ -1155,7 +1172,7 @@ impl Sim {
             let Some(pod) = self.world.pods.get(&name) else {
                 continue;
             };
-            let fate = World::fate(pod);
+            let fate = self.world.fate(pod);
             let waits = World::may_end(pod) && pod.deletion.is_none() && !ends;
             any |= !waits && self.world.kubelet(&name, fate);
         }

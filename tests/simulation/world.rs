@@ -265,6 +265,8 @@ pub struct World {
     /// Names of Jobs whose Secret a person deleted.
     pub robbed: Vec<String>,
     pub sidecars: bool,
+    /// Containers exit with 0, unless they are told to end.
+    pub all_well: bool,
     /// Objects on a page of a list.
     pub page: usize,
 }
