@@ -68,7 +68,9 @@ impl Outcome {
 
     fn backend(error: BackendError) -> Outcome {
         match error {
-            BackendError::Unavailable { message } => Outcome::Failed(message),
+            BackendError::Changed { message }
+            | BackendError::Unavailable { message }
+            | BackendError::Unanswered { message } => Outcome::Failed(message),
             BackendError::Gone { .. } => Outcome::NotFound,
             BackendError::Invalid { message } | BackendError::Refused { message } => {
                 Outcome::Refused(message)

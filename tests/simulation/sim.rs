@@ -1306,6 +1306,8 @@ fn status(asked: &Asked, refusal: Refusal) -> ApiError {
         code: refusal.code,
         reason: refusal.reason.to_string(),
         message: refusal.message,
+        // The one field that the model finds wrong.
+        fields: Vec::from_iter((refusal.code == 422).then(|| "metadata.uid".to_string())),
     }
 }
 
