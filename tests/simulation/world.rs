@@ -385,19 +385,19 @@ impl World {
     }
 
     fn render_all(&self, of_pods: bool, selector: Option<&str>) -> Vec<String> {
-        if of_pods {
-            return self.pods.values().map(render_pod).collect();
-        }
         let selector = selector.unwrap_or_default();
-        let selector = selector.replace("%3D", "=").replace("%2F", "/");
-        let selected = |job: &&Job| {
-            selector.split("%2C").all(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or_default();
-                job.labels.get(key).is_some_and(|have| have == value)
-            })
+        let selector = selector.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",");
+        let pairs = || selector.split(',').filter_map(|pair| pair.split_once('='));
+        if of_pods {
+            let has = |pod: &&Pod| {
+                pairs().all(|(key, value)| pod.labels.contains(&format!("\"{key}\":\"{value}\"")))
+            };
+            return self.pods.values().filter(has).map(render_pod).collect();
+        }
+        let has = |job: &&Job| {
+            pairs().all(|(key, value)| job.labels.get(key).is_some_and(|have| have == value))
         };
-        let jobs = self.jobs.values().filter(selected);
-        jobs.map(render_job).collect()
+        self.jobs.values().filter(has).map(render_job).collect()
     }
 
     fn create_job(&mut self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
