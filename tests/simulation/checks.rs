@@ -181,7 +181,9 @@ impl Sim {
                 let over = first
                     .ended
                     .is_some_and(|end| second.created > end + PROMISE);
-                let ended_by_owner = |life: &Life| self.deleted_by_owner(life);
+                let ended_by_owner = |life: &Life| {
+                    self.deleted_by_owner(life) || self.world.robbed.contains(&life.name)
+                };
                 if !over && !ended_by_owner(first) && !ended_by_owner(second) {
                     wrong = Some(format!(
                         "{} and {} ran for one key, the second at {:.3}",
@@ -205,6 +207,14 @@ impl Sim {
         let Ok(views) = self.processes[number].scheduler.list() else {
             return;
         };
+        let before = &self.processes[number].told;
+        let is_known = |view: &job_scheduler::scheduler::JobView| {
+            let job = &view.record.job;
+            before.get(&*job.uid) == Some(&job.status)
+        };
+        if views.len() == before.len() && views.iter().all(is_known) {
+            return;
+        }
         let mut told = BTreeMap::new();
         for view in &views {
             let job = &view.record.job;

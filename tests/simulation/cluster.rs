@@ -58,6 +58,10 @@ impl World {
         let live = || pods.iter().filter(|pod| pod.may_run());
         if job.suspend || is_ending || is_done {
             for pod in live().filter(|pod| pod.deletion.is_none()) {
+                // Pods that end because their job is suspended do not count.
+                if job.suspend && !is_ending {
+                    self.clear_finalizer(pod.uid);
+                }
                 self.end_pod(&pod.name);
             }
         } else if live().next().is_none() {
@@ -198,6 +202,10 @@ impl World {
             && outcome != life.outcome
         {
             life.outcome = outcome;
+            let since = match outcome {
+                Some("Stopped") => since.max(life.stopped_at),
+                _ => since,
+            };
             life.ended = outcome.map(|_| since);
         }
     }

@@ -101,7 +101,7 @@ fn plan(draw: &mut Draw) -> Plan {
         faults,
         frames,
         fault_rate,
-        length: 60 + draw.below(120) as usize,
+        length: 50 + draw.below(60) as usize,
     }
 }
 

@@ -220,6 +220,7 @@ pub struct Life {
     /// The job controller made a pod of it that it should not have made.
     pub stale_pod: bool,
     pub stopped: bool,
+    pub stopped_at: u64,
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
@@ -456,6 +457,7 @@ impl World {
             touched: false,
             stale_pod: false,
             stopped: false,
+            stopped_at: 0,
             client: job
                 .annotations
                 .get("job-scheduler/job-id")
@@ -563,6 +565,12 @@ impl World {
             let hidden = after.annotations.contains_key(HIDDEN);
             life.hidden = life.hidden.filter(|_| hidden).or(hidden.then_some(now));
             life.stopped = after.annotations.contains_key(STOPPED);
+            let stopped = after.annotations.get(STOPPED);
+            let stopped = stopped.and_then(|text| Timestamp::parse(text));
+            if let Some(Timestamp(seconds)) = stopped {
+                let seconds = u64::try_from(seconds).unwrap_or(0).saturating_sub(EPOCH);
+                life.stopped_at = seconds * 1_000_000;
+            }
             if !life.stopped && life.outcome == Some("Stopped") {
                 (life.outcome, life.ended, life.exited) = (None, None, None);
             }
