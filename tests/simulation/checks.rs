@@ -12,6 +12,11 @@ const MINUTE: u64 = 60_000_000;
 const PROMISE: u64 = 13 * MINUTE;
 
 impl Sim {
+    /// Whether somebody refuses to have the Job of this name changed.
+    fn is_guarded(&self, name: &str) -> bool {
+        self.world.guarded.iter().any(|guarded| guarded == name)
+    }
+
     fn life(&self, uid: &str) -> Option<&Life> {
         let uid = uid.strip_prefix("uid-")?.parse().ok()?;
         self.world.lives.get(&uid)
@@ -24,7 +29,9 @@ impl Sim {
 
     /// Whether the key of a job still stands for it.
     fn promise_holds(&self, life: &Life) -> bool {
-        let over = life.first_end().is_some_and(|end| self.time() > end + PROMISE);
+        let over = life
+            .first_end()
+            .is_some_and(|end| self.time() > end + PROMISE);
         !self.deleted_by_owner(life) && !over
     }
 
@@ -98,7 +105,9 @@ impl Sim {
             }
             let later = self.world.lives.values().filter(|other| {
                 other.uid != life.uid
-                    && other.ended.is_some_and(|end| Some(end + 2_000_000) >= life.ended)
+                    && other
+                        .ended
+                        .is_some_and(|end| Some(end + 2_000_000) >= life.ended)
             });
             let later = later.filter(|other| other.outcome == life.outcome).count();
             let robbed = self.world.robbed.contains(&life.name) && life.ran.is_none();
@@ -309,6 +318,9 @@ impl Sim {
                     held.insert(job.name.clone(), (uid_text(job.uid), self.status_of(job)));
                 }
             }
+            let free = |name: &String| !self.is_guarded(name);
+            listed.retain(|name, _| free(name));
+            held.retain(|name, _| free(name));
             if listed != held {
                 let what = format!("process {number} lists {listed:?}, the cluster holds {held:?}");
                 return self.violate("index", what);
@@ -390,7 +402,10 @@ impl Sim {
     fn check_pending(&mut self) {
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
-            !status.is_finished() && job.deletion.is_none() && !self.cannot_be_verified(job)
+            !status.is_finished()
+                && job.deletion.is_none()
+                && !self.cannot_be_verified(job)
+                && !self.is_guarded(&job.name)
         });
         if let Some(job) = unfinished {
             let status = self.status_of(job);
@@ -428,7 +443,10 @@ impl Sim {
             let lives = self.world.lives.values();
             let own = lives.filter(|life| life.client == Some(number) && life.restart_of.is_none());
             let left = own.filter(|life| {
-                life.gone.is_none() && life.hidden.is_none() && !uids.contains(&*uid_text(life.uid))
+                life.gone.is_none()
+                    && life.hidden.is_none()
+                    && !self.is_guarded(&life.name)
+                    && !uids.contains(&*uid_text(life.uid))
             });
             let left: Vec<&Life> = left.collect();
             let Some(life) = left.first() else {
@@ -470,7 +488,7 @@ impl Sim {
                 other.name != job.name
                     && other.annotations.get(crate::world::PAYLOAD) == Some(&job.name)
             });
-            job.annotations.contains_key(HIDDEN) && !used
+            job.annotations.contains_key(HIDDEN) && !used && !self.is_guarded(&job.name)
         });
         let what = secret
             .map(|(name, _)| format!("Secret {name}"))
@@ -493,7 +511,10 @@ impl Sim {
                     .filter(|l| l.outcome == Some(outcome))
             };
             let is_kept = |life: &&Life| life.gone.is_none() && life.hidden.is_none();
-            let kept: Vec<&Life> = lives().filter(is_kept).collect();
+            let kept: Vec<&Life> = lives()
+                .filter(is_kept)
+                .filter(|life| !self.is_guarded(&life.name))
+                .collect();
             if kept.len() > history {
                 wrong = Some(format!(
                     "{} {outcome} jobs are kept, not {history}",

@@ -20,7 +20,11 @@ use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     if let Some(seed) = number("SEED") {
         return report(seed);
     }
@@ -63,7 +67,11 @@ fn histories(first: u64, time: Duration) -> bool {
         count as f64 / cpu
     );
     for (check, seeds) in &failed {
-        println!("FAILED {check}: {} seeds: {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
+        println!(
+            "FAILED {check}: {} seeds: {:?}",
+            seeds.len(),
+            &seeds[..seeds.len().min(8)]
+        );
     }
     match failed.values().next() {
         Some(seeds) if !go_on => {
@@ -77,8 +85,16 @@ fn histories(first: u64, time: Duration) -> bool {
 /// The processor time that this process has used: others may use the machine, too.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields.skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse::<f64>().ok())
+        .sum();
     ticks / 100.0
 }
 
@@ -98,7 +114,14 @@ fn report(seed: u64) -> ExitCode {
     for line in sim.log.iter().flatten() {
         println!("{line}");
     }
-    println!("steps: {}", steps.iter().map(|s| s.to_string()).collect::<Vec<_>>().join("; "));
+    println!(
+        "steps: {}",
+        steps
+            .iter()
+            .map(|s| s.to_string())
+            .collect::<Vec<_>>()
+            .join("; ")
+    );
     println!("seed {seed}, {:?}", history.options);
     println!("VIOLATION {}: {}", violation.check, violation.what);
     ExitCode::FAILURE

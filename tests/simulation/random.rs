@@ -82,6 +82,7 @@ fn plan(draw: &mut Draw) -> Plan {
         page: if draw.one_in(3) { 2 } else { 500 },
         two: draw.one_in(8),
         lasting_quota: draw.one_in(8),
+        lasting_guard: draw.one_in(4),
         skew: draw.one_in(2),
         linger: if draw.one_in(2) { 25_000_000 } else { 0 },
     };

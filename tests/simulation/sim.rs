@@ -50,6 +50,8 @@ pub struct Options {
     pub two: bool,
     /// The quota on Secrets, or on Services, stays for good once it is there.
     pub lasting_quota: bool,
+    /// Whoever refuses to have a Job changed does so for good.
+    pub lasting_guard: bool,
     pub skew: bool,
     /// How long containers take to end that are told to.
     pub linger: u64,
@@ -70,6 +72,7 @@ impl Default for Options {
             page: 500,
             two: false,
             lasting_quota: false,
+            lasting_guard: false,
             skew: false,
             linger: 0,
         }
@@ -255,7 +258,7 @@ impl Sim {
             next: 0,
             checked_pods: 0,
             healed: false,
-            strict: false,
+            strict: std::env::var("STRICT").is_ok(),
             point: None,
             reached: false,
             watch_writes: false,
@@ -1080,7 +1083,9 @@ impl Sim {
     pub fn heal(&mut self) {
         self.say(|| "healed".to_string());
         self.healed = true;
-        self.world.guarded.clear();
+        if !self.options.lasting_guard {
+            self.world.guarded.clear();
+        }
         if !self.options.lasting_quota {
             self.world.secret_quota = false;
             self.world.service_quota = false;
@@ -1183,7 +1188,9 @@ impl Sim {
     }
 
     fn is_write(&self, at: usize) -> bool {
-        let write = self.threads[at].calls().is_some_and(|asked| asked.method != "GET");
+        let write = self.threads[at]
+            .calls()
+            .is_some_and(|asked| asked.method != "GET");
         self.watch_writes && write
     }
 

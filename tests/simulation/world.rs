@@ -229,7 +229,8 @@ pub struct Life {
 impl Life {
     /// When its container ended or its condition came, whichever was first.
     pub fn first_end(&self) -> Option<u64> {
-        self.ended.map(|ended| self.exited.map_or(ended, |exited| exited.min(ended)))
+        self.ended
+            .map(|ended| self.exited.map_or(ended, |exited| exited.min(ended)))
     }
 }
 
@@ -387,7 +388,10 @@ impl World {
 
     fn render_all(&self, of_pods: bool, selector: Option<&str>) -> Vec<String> {
         let selector = selector.unwrap_or_default();
-        let selector = selector.replace("%3D", "=").replace("%2F", "/").replace("%2C", ",");
+        let selector = selector
+            .replace("%3D", "=")
+            .replace("%2F", "/")
+            .replace("%2C", ",");
         let pairs = || selector.split(',').filter_map(|pair| pair.split_once('='));
         if of_pods {
             let has = |pod: &&Pod| {
