@@ -36,7 +36,7 @@ const WEIGHTS: &[(Kind, u32, bool)] = &[
     (Kind::KubectlResume, 2, true),
     (Kind::Guard, 2, true),
     (Kind::Quota, 2, true),
-    (Kind::Advance, 25, false),
+    (Kind::Advance, 14, false),
 ];
 
 /// Numbers from a seed.
