@@ -83,7 +83,7 @@ pub enum Done {
     Named(Result<JobName, JobError>),
     Counted(Result<usize, JobError>),
     Viewed(Result<JobView, JobError>),
-    Worked(bool),
+    Worked,
     Watched,
 }
 

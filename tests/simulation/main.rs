@@ -4,6 +4,8 @@
 //! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does so for a cell of the
 //! enumeration, as its report names it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 mod checks;
 mod client;
 mod cluster;

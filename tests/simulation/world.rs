@@ -270,8 +270,6 @@ pub struct World {
     pub job_quota: bool,
     /// Names of Jobs that a webhook refuses to change.
     pub guarded: Vec<String>,
-    /// What went wrong, seen as it happened.
-    pub broken: Vec<(&'static str, String)>,
     /// Names of Jobs whose Secret a person deleted.
     pub robbed: Vec<String>,
     pub sidecars: bool,
@@ -312,10 +310,6 @@ impl World {
     fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
-    }
-
-    pub fn breaks(&mut self, check: &'static str, what: String) {
-        self.broken.push((check, what));
     }
 
     /// Something else in the cluster changed.
