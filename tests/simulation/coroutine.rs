@@ -139,6 +139,11 @@ impl Drop for Task {
     }
 }
 
+/// Whether a task runs now.
+pub fn runs() -> bool {
+    !YIELDER.get().is_null()
+}
+
 /// Leaves the running task until it is resumed.
 #[allow(unsafe_code)]
 fn suspend(ask: Ask) -> Answer {

@@ -22,7 +22,12 @@ use std::time::{Duration, Instant};
 use step::{Fault, Kind, Step};
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic of the scheduler's is told of with its history.
+    std::panic::set_hook(Box::new(|panic| {
+        if !coroutine::runs() {
+            eprintln!("{panic}");
+        }
+    }));
     let number = |name: &str| {
         std::env::var(name)
             .ok()
