@@ -225,6 +225,8 @@ pub struct Sim {
     pub point: Option<(usize, Point)>,
     pub reached: bool,
     pub watch_writes: bool,
+    /// The world's version when its controllers last had nothing to do, and whether containers could end.
+    at_rest: Option<(u64, bool)>,
 }
 
 impl Sim {
@@ -262,6 +264,7 @@ impl Sim {
             point: None,
             reached: false,
             watch_writes: false,
+            at_rest: None,
         }
     }
 
@@ -1193,6 +1196,17 @@ impl Sim {
     }
 
     pub fn progress_cluster(&mut self, ends: bool) -> bool {
+        let state = (self.world.version, ends);
+        let lingers = self.world.pods.values().any(|pod| pod.deletion.is_some());
+        if self.at_rest == Some(state) && !lingers {
+            return false;
+        }
+        let any = self.move_cluster(ends);
+        self.at_rest = (!any).then_some(state);
+        any
+    }
+
+    fn move_cluster(&mut self, ends: bool) -> bool {
         let mut any = false;
         let wanting: Vec<String> = {
             let world = &self.world;
