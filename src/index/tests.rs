@@ -216,6 +216,7 @@ fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     index.job_seen(job("a", Running, 2));
     assert_eq!(names(&index), "", "a report of before the relist");
     relisted(&index, begun, vec![], 3);
+    settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
 
