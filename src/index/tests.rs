@@ -81,7 +81,8 @@ fn capped(running: usize) -> Index {
 fn settled(index: &Index, names: &[&str]) {
     index.clock.sleep(CALLS_END_WITHIN);
     for text in names {
-        index.resolved(&name(text), Vec::new());
+        index.resolved(&name(text));
+        index.forget(&name(text));
     }
 }
 
@@ -90,8 +91,9 @@ fn relisted(
     begun: ListBegun,
     jobs: Vec<Job>,
     version: u64,
-) -> (Vec<Change>, Vec<(JobName, bool)>) {
-    index.relisted(JobList { jobs, version }, begun)
+) -> (Vec<Change>, Vec<JobName>) {
+    let (changes, gone) = index.relisted(JobList { jobs, version }, begun);
+    (changes, gone.into_iter().collect())
 }
 
 /// Whether another job could run at once.
@@ -145,7 +147,7 @@ fn a_deleted_job_stays_out_until_it_is_reported_gone() {
     index.deleted(&name("a"));
     assert_eq!(index.job_seen(job("a", Failed, 2)), Change::default());
     assert_eq!(names(&index), "");
-    assert_eq!(index.job_gone(&name("a"), "u"), None);
+    assert!(!index.job_gone(&name("a"), "u"));
     settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
@@ -172,14 +174,18 @@ fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
     index.answered(job("a", Running, 1));
     index.deleted(&name("a"));
-    let other = Job {
+    let other = |version| Job {
         uid: "other".into(),
-        ..job("a", Waiting, 3)
+        ..job("a", Waiting, version)
     };
-    index.job_seen(other);
-    assert_eq!(index.job_gone(&name("a"), "u"), None, "the first one");
+    let unwanted = index.job_seen(other(3)).unwanted;
+    assert_eq!(unwanted, Some(name("a")), "a create that came late");
+    index.clock.sleep(CALLS_END_WITHIN);
+    index.forget(&name("a"));
+    index.job_seen(other(4));
+    assert!(!index.job_gone(&name("a"), "u"), "the first one");
     assert_eq!(names(&index), "a:Waiting");
-    assert_eq!(index.job_gone(&name("a"), "other"), Some(true));
+    assert!(index.job_gone(&name("a"), "other"));
     assert_eq!(names(&index), "");
 }
 
@@ -199,7 +205,7 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
         2,
     );
     assert_eq!(names(&index), "c:Failed new:Running");
-    assert_eq!(gone, [(name("a"), true)]);
+    assert_eq!(gone, [name("a")]);
 }
 
 #[test]
@@ -211,6 +217,7 @@ fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     index.job_seen(job("a", Running, 2));
     assert_eq!(names(&index), "", "a report of before the relist");
     relisted(&index, begun, vec![], 3);
+    settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
 
@@ -246,6 +253,7 @@ fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
         assert_eq!(changes[0].unwanted, unwanted);
     }
     assert_eq!(names(&index), "");
+    index.clock.sleep(ABORTED_FOR);
     index.forget(&name("a"));
     assert!(index.state.read().fates.is_empty());
 }
@@ -429,7 +437,7 @@ fn one_that_may_have_been_admitted_has_its_place_and_is_asked_for_again() {
     let index = capped(1);
     index.answered(queued("a", 0, 1));
     index.answered(queued("b", 0, 2));
-    index.change_unanswered(&name("a"));
+    index.change_unanswered(&queued("a", 0, 1));
     let next = || {
         index
             .next_to_admit(|_| true)
@@ -458,7 +466,7 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
     let index = capped(1);
     index.answered(job("a", Running, 1));
     index.attempt_seen(&name("a"), attempt("p", Going, 1));
-    assert!(index.deleted(&name("a")));
+    index.deleted(&name("a"));
     settled(&index, &["a"]);
     assert!(!has_room(&index));
     index.attempt_seen(&name("a"), attempt("p", Ended, 2));
@@ -471,11 +479,11 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
 #[test]
 fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() {
     let ways: [fn(&Index); 3] = [
-        |index| assert!(index.deleted(&name("a"))),
-        |index| assert_eq!(index.job_gone(&name("a"), "u"), Some(true)),
+        |index| index.deleted(&name("a")),
+        |index| assert!(index.job_gone(&name("a"), "u")),
         |index| {
             let begun = index.relist_begins();
-            assert_eq!(relisted(index, begun, vec![], 1).1, [(name("a"), true)]);
+            assert_eq!(relisted(index, begun, vec![], 1).1, [name("a")]);
         },
     ];
     for goes in ways {
@@ -483,10 +491,11 @@ fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() 
         index.job_seen(job("a", Running, 1));
         goes(&index);
         assert_eq!(index.doubt(&name("a")), Some(ATTEMPTS_COME_WITHIN));
-        index.resolved(&name("a"), vec![]);
+        index.resolved(&name("a"));
         assert!(!has_room(&index), "it is too early to know");
         index.clock.sleep(ATTEMPTS_COME_WITHIN);
-        index.resolved(&name("a"), vec![attempt("p", Going, 5)]);
+        index.attempt_seen(&name("a"), attempt("p", Going, 5));
+        index.resolved(&name("a"));
         assert!(!has_room(&index), "a pod was there all the same");
         index.attempt_gone(&name("a"), "p");
         assert!(has_room(&index));
@@ -519,7 +528,7 @@ fn a_key_in_doubt_keeps_its_name_until_that_is_resolved() {
     let request = with_key("a", Running, 1, 1).key;
     index.create_unanswered(&name("a"), request.unwrap());
     assert!(matches!(index.by_key(7), Some(Keyed::InDoubt { name: n, .. }) if n == name("a")));
-    index.resolved(&name("a"), vec![]);
+    index.resolved(&name("a"));
     assert!(index.by_key(7).is_some(), "it is too early to know");
     settled(&index, &["a"]);
     assert_eq!(index.by_key(7), None);

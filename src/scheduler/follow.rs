@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
-const ABORTED_FOR: Duration = Duration::from_secs(600);
 /// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
@@ -34,7 +32,7 @@ pub(super) enum Task {
     Discard(JobName),
     /// Find out what there is under a name that is in doubt.
     Resolve(JobName),
-    /// Nothing can come under a name any more that was given up.
+    /// Nothing can come any more under a name that was given up or whose job is gone.
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
@@ -172,21 +170,25 @@ impl Scheduler {
                 return Ok(());
             }
         }
+        let _flight = self.index.begin(name, Flight::Change);
+        if self.backend.runs(name)? {
+            // The watch tells when it ends, or has not told yet that it is there.
+            self.queue
+                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+            return Ok(());
+        }
         if let Some(job) = self.backend.look(name)? {
             let change = self.index.found(job);
             self.follow(change);
         }
-        self.index.resolved(name, self.backend.attempts(name)?);
-        if self.index.is_aborted(name) {
-            self.queue
-                .add_after(Task::Forget(name.clone()), ABORTED_FOR);
-        }
+        self.index.resolved(name);
         self.admit_if_there_is_room();
         Ok(())
     }
 
     /// Asks what has become of a job that has changed.
     pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
+        let _flight = self.index.begin(name, Flight::Change);
         match self.backend.look(name)? {
             Some(job) => self.observe(job),
             // The watch will say so.
@@ -298,7 +300,7 @@ impl Scheduler {
     }
 
     pub(super) fn observe(&self, job: Job) {
-        let change = self.index.job_seen(job);
+        let (_, change) = self.index.answered(job);
         self.follow(change);
     }
 
@@ -313,7 +315,7 @@ impl Scheduler {
             return self.admit_if_there_is_room();
         };
         let (record, job) = (&transition.record, &transition.record.job);
-        if change.is_in_doubt {
+        if transition.from.is_some() && job.status.is_held_back() {
             self.queue
                 .add_after(Task::Resolve(job.name.clone()), ATTEMPTS_COME_WITHIN);
         }
@@ -381,27 +383,27 @@ impl Scheduler {
         for change in changes {
             self.follow(change);
         }
-        for (name, is_in_doubt) in gone {
-            self.lost(&name, is_in_doubt);
+        for name in gone {
+            self.lost(&name);
         }
         self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
     }
 
     /// A job is gone.
-    pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
-        if is_in_doubt {
-            self.queue
-                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
-        }
+    pub(super) fn gone(&self, name: &JobName) {
+        self.queue
+            .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+        self.queue
+            .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
         self.settle(name);
         self.admit_if_there_is_room();
     }
 
     /// A job was reported gone that was not deleted here. It may have been the last that needed another's payload.
-    fn lost(&self, name: &JobName, is_in_doubt: bool) {
+    fn lost(&self, name: &JobName) {
         log::info!("job={name} event=gone");
-        self.gone(name, is_in_doubt);
+        self.gone(name);
         self.queue.add(Task::Retain);
     }
 }
@@ -436,12 +438,13 @@ impl Observer for Scheduler {
     }
 
     fn job_seen(&self, job: Job) {
-        self.observe(job);
+        let change = self.index.job_seen(job);
+        self.follow(change);
     }
 
     fn job_gone(&self, name: &JobName, uid: &str) {
-        if let Some(is_in_doubt) = self.index.job_gone(name, uid) {
-            self.lost(name, is_in_doubt);
+        if self.index.job_gone(name, uid) {
+            self.lost(name);
         }
     }
 
