@@ -432,7 +432,12 @@ impl Sim {
     /// Whether nobody can tell if the payload of a job is there: the quota answers before all else, for good.
     fn cannot_be_verified(&self, job: &crate::world::Job) -> bool {
         let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
-        let cut_off = client.is_some_and(|client| self.clients[client].last.is_none());
+        let cut_off = client.is_some_and(|client| {
+            let client = &self.clients[client];
+            // Or it was to be discarded by a process that ended.
+            let failed = matches!(client.last, Some(Outcome::Failed(_))) && client.key.is_none();
+            client.last.is_none() || (failed && client.ended_since)
+        });
         self.world.secret_quota && cut_off
     }
 
