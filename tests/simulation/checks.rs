@@ -453,6 +453,10 @@ impl Sim {
                     && !self.is_guarded(&life.name)
                     && !uids.contains(&*uid_text(life.uid))
             });
+            let left = left.filter(|life| {
+                let job = self.world.job_of(life.uid);
+                !job.is_some_and(|job| self.cannot_be_verified(job))
+            });
             let left: Vec<&Life> = left.collect();
             let Some(life) = left.first() else {
                 continue;
