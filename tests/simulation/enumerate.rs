@@ -13,6 +13,8 @@ pub enum Point {
     EndLate,
     /// The process ends before it has the answer.
     EndAfter,
+    /// So it does, and the next process has its jobs before it has their pods.
+    EndPodsLate,
     Fault(Fault),
     Before(Event),
     After(Event),
@@ -90,7 +92,12 @@ impl Point {
     /// All that can happen at a write of this kind, as in `POST jobs`.
     fn all(write: &str) -> Vec<Point> {
         let method = write.split(' ').next().unwrap_or_default();
-        let mut points = vec![Point::EndBefore, Point::EndLate, Point::EndAfter];
+        let mut points = vec![
+            Point::EndBefore,
+            Point::EndLate,
+            Point::EndAfter,
+            Point::EndPodsLate,
+        ];
         let faults = Fault::ALL.iter().skip(1);
         points.extend(
             faults
@@ -104,7 +111,7 @@ impl Point {
 
     fn group(self) -> usize {
         match self {
-            Point::EndBefore | Point::EndLate | Point::EndAfter => 0,
+            Point::EndBefore | Point::EndLate | Point::EndAfter | Point::EndPodsLate => 0,
             Point::Fault(_) => 1,
             Point::Before(_) => 2,
             Point::After(_) => 3,
@@ -529,6 +536,20 @@ impl Sim {
             Point::EndAfter => {
                 self.effect(at, Fault::None);
                 self.end_process(process);
+            }
+            Point::EndPodsLate => {
+                self.effect(at, Fault::None);
+                self.end_process(process);
+                self.start_process();
+                let number = self.processes.len() - 1;
+                for _ in 0..4 {
+                    self.progress_threads(Some(What::WatchJobs));
+                    self.cluster_runs(false);
+                    while self.may_work(number) {
+                        self.work(number);
+                    }
+                    self.progress_threads(Some(What::Work));
+                }
             }
             Point::Fault(fault) => self.effect(at, fault),
             Point::Before(event) => {
