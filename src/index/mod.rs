@@ -416,6 +416,8 @@ impl Index {
         let mut state = self.state.write();
         // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
         let is_older = version < begun.version;
+        // Two may list at a time, and a watch may have told meanwhile what became of a job that is not here.
+        let is_latest = is_older || version >= state.reported;
         state.reported = match is_older {
             true => version,
             false => version.max(state.reported),
@@ -427,7 +429,8 @@ impl Index {
         let mut gone: BTreeSet<JobName> = known.map(|(name, _)| name.clone()).collect();
         let mut changes = Vec::new();
         for job in jobs {
-            let is_newer = gone.remove(&job.name) || !state.jobs.contains_key(&job.name);
+            let is_newer =
+                gone.remove(&job.name) || (is_latest && !state.jobs.contains_key(&job.name));
             let source = match is_newer {
                 true => Source::List,
                 false => Source::Report,
@@ -578,7 +581,8 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = from == Some(Status::Running) || fate.unanswered.is_some();
+            let was_let_run =
+                from == Some(Status::Running) || (from.is_some() && fate.unanswered.is_some());
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);

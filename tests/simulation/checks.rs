@@ -434,9 +434,14 @@ impl Sim {
         let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
         let cut_off = client.is_some_and(|client| {
             let client = &self.clients[client];
-            // Or it was to be discarded by a process that ended.
-            let failed = matches!(client.last, Some(Outcome::Failed(_))) && client.key.is_none();
-            client.last.is_none() || (failed && client.ended_since)
+            match client.last {
+                // One with a key is sent again, and meets the same.
+                None => true,
+                Some(Outcome::Failed(_)) => client.key.is_some() || client.ended_since,
+                // It was to be discarded by a process that ended.
+                Some(Outcome::Refused(_)) => client.ended_since,
+                _ => false,
+            }
         });
         self.world.secret_quota && cut_off
     }
