@@ -3,11 +3,13 @@
 //! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
 //! is handed out again when that worker is done, never to a second worker meanwhile.
 
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
+
 use crate::clock::Clock;
-use crate::sync::Lock;
+use crate::sync::{Condvar, Lock};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::Condvar;
 use std::time::{Duration, Instant};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -60,9 +62,10 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
             }
             state = match state.next_due() {
                 Some(due) => {
-                    Lock::wait_timeout(&self.changed, state, due.saturating_duration_since(now))
+                    let left = due.saturating_duration_since(now);
+                    self.state.wait_timeout(&self.changed, state, left)
                 }
-                None => Lock::wait(&self.changed, state),
+                None => self.state.wait(&self.changed, state),
             };
         }
     }
