@@ -58,6 +58,12 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
             }
             let now = self.clock.instant();
             if let Some(key) = state.take(now) {
+                let is_more = state.ready() > 0 || state.next_due().is_some();
+                drop(state);
+                // Those that wait may have been notified of this key alone, or of one that was due before the next.
+                if is_more {
+                    self.changed.notify_one();
+                }
                 return Some(key);
             }
             state = match state.next_due() {
@@ -86,12 +92,8 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
 
     /// The key is reconciled; its failures are forgotten.
     pub fn done(&self, key: &K) {
-        let mut state = self.state.lock();
-        state.done(key);
         // The worker itself comes for the next one.
-        if state.ready() > 1 {
-            self.changed.notify_one();
-        }
+        self.state.lock().done(key);
     }
 
     /// The key could not be reconciled: it comes again, later each time, with jitter.

@@ -151,6 +151,14 @@ fn no_key_waits_for_a_busy_worker_while_another_is_idle() {
 }
 
 #[test]
+fn no_key_that_is_due_waits_for_a_busy_worker_while_another_is_idle() {
+    check(SCHEDULES, || check_all_are_worked_on_at_once(|_| SECOND));
+    check(SCHEDULES, || {
+        check_all_are_worked_on_at_once(|key| SECOND * (1 + key as u32))
+    });
+}
+
+#[test]
 fn closing_lets_all_workers_go_whatever_is_left() {
     check(SCHEDULES, || {
         let world = World::<3>::new(usize::MAX);
