@@ -92,7 +92,11 @@ impl Point {
         let method = write.split(' ').next().unwrap_or_default();
         let mut points = vec![Point::EndBefore, Point::EndLate, Point::EndAfter];
         let faults = Fault::ALL.iter().skip(1);
-        points.extend(faults.filter(|f| f.fits(method, false)).map(|fault| Point::Fault(*fault)));
+        points.extend(
+            faults
+                .filter(|f| f.fits(method, false))
+                .map(|fault| Point::Fault(*fault)),
+        );
         points.extend(Event::ALL.map(Point::Before));
         points.extend(Event::ALL.map(Point::After));
         points
@@ -117,6 +121,8 @@ pub struct UseCase {
 }
 
 const SHORT: u64 = 3_000_000;
+/// Longer than a container takes to end.
+const LONG: u64 = 30_000_000;
 /// As many bits as a payload has in [`Sim::submit_new`].
 const PAYLOAD: u32 = 5;
 const PLAIN: u32 = 4;
@@ -131,6 +137,7 @@ fn plain() -> Options {
 fn capped() -> Options {
     Options {
         cap: 1,
+        linger: 20_000_000,
         ports: true,
         ..plain()
     }
@@ -206,7 +213,13 @@ fn on_first(sim: &mut Sim, kind: Kind) {
 }
 
 fn on_last(sim: &mut Sim, kind: Kind) {
-    let name = sim.world.jobs.keys().next_back().cloned().unwrap_or_default();
+    let name = sim
+        .world
+        .jobs
+        .keys()
+        .next_back()
+        .cloned()
+        .unwrap_or_default();
     ask(sim, kind, &name);
 }
 
@@ -332,7 +345,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
         },
         act: |sim| {
             on_first(sim, Kind::Restart);
@@ -345,7 +358,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
             one(sim);
         },
         act: |sim| on_first(sim, Kind::Restart),
@@ -589,7 +602,10 @@ impl Sim {
                 }
             }
             Event::Collect => self.cluster_runs(true),
-            Event::Guard => self.world.guarded.push(name.to_string()),
+            Event::Guard => {
+                self.options.lasting_guard = true;
+                self.world.guarded.push(name.to_string());
+            }
             Event::SecretQuota => {
                 (self.world.secret_quota, self.options.lasting_quota) = (true, true);
             }
@@ -645,7 +661,7 @@ fn begin(case: &UseCase, with_log: bool) -> Sim {
 
 fn act(case: &UseCase, sim: &mut Sim) {
     (case.act)(sim);
-    sim.settle(25_000_000, false);
+    sim.settle(50_000_000, false);
     sim.watch_writes = false;
 }
 
@@ -686,7 +702,10 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
         let (writes, violation) = writes(case);
         if let Some(violation) = violation {
             let text = format!("without a fault: {}", violation.what);
-            failures.entry((violation.check, case.name)).or_default().push(text);
+            failures
+                .entry((violation.check, case.name))
+                .or_default()
+                .push(text);
         }
         if writes.is_empty() {
             rows.push((format!("{}: no write", case.name), Row::default()));
@@ -710,7 +729,10 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
                 if let Some(violation) = sim.violation {
                     row.failed += 1;
                     let text = format!("{number} {write} {point:?}: {}", violation.what);
-                    failures.entry((violation.check, case.name)).or_default().push(text);
+                    failures
+                        .entry((violation.check, case.name))
+                        .or_default()
+                        .push(text);
                 }
             }
             rows.push((format!("{}: {write}", case.name), row));
@@ -728,14 +750,23 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
         println!("NEVER RUN {cell}");
     }
     let failed: usize = failures.values().map(Vec::len).sum();
-    println!("{runs} cells run, {failed} failed, {} never run", never.len());
+    println!(
+        "{runs} cells run, {failed} failed, {} never run",
+        never.len()
+    );
     failed == 0 && never.is_empty()
 }
 
 fn print_table(rows: &[(String, Row)]) {
-    println!("{:55} {:>5} {:>6} {:>7} {:>7} {:>7}", "use case: write", "ends", "faults", "before", "after", "failed");
+    println!(
+        "{:55} {:>5} {:>6} {:>7} {:>7} {:>7}",
+        "use case: write", "ends", "faults", "before", "after", "failed"
+    );
     for (name, row) in rows {
         let [ends, faults, before, after] = row.runs;
-        println!("{name:55} {ends:>5} {faults:>6} {before:>7} {after:>7} {:>7}", row.failed);
+        println!(
+            "{name:55} {ends:>5} {faults:>6} {before:>7} {after:>7} {:>7}",
+            row.failed
+        );
     }
 }
