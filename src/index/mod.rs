@@ -7,7 +7,7 @@
 mod capacity;
 mod fate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
 pub use fate::{Flight, InFlight};
@@ -239,7 +239,8 @@ impl Index {
     /// A job was deleted here: it is out, whatever is still reported of it. Returns whether it may yet get an attempt that is
     /// not known of: see [`Index::doubt`].
     pub fn deleted(&self, name: &JobName) -> bool {
-        self.bury(name, true)
+        let now = self.clock.instant();
+        self.state.write().bury(name, true, now)
     }
 
     /// The backend reports that a job is gone. Returns `None` if it was not here, else as [`Index::deleted`].
@@ -264,13 +265,7 @@ impl Index {
             });
             return None;
         }
-        drop(state);
-        Some(self.bury(name, false))
-    }
-
-    fn bury(&self, name: &JobName, is_awaited: bool) -> bool {
-        let now = self.clock.instant();
-        self.state.write().bury(name, is_awaited, now)
+        Some(state.bury(name, false, self.clock.instant()))
     }
 
     /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted

@@ -75,12 +75,19 @@ impl<const KEYS: usize> World<KEYS> {
 
     fn let_time_pass(&self) {
         while !self.is_closed() {
-            if let Some(due) = self.queue.next_due() {
-                self.time.reach(due);
-                self.queue.changed.time_out();
-            }
-            thread::yield_now();
+            self.queue.let_time_pass(&self.time);
         }
+    }
+}
+
+impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
+    /// Nothing happens until the next key is due, if one is to come.
+    pub fn let_time_pass(&self, time: &Time) {
+        if let Some(due) = self.next_due() {
+            time.reach(due);
+            self.changed.time_out();
+        }
+        thread::yield_now();
     }
 }
 

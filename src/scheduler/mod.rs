@@ -2,6 +2,8 @@
 
 mod control;
 mod follow;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod submit;
 
 pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};

@@ -28,7 +28,7 @@ fn config() -> Config {
     config.stack_size = super::STACK_BYTES;
     config.failure_persistence = FailurePersistence::Print;
     // What needs so many waits for what does not come.
-    config.max_steps = MaxSteps::FailAfter(20_000);
+    config.max_steps = MaxSteps::FailAfter(200_000);
     config
 }
 
@@ -36,12 +36,16 @@ fn config() -> Config {
 pub struct Time {
     start: Instant,
     millis: AtomicU64,
+    seed: AtomicU64,
 }
 
 impl Time {
     pub fn start() -> Arc<Time> {
-        let (start, millis) = (Instant::now(), AtomicU64::new(0));
-        Arc::new(Time { start, millis })
+        Arc::new(Time {
+            start: Instant::now(),
+            millis: AtomicU64::new(0),
+            seed: AtomicU64::new(0),
+        })
     }
 
     pub fn clock(self: &Arc<Self>) -> Clock {
@@ -64,7 +68,7 @@ impl Source for Time {
         self.start + Duration::from_millis(self.millis.load(Ordering::SeqCst))
     }
     fn random(&self) -> u64 {
-        0
+        self.seed.fetch_add(1, Ordering::SeqCst)
     }
     fn sleep(&self, time: Duration) {
         self.reach(self.instant() + time);
