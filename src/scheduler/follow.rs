@@ -203,12 +203,16 @@ impl Scheduler {
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
-        let (mut passed_over, mut failure) = (Vec::new(), None);
-        let wanted =
-            |passed_over: &[JobName], record: &JobRecord| !passed_over.contains(&record.job.name);
+        // By version: one that has changed meanwhile is another matter, and nobody else may have come for it while it had no
+        // place but the one that is held here.
+        let (mut passed_over, mut failure) = (Vec::<(JobName, u64)>::new(), None);
+        let is_wanted = |passed_over: &[(JobName, u64)], job: &Job| {
+            let mut passed_over = passed_over.iter();
+            !passed_over.any(|(name, version)| *name == job.name && *version == job.version)
+        };
         while let Some((record, place)) = self
             .index
-            .next_to_admit(|record| wanted(&passed_over, record))
+            .next_to_admit(|record| is_wanted(&passed_over, &record.job))
         {
             let job = &record.job;
             let flight = self.index.begin(&job.name, Flight::Change);
@@ -227,12 +231,12 @@ impl Scheduler {
                 Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
                     // What the watch has not told yet.
                     let _ = self.refresh(&job.name);
-                    passed_over.push(job.name.clone());
+                    passed_over.push((job.name.clone(), job.version));
                 }
                 Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
                     self.index
                         .notice(&job.name, &format!("cannot be let run: {e}"));
-                    passed_over.push(job.name.clone());
+                    passed_over.push((job.name.clone(), job.version));
                     failure = failure.or(Some(e));
                 }
                 Err(e) => return Err(e),

@@ -507,6 +507,10 @@ fn what_is_deleted_stays_gone_and_gives_its_place_back() {
 fn a_job_that_is_stopped_and_restarted_keeps_to_the_cap() {
     check(SCHEDULES, || {
         World::start(1).run(1, &[submits, submits, stops_and_restarts]);
+        let world = World::start(1);
+        let made = [world.submit(None), world.submit(None)];
+        assert!(made.iter().all(Result::is_ok));
+        world.run(NEVER, &[stops_and_restarts]);
     });
 }
 
