@@ -18,6 +18,7 @@ check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test e2e --test faults -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
+	cargo clippy --locked --features shuttle --profile test --lib -- -D warnings
 	$(MAKE) --no-print-directory interleavings
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)

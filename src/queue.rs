@@ -3,7 +3,8 @@
 //! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
 //! is handed out again when that worker is done, never to a second worker meanwhile.
 
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod interleavings;
 
 use crate::clock::Clock;

@@ -1,9 +1,11 @@
 //! Locks whose poison is handled in one place, threads whose death ends the process, and how work is handed to them.
 
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod interleavings;
 mod primitives;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 pub mod schedules;
 
 pub use primitives::Condvar;

@@ -2,7 +2,8 @@
 
 mod control;
 mod follow;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod interleavings;
 mod submit;
 
