@@ -85,7 +85,7 @@ fn each_item_is_taken_once_and_then_all_are_let_go() {
 fn no_item_waits_for_a_busy_thread_while_another_is_idle() {
     check(SCHEDULES, || {
         let (giver, taker) = handover(2);
-        let both_have_one = Arc::new(shuttle::sync::Barrier::new(2));
+        let both_have_one = Arc::new(shuttle::sync::Barrier::new(3));
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 let (taker, both_have_one) = (taker.clone(), both_have_one.clone());
@@ -102,6 +102,7 @@ fn no_item_waits_for_a_busy_thread_while_another_is_idle() {
             assert!(giver.give(item).is_ok());
         }
         waker.join().unwrap();
+        both_have_one.wait();
         drop(giver);
         for taker in takers {
             taker.join().unwrap();
