@@ -246,31 +246,41 @@ pub const USE_CASES: &[UseCase] = &[
         name: "submit",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PLAIN, false)),
+        act: |sim| {
+            sim.submit_new(0, PLAIN, false);
+        },
     },
     UseCase {
         name: "submit with payload",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "submit with key",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PLAIN, true)),
+        act: |sim| {
+            sim.submit_new(0, PLAIN, true);
+        },
     },
     UseCase {
         name: "submit with key, payload",
         options: short,
         setup: one_ended,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
     UseCase {
         name: "submit with ports, expose",
         options: ported,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "submit with a cap",
@@ -285,13 +295,17 @@ pub const USE_CASES: &[UseCase] = &[
         name: "submit over the cap",
         options: capped,
         setup: one,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
     UseCase {
         name: "submit again",
         options: plain,
         setup: keyed,
-        act: |sim| drop(sim.resend(0)),
+        act: |sim| {
+            sim.resend(0);
+        },
     },
     UseCase {
         name: "submit again, retired",
@@ -301,7 +315,9 @@ pub const USE_CASES: &[UseCase] = &[
             keyed_ended(sim);
             keyed_ended(sim);
         },
-        act: |sim| drop(sim.resend(0)),
+        act: |sim| {
+            sim.resend(0);
+        },
     },
     UseCase {
         name: "get with wait, retain",
@@ -447,7 +463,9 @@ pub const USE_CASES: &[UseCase] = &[
         name: "refused, discard",
         options: capped,
         setup: |sim| sim.world.secret_quota = true,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "refused with key",
@@ -456,7 +474,9 @@ pub const USE_CASES: &[UseCase] = &[
             ..capped()
         },
         setup: |sim| sim.world.secret_quota = true,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
 ];
 
@@ -535,8 +555,12 @@ impl Sim {
 
     fn happens(&mut self, event: Event, name: &str, process: usize) {
         match event {
-            Event::WatchJobs => drop(self.progress_threads(Some(What::WatchJobs))),
-            Event::WatchPods => drop(self.progress_threads(Some(What::WatchPods))),
+            Event::WatchJobs => {
+                self.progress_threads(Some(What::WatchJobs));
+            }
+            Event::WatchPods => {
+                self.progress_threads(Some(What::WatchPods));
+            }
             Event::WatchAll => {
                 self.cluster_runs(false);
                 self.progress_threads(Some(What::WatchJobs));
@@ -568,7 +592,9 @@ impl Sim {
             Event::Delete => self.other(Kind::Delete, name, process),
             Event::Restart => self.other(Kind::Restart, name, process),
             Event::Wait => self.other(Kind::Wait, name, process),
-            Event::Submit => drop(self.submit_new(0, PAYLOAD, false)),
+            Event::Submit => {
+                self.submit_new(0, PAYLOAD, false);
+            }
             Event::Resend => {
                 for client in 0..self.clients.len() {
                     if self.clients[client].key.is_some() {
