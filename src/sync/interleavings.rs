@@ -101,6 +101,10 @@ fn no_item_waits_for_a_busy_thread_while_another_is_idle() {
         let waker = thread::spawn(move || wake_for_nothing(&first));
         for item in 0..2 {
             assert!(giver.give(item).is_ok());
+            // One that stood there twice would be woken in vain, in another's stead.
+            let line = giver.0.state.lock();
+            let idle: HashSet<_> = line.idle.iter().map(Thread::id).collect();
+            assert_eq!(idle.len(), line.idle.len());
         }
         waker.join().unwrap();
         both_have_one.wait();
