@@ -570,6 +570,12 @@ impl State {
             if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
+            let is_another = |known: &mut Arc<JobRecord>| known.job.uid != job.uid;
+            if let Some(known) = record.take_if(is_another) {
+                // The one that had the name went without a word.
+                fate.bury(&known, now + ATTEMPTS_COME_WITHIN);
+                fate.closed = fate.closed.max(fate.late);
+            }
             if fate.closed.is_some() {
                 let unwanted = Some(job.name);
                 return Change {
