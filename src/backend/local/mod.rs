@@ -8,6 +8,7 @@
 //! started, so that no job is lost and none is run twice, whatever ends this process or the machine.
 
 mod admission;
+mod files;
 mod logs;
 mod mounts;
 mod process;
@@ -16,25 +17,28 @@ mod supervisor;
 mod work;
 
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
+pub use files::{Disk, Entry as FolderEntry, Files, Mode, OpenFile};
+pub use mounts::View;
+pub use process::{Exit, Launch, Leader, Orphan, Processes, System};
 pub use store::{Folder, OpenError};
+pub use supervisor::Supervisor;
 
 use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::Lock;
 use admission::{Admission, Place};
 use logs::{Follow, Log};
-use mounts::{Plan, ThisMachine, View};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::{Change, EndStatus, Ending, Header, Key, Record, Store};
-use supervisor::{Cause, Event, Supervisor};
+use supervisor::{Cause, Event};
 use work::{Next, Work};
 
 /// The reason of an attempt that ended because somebody asked.
@@ -72,7 +76,8 @@ pub struct Setup {
     pub variables: BTreeMap<String, String>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
-    pub clock: fn() -> Timestamp,
+    pub processes: Arc<dyn Processes>,
+    pub clock: Clock,
 }
 
 /// This machine, as far as it runs jobs.
@@ -88,7 +93,8 @@ pub struct Machine {
     arrivals: AtomicU64,
     variables: BTreeMap<String, String>,
     grace: Duration,
-    clock: fn() -> Timestamp,
+    processes: Arc<dyn Processes>,
+    clock: Clock,
 }
 
 struct RunningPart {
@@ -265,7 +271,8 @@ impl Machine {
     /// Ends what a killed scheduler left running, and takes up its jobs.
     pub fn open(setup: Setup) -> Result<Arc<Machine>, OpenError> {
         let folder = setup.folder;
-        let (found, left) = process::kill_marked(folder.path(), PATIENCE);
+        let processes = setup.processes;
+        let (found, left) = processes.kill_marked(folder.path(), PATIENCE);
         if found > 0 {
             log::warn!(
                 "event=killed processes={found} left={left} reason=\"a scheduler that was killed left them\""
@@ -274,7 +281,8 @@ impl Machine {
         let mut parts = Vec::new();
         for Part { component, secrets } in setup.parts {
             let store = folder.store(&component.name)?;
-            let view = view(&component, folder.path());
+            let path = component.payload_path.as_deref().map(Path::new);
+            let view = path.and_then(|path| processes.view(&component.name, path, folder.path()));
             parts.push(RunningPart {
                 component,
                 secrets,
@@ -298,6 +306,7 @@ impl Machine {
             arrivals: AtomicU64::new(0),
             variables: setup.variables,
             grace: setup.grace,
+            processes,
             clock: setup.clock,
         };
         for (number, part) in machine.parts.iter().enumerate() {
@@ -313,7 +322,7 @@ impl Machine {
         let Some(name) = JobName::parse(&record.header.name) else {
             return;
         };
-        let now = (self.clock)().0;
+        let now = self.clock.now().0;
         let need = record.header.work.need();
         let mut changes = Vec::new();
         if record.is_running() {
@@ -416,13 +425,19 @@ impl Machine {
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
     /// own.
     pub fn supervise(self: &Arc<Self>) {
-        if let Err(e) = process::adopt_orphans() {
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.run();
+        }
+    }
+
+    /// The one that [`Machine::supervise`] runs, for who drives it pass by pass; `None` but for the
+    /// first time.
+    pub fn supervisor(self: &Arc<Self>) -> Option<Supervisor> {
+        if let Err(e) = self.processes.adopt_orphans() {
             log::warn!("event=no-orphans error=\"{e}\" reason=\"a job's process may outlive it\"");
         }
-        let received = self.received.lock().take();
-        if let Some(received) = received {
-            Supervisor::new(self.clone(), received).run();
-        }
+        let received = self.received.lock().take()?;
+        Some(Supervisor::new(self.clone(), received))
     }
 
     /// A child of this process may have ended.
@@ -456,7 +471,7 @@ impl Machine {
     }
 
     fn next_arrival(&self) -> u64 {
-        let now = Timestamp::now_micros();
+        let now = self.clock.micros();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self
             .arrivals
@@ -476,7 +491,7 @@ impl Machine {
         let header = Header {
             name: new.name.to_string(),
             job_id: new.job_id.map(str::to_string),
-            created: (self.clock)().0,
+            created: self.clock.now().0,
             priority: new.priority,
             arrival: self.next_arrival(),
             key: new.key.map(Key::from),
@@ -506,7 +521,7 @@ impl Machine {
         })?;
         let header = Header {
             name: name.to_string(),
-            created: (self.clock)().0,
+            created: self.clock.now().0,
             priority: 0,
             arrival: self.next_arrival(),
             key: None,
@@ -613,7 +628,7 @@ impl Machine {
         let change = match runs {
             true => Change::StopAsked,
             false => Change::Finished {
-                at: (self.clock)().0,
+                at: self.clock.now().0,
                 status: EndStatus::Stopped,
                 message: String::new(),
             },
@@ -649,7 +664,7 @@ impl Machine {
         let stopped = entry.record.clone();
         table.check(need)?;
         let starts = table.admission.start_at_once(name, need);
-        let at = (self.clock)().0;
+        let at = self.clock.now().0;
         let arrival = self.next_arrival();
         let mut changes = vec![Change::Resumed { at, arrival }];
         changes.extend(starts.then_some(Change::Begun { at }));
@@ -713,49 +728,6 @@ impl Machine {
             self.send(Event::QueueChanged);
         }
         Ok(known || there)
-    }
-}
-
-/// How the jobs of a component see their payload at its path; tried out, since a machine may allow the one half and not
-/// the other.
-fn view(component: &JobComponent, folder: &Path) -> Option<View> {
-    let path = Path::new(component.payload_path.as_deref()?);
-    let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
-    std::fs::create_dir_all(&staging).ok()?;
-    Store::write_payload(b"", &sample).ok()?;
-    let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
-        log::debug!(
-            "component={} event=no-view reason=\"{} is not there, and nowhere to make it\"",
-            component.name,
-            path.display()
-        );
-        return None;
-    };
-    let no_view = |reason: &dyn std::fmt::Display| {
-        log::debug!(
-            "component={} event=no-view reason=\"{reason}\"",
-            component.name
-        );
-    };
-    let view = View::build(plan).inspect_err(|e| no_view(e)).ok()?;
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let tried = mounts::prepare(&mut command, Some((&view, &sample)), folder)
-        .and_then(|()| command.status());
-    match tried {
-        Ok(status) if status.success() => Some(view),
-        Ok(status) => {
-            no_view(&status);
-            None
-        }
-        Err(e) => {
-            no_view(&e);
-            None
-        }
     }
 }
 

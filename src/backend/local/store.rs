@@ -11,14 +11,16 @@
 //!                               /<component>/logs/<job>.1.log   what its first attempt printed; the same
 //! ```
 
+use super::files::{Disk, Files, Mode, OpenFile};
 use super::work::Work;
 use crate::job::{JobName, Queued, RequestKey, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was asked, which never changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,14 +230,15 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
 /// The folder of one application in one environment, which only one process uses at a time.
 pub struct Folder {
     path: PathBuf,
+    files: Arc<dyn Files>,
     /// Held as long as it is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
     /// Makes the folder if need be, and takes it for this process.
     pub fn open(path: &Path) -> Result<Folder, OpenError> {
-        make_folder(path).map_err(at(path))?;
+        Disk.make_folder(path).map_err(at(path))?;
         let path = path.canonicalize().map_err(at(path))?;
         let lock_file = path.join(".lock");
         let mut lock = OpenOptions::new()
@@ -259,7 +262,20 @@ impl Folder {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(at(&lock_file))?;
-        Ok(Folder { path, _lock: lock })
+        Ok(Folder {
+            path,
+            files: Arc::new(Disk),
+            _lock: Some(lock),
+        })
+    }
+
+    /// A folder of files that nobody else has, and so without a lock.
+    pub fn of(files: Arc<dyn Files>, path: &Path) -> Folder {
+        Folder {
+            path: path.to_owned(),
+            files,
+            _lock: None,
+        }
     }
 
     /// Absolute, without symbolic links.
@@ -271,31 +287,25 @@ impl Folder {
     pub fn store(&self, component: &str) -> Result<Store, OpenError> {
         let path = self.path.join(component);
         let store = Store {
+            files: self.files.clone(),
             records: path.join("records"),
             jobs: path.join("jobs"),
             logs: path.join("logs"),
         };
         for folder in [&store.records, &store.jobs, &store.logs] {
-            make_folder(folder).map_err(at(folder))?;
+            self.files.make_folder(folder).map_err(at(folder))?;
         }
         // The folders themselves must outlive a power cut too.
         for folder in [&self.path, &path] {
-            sync_folder(folder).map_err(at(folder))?;
+            self.files.sync_folder(folder).map_err(at(folder))?;
         }
         Ok(store)
     }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// The records of one component.
 pub struct Store {
+    files: Arc<dyn Files>,
     records: PathBuf,
     jobs: PathBuf,
     logs: PathBuf,
@@ -315,48 +325,45 @@ impl Store {
         let aside = self.records.join(format!("{ASIDE}{}", header.name));
         let record = self.records.join(&header.name);
         let write = || -> io::Result<()> {
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&aside)?;
-            // A large payload goes past the buffer.
-            let mut writer = BufWriter::new(file);
-            writer.write_all(&line(header)?)?;
-            writer.write_all(payload.unwrap_or_default())?;
-            writer.write_all(b"\n")?;
+            let mut bytes = line(header)?;
+            bytes.extend(payload.unwrap_or_default());
+            bytes.push(b'\n');
             for change in changes {
-                writer.write_all(&line(change)?)?;
+                bytes.extend(line(change)?);
             }
-            writer.flush()?;
-            writer.get_ref().sync_all()?;
-            fs::rename(&aside, &record)?;
-            sync_folder(&self.records)
+            let mut file = self.files.open(&aside, Mode::New)?;
+            file.write_all(&bytes)?;
+            file.sync()?;
+            self.files.rename(&aside, &record)?;
+            self.files.sync_folder(&self.records)
         };
         // No other process uses the folder, and this one gives a name once.
-        if record.symlink_metadata().is_ok() {
+        if self.files.open(&record, Mode::Read).is_ok() {
             return Err(ErrorKind::AlreadyExists.into());
         }
         write().inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
-            let _ = fs::remove_file(&record);
+            let _ = self.files.remove_file(&aside);
+            let _ = self.files.remove_file(&record);
         })
     }
 
     /// Adds to a record; on return it outlives a power cut. A record that is gone stays gone.
     pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
         self.append_unsynced(name, changes)?
-            .map_or(Ok(()), |record| record.sync_data())
+            .map_or(Ok(()), |mut record| record.sync())
     }
 
     /// The same, but for the power cut: gives the record, to be synced.
-    pub fn append_unsynced(&self, name: &JobName, changes: &[Change]) -> io::Result<Option<File>> {
+    pub fn append_unsynced(
+        &self,
+        name: &JobName,
+        changes: &[Change],
+    ) -> io::Result<Option<Box<dyn OpenFile>>> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
         }
-        let opened = OpenOptions::new().append(true).open(self.record(name));
-        match opened {
+        match self.files.open(&self.record(name), Mode::Append) {
             Ok(mut file) => {
                 file.write_all(&bytes)?;
                 Ok(Some(file))
@@ -368,8 +375,8 @@ impl Store {
 
     /// Forgets a job. What it left in its folder is [`Store::clear`]'s.
     pub fn remove(&self, name: &JobName) -> io::Result<bool> {
-        match fs::remove_file(self.record(name)) {
-            Ok(()) => sync_folder(&self.records).map(|()| true),
+        match self.files.remove_file(&self.record(name)) {
+            Ok(()) => self.files.sync_folder(&self.records).map(|()| true),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
         }
@@ -378,13 +385,13 @@ impl Store {
     /// Removes what a job left: its folder and its logs.
     pub fn clear(&self, name: &JobName) -> io::Result<()> {
         for attempt in 1.. {
-            match fs::remove_file(self.log(name, attempt)) {
+            match self.files.remove_file(&self.log(name, attempt)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound => break,
                 Err(e) => return Err(e),
             }
         }
-        match fs::remove_dir_all(self.job_folder(name)) {
+        match self.files.remove_folder(&self.job_folder(name)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
@@ -396,7 +403,10 @@ impl Store {
             return Ok(None);
         };
         let mut payload = Vec::new();
-        let mut record = BufReader::new(File::open(self.records.join(&header.name))?);
+        let mut record = BufReader::new(
+            self.files
+                .open(&self.records.join(&header.name), Mode::Read)?,
+        );
         record.skip_until(b'\n')?;
         record.take(length).read_to_end(&mut payload)?;
         match payload.len() as u64 == length {
@@ -405,15 +415,33 @@ impl Store {
         }
     }
 
-    /// Writes a payload to a file that its owner alone can read.
-    pub fn write_payload(payload: &[u8], to: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(to)?;
-        file.write_all(payload)
+    /// Makes what an attempt needs on disk: the job's folder, its log, and its payload in a file,
+    /// which only its owner can read.
+    ///
+    /// Few folders and files, since on a disk each takes a tenth of a millisecond or more.
+    pub fn prepare(
+        &self,
+        name: &JobName,
+        attempt: usize,
+        payload: Option<(&Path, &[u8])>,
+    ) -> io::Result<()> {
+        self.files.make_folder(&self.job_folder(name))?;
+        if let Some((file, payload)) = payload {
+            self.write_payload(name, file, payload)?;
+        }
+        match self.files.open(&self.log(name, attempt), Mode::New) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a payload to a file in the job's folder.
+    pub fn write_payload(&self, name: &JobName, file: &Path, payload: &[u8]) -> io::Result<()> {
+        let folder = self.job_folder(name);
+        if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
+            self.files.make_folder(parent)?;
+        }
+        self.files.open(file, Mode::Replace)?.write_all(payload)
     }
 
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
@@ -432,14 +460,14 @@ impl Store {
     /// Reads all records, mends what a power cut left half, and removes what belongs to no record.
     pub fn load(&self) -> Result<Vec<Record>, OpenError> {
         let mut records = Vec::new();
-        for entry in fs::read_dir(&self.records).map_err(at(&self.records))? {
-            let path = entry.map_err(at(&self.records))?.path();
-            if file_name(&path).starts_with(ASIDE) {
-                fs::remove_file(&path).map_err(at(&path))?;
+        for entry in self.files.list(&self.records).map_err(at(&self.records))? {
+            let path = self.records.join(&entry.name);
+            if entry.name.starts_with(ASIDE) {
+                self.files.remove_file(&path).map_err(at(&path))?;
                 continue;
             }
-            match read_record(&path).map_err(at(&path))? {
-                Some(record) if record.header.name == file_name(&path) => records.push(record),
+            match self.read_record(&path).map_err(at(&path))? {
+                Some(record) if record.header.name == entry.name => records.push(record),
                 _ => log::warn!(
                     "file={} event=skipped reason=\"it is not the record of a job\"",
                     path.display()
@@ -447,15 +475,15 @@ impl Store {
             }
         }
         for folder in [&self.jobs, &self.logs] {
-            for entry in fs::read_dir(folder).map_err(at(folder))? {
-                let path = entry.map_err(at(folder))?.path();
-                let job = file_name(&path).split('.').next().unwrap_or_default();
-                if self.records.join(job).exists() {
+            for entry in self.files.list(folder).map_err(at(folder))? {
+                let path = folder.join(&entry.name);
+                let job = entry.name.split('.').next().unwrap_or_default();
+                if self.files.open(&self.records.join(job), Mode::Read).is_ok() {
                     continue;
                 }
-                let removed = match path.is_dir() {
-                    true => fs::remove_dir_all(&path),
-                    false => fs::remove_file(&path),
+                let removed = match entry.is_folder {
+                    true => self.files.remove_folder(&path),
+                    false => self.files.remove_file(&path),
                 };
                 if let Err(e) = removed {
                     log::warn!("path={} event=left error=\"{e}\"", path.display());
@@ -465,12 +493,35 @@ impl Store {
         records.sort_by_key(|record| record.queued.arrival);
         Ok(records)
     }
-}
 
-fn file_name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
+    /// `None` for a file that is no record.
+    fn read_record(&self, path: &Path) -> io::Result<Option<Record>> {
+        let mut reader = BufReader::new(self.files.open(path, Mode::Append)?);
+        let mut bytes = Vec::new();
+        reader.read_until(b'\n', &mut bytes)?;
+        let Ok(header) = serde_json::from_slice::<Header>(&bytes) else {
+            return Ok(None);
+        };
+        let mut good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
+        if reader.seek(SeekFrom::End(0))? < good {
+            return Ok(None);
+        }
+        reader.seek(SeekFrom::Start(good))?;
+        let mut record = Record::new(header);
+        loop {
+            bytes.clear();
+            reader.read_until(b'\n', &mut bytes)?;
+            match serde_json::from_slice::<Change>(&bytes) {
+                Ok(change) if bytes.ends_with(b"\n") => record.apply(&change),
+                _ => break,
+            }
+            good += bytes.len() as u64;
+        }
+        if !bytes.is_empty() {
+            reader.into_inner().cut(good)?;
+        }
+        Ok(Some(record))
+    }
 }
 
 fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -479,38 +530,10 @@ fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `None` for a file that is no record.
-fn read_record(path: &Path) -> io::Result<Option<Record>> {
-    let mut reader = BufReader::new(OpenOptions::new().read(true).write(true).open(path)?);
-    let mut bytes = Vec::new();
-    reader.read_until(b'\n', &mut bytes)?;
-    let Ok(header) = serde_json::from_slice::<Header>(&bytes) else {
-        return Ok(None);
-    };
-    let mut good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
-    if reader.seek(SeekFrom::End(0))? < good {
-        return Ok(None);
-    }
-    reader.seek(SeekFrom::Start(good))?;
-    let mut record = Record::new(header);
-    loop {
-        bytes.clear();
-        reader.read_until(b'\n', &mut bytes)?;
-        match serde_json::from_slice::<Change>(&bytes) {
-            Ok(change) if bytes.ends_with(b"\n") => record.apply(&change),
-            _ => break,
-        }
-        good += bytes.len() as u64;
-    }
-    if !bytes.is_empty() {
-        reader.into_inner().set_len(good)?;
-    }
-    Ok(Some(record))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A folder of the test's own, removed at its end.
     struct Scratch(PathBuf);

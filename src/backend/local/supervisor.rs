@@ -4,14 +4,14 @@
 //! reserved given back.
 
 use super::admission::Place;
+use super::files::OpenFile;
 use super::mounts::PAYLOAD;
-use super::process::{self, Exit, Launch};
-use super::store::{Change, EndStatus, Ending, Header, Store};
+use super::process::{self, Exit, Launch, Leader};
+use super::store::{Change, EndStatus, Ending, Header};
 use super::{Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, work};
-use crate::job::{JobName, Timestamp, signal_name};
+use crate::job::{JobName, signal_name};
 use rustix::process::{Pid, Signal};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,10 +55,7 @@ pub enum Cause {
 /// An attempt that runs, or whose processes are not all gone.
 struct Live {
     part: usize,
-    /// The first process, and leader of the group.
-    leader: Pid,
-    /// When it started, in the kernel's ticks.
-    started: u64,
+    leader: Leader,
     /// The job's folder and log, by which its processes are known.
     folder: PathBuf,
     log: PathBuf,
@@ -83,7 +80,7 @@ pub struct Supervisor {
     /// Jobs whose first attempt has what it needs on disk.
     prepared: HashSet<JobName>,
     /// Jobs whose attempt is over and not told of yet, with their records. What they had reserved is used first.
-    ended: Vec<(JobName, Option<fs::File>)>,
+    ended: Vec<(JobName, Option<Box<dyn OpenFile>>)>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
     /// When the waiting jobs' places are to be told.
@@ -98,7 +95,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(machine: Arc<Machine>, events: Receiver<Event>) -> Supervisor {
+    pub(super) fn new(machine: Arc<Machine>, events: Receiver<Event>) -> Supervisor {
+        let refreshed = machine.clock.instant();
         Supervisor {
             machine,
             events,
@@ -106,8 +104,8 @@ impl Supervisor {
             prepared: HashSet::new(),
             ended: Vec::new(),
             retries: BTreeSet::new(),
-            refresh_at: None,
-            refreshed: Instant::now(),
+            refresh_at: Some(refreshed),
+            refreshed,
             refresh_every: REFRESH_EVERY,
             paused_until: None,
             jobs_since_relist: 0,
@@ -118,13 +116,11 @@ impl Supervisor {
 
     /// Until it is shut down and the last process is gone.
     pub fn run(mut self) {
-        self.queue_changed();
-        self.start_waiting();
-        while !(self.closing && self.live.is_empty()) {
+        while !self.is_over() {
             let event = match self.next_timer() {
                 None => self.events.recv().ok(),
                 Some(at) => {
-                    let wait = at.saturating_duration_since(Instant::now());
+                    let wait = at.saturating_duration_since(self.now());
                     match self.events.recv_timeout(wait) {
                         Ok(event) => Some(event),
                         Err(RecvTimeoutError::Timeout) => None,
@@ -135,21 +131,36 @@ impl Supervisor {
             if let Some(event) = event {
                 self.handle(event);
             }
-            while let Ok(event) = self.events.try_recv() {
-                self.handle(event);
-            }
-            if std::mem::take(&mut self.child_ended) {
-                self.collect();
-            }
-            self.end_what_is_late();
-            self.retry_what_is_due();
-            self.start_waiting();
-            self.settle();
-            self.tell_places();
+            self.pass();
         }
     }
 
-    fn next_timer(&self) -> Option<Instant> {
+    /// Whether it is shut down, and the last process is gone.
+    pub fn is_over(&self) -> bool {
+        self.closing && self.live.is_empty()
+    }
+
+    /// Does all that there is to do at this moment.
+    pub fn pass(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event);
+        }
+        if std::mem::take(&mut self.child_ended) {
+            self.collect();
+        }
+        self.end_what_is_late();
+        self.retry_what_is_due();
+        self.start_waiting();
+        self.settle();
+        self.tell_places();
+    }
+
+    fn now(&self) -> Instant {
+        self.machine.clock.instant()
+    }
+
+    /// When there is something to do, if nothing else happens before.
+    pub fn next_timer(&self) -> Option<Instant> {
         let alive = self.live.values().filter(|live| live.exit.is_none());
         let of_live = alive.filter_map(|live| match live.ending {
             None => Some(live.time_limit),
@@ -200,28 +211,34 @@ impl Supervisor {
                 }
             }
             Event::KillAll => {
+                let now = self.now();
                 for live in self.live.values_mut() {
-                    live.kill_at = Some(Instant::now());
+                    live.kill_at = Some(now);
                 }
             }
         }
     }
 
     fn queue_changed(&mut self) {
-        let next = (self.refreshed + self.refresh_every).max(Instant::now());
+        let next = (self.refreshed + self.refresh_every).max(self.now());
         self.refresh_at.get_or_insert(next);
     }
 
     /// Begins to end a job: its group gets SIGTERM now and SIGKILL later.
     fn end(&mut self, name: &JobName, cause: Cause) {
+        let kill_at = self.now() + self.machine.grace;
         let Some(live) = self.live.get_mut(name) else {
             return;
         };
         if live.ending.is_none() {
-            process::signal_group(live.leader, Signal::TERM);
+            self.machine
+                .processes
+                .signal_group(live.leader.pid, Signal::TERM);
             // One that is stopped (SIGSTOP) would not see it.
-            process::signal_group(live.leader, Signal::CONT);
-            live.kill_at = Some(Instant::now() + self.machine.grace);
+            self.machine
+                .processes
+                .signal_group(live.leader.pid, Signal::CONT);
+            live.kill_at = Some(kill_at);
         }
         // A job that is deleted leaves nothing, whatever it was being ended for.
         if live.ending.is_none() || cause == Cause::Deleted {
@@ -230,7 +247,7 @@ impl Supervisor {
     }
 
     fn end_what_is_late(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         let late: Vec<JobName> = self
             .live
             .iter()
@@ -245,7 +262,9 @@ impl Supervisor {
         for live in self.live.values_mut() {
             if live.kill_at.is_some_and(|at| at <= now) {
                 live.kill_at = None;
-                process::signal_group(live.leader, Signal::KILL);
+                self.machine
+                    .processes
+                    .signal_group(live.leader.pid, Signal::KILL);
             }
         }
     }
@@ -255,7 +274,7 @@ impl Supervisor {
         let mut over = Vec::new();
         for (name, live) in &mut self.live {
             if live.exit.is_none() {
-                live.exit = process::collect_leader(live.leader);
+                live.exit = self.machine.processes.collect_leader(live.leader.pid);
             }
             if live.exit.is_some() {
                 over.push(name.clone());
@@ -275,23 +294,16 @@ impl Supervisor {
     /// Gives the jobs that have to wait for some.
     fn kill_orphans(&self) -> BTreeSet<JobName> {
         let mut blocked = BTreeSet::new();
-        let running = |pid: Pid| {
+        let is_running = |pid: Pid| {
             self.live
                 .values()
-                .any(|live| live.leader == pid && live.exit.is_none())
+                .any(|live| live.leader.pid == pid && live.exit.is_none())
         };
-        for pid in process::children() {
-            if running(pid) || process::reap(pid).is_some() {
-                continue;
-            }
-            let Some(stat) = process::stat(pid) else {
-                continue;
-            };
-            let traces: Vec<PathBuf> = process::traces(pid).collect();
+        for orphan in self.machine.processes.orphans(&is_running) {
             let its_own = |live: &Live| {
-                live.leader.as_raw_nonzero().get() == stat.group
-                    || traces.contains(&live.folder)
-                    || traces.contains(&live.log)
+                live.leader.pid.as_raw_nonzero().get() == orphan.group
+                    || orphan.traces.contains(&live.folder)
+                    || orphan.traces.contains(&live.log)
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
@@ -301,11 +313,11 @@ impl Supervisor {
                 true => self
                     .live
                     .iter()
-                    .filter(|(_, live)| live.started <= stat.started)
+                    .filter(|(_, live)| live.leader.started <= orphan.started)
                     .collect(),
             };
             if owners.iter().all(|(_, live)| live.exit.is_some()) {
-                process::kill(pid);
+                self.machine.processes.kill(orphan.pid);
                 blocked.extend(owners.into_iter().map(|(name, _)| name.clone()));
             }
         }
@@ -313,7 +325,7 @@ impl Supervisor {
     }
 
     fn retry_what_is_due(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         while let Some((at, name)) = self.retries.first().cloned() {
             if at > now {
                 return;
@@ -330,7 +342,7 @@ impl Supervisor {
 
     /// Starts what fits, in order of arrival.
     fn start_waiting(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         if self.closing || self.paused_until.is_some_and(|until| until > now) {
             return;
         }
@@ -362,7 +374,7 @@ impl Supervisor {
     /// Marks that another attempt begins.
     fn begin(&self, name: &JobName) -> io::Result<()> {
         let change = Change::Begun {
-            at: (self.machine.clock)().0,
+            at: self.machine.clock.now().0,
         };
         let table = self.machine.table.lock();
         let waits = table.jobs.get(name).filter(|e| e.record.end.is_none());
@@ -380,7 +392,7 @@ impl Supervisor {
             // A later attempt comes from the queue as well, and has waited for its time.
             if entry.record.current().is_empty() {
                 let arrival = entry.record.queued.arrival;
-                waited = Some(Timestamp::now_micros().saturating_sub(arrival));
+                waited = Some(self.machine.clock.micros().saturating_sub(arrival));
             }
             entry.record.apply(&change);
             entry.place = None;
@@ -412,7 +424,7 @@ impl Supervisor {
         }
         if record.stop_asked {
             let ending = Ending {
-                at: (self.machine.clock)().0,
+                at: self.machine.clock.now().0,
                 succeeded: false,
                 exit_code: None,
                 reason: STOPPED.to_string(),
@@ -436,15 +448,17 @@ impl Supervisor {
         };
         match ready.and_then(|()| self.spawn(part, name, &header, attempt)) {
             Ok(leader) => {
-                log::debug!("job={name} event=started pid={}", leader.as_raw_nonzero());
+                log::debug!(
+                    "job={name} event=started pid={}",
+                    leader.pid.as_raw_nonzero()
+                );
                 let time_limit = Duration::from_secs(header.work.time_limit_seconds.into());
                 let live = Live {
                     part: number,
                     leader,
-                    started: process::stat(leader).map_or(0, |stat| stat.started),
                     folder,
                     log: part.store.log(name, attempt),
-                    time_limit: Instant::now() + time_limit,
+                    time_limit: self.now() + time_limit,
                     ending: None,
                     kill_at: None,
                     exit: None,
@@ -455,7 +469,7 @@ impl Supervisor {
             Err(e) => {
                 let program = header.work.command.first().map_or("", String::as_str);
                 let ending = Ending {
-                    at: (self.machine.clock)().0,
+                    at: self.machine.clock.now().0,
                     succeeded: false,
                     // As in a container whose program cannot be started.
                     exit_code: Some(128),
@@ -473,7 +487,7 @@ impl Supervisor {
         name: &JobName,
         header: &Header,
         attempt: usize,
-    ) -> io::Result<Pid> {
+    ) -> io::Result<Leader> {
         let component = &part.component;
         let folder = part.store.job_folder(name);
         let log = part.store.log(name, attempt);
@@ -491,7 +505,7 @@ impl Supervisor {
             let command = expanded(&header.work, &own);
             let mut environment = self.machine.variables.clone();
             environment.extend(own);
-            process::spawn(&Launch {
+            self.machine.processes.start(&Launch {
                 command: &command,
                 environment: &environment,
                 folder: &folder,
@@ -502,8 +516,10 @@ impl Supervisor {
         match start(view) {
             Err(e) if view.is_some() => {
                 log::debug!("job={name} event=no-view error=\"{e}\"");
-                let payload = part.store.payload(header)?;
-                write_payload(part, &folder, None, &payload.unwrap_or_default())?;
+                let payload = part.store.payload(header)?.unwrap_or_default();
+                if let Some(file) = payload_file(part, &folder, None) {
+                    part.store.write_payload(name, &file, &payload)?;
+                }
                 start(None)
             }
             outcome => outcome,
@@ -531,7 +547,7 @@ impl Supervisor {
             },
         };
         let ending = Ending {
-            at: (self.machine.clock)().0,
+            at: self.machine.clock.now().0,
             succeeded: reason.is_empty(),
             exit_code: Some(exit.code()),
             reason: reason.to_string(),
@@ -585,7 +601,7 @@ impl Supervisor {
         });
         self.ended.push((name.clone(), record));
         if let Some(delay) = retry {
-            self.retries.insert((Instant::now() + delay, name.clone()));
+            self.retries.insert((self.now() + delay, name.clone()));
         }
         self.queue_changed();
     }
@@ -593,7 +609,7 @@ impl Supervisor {
     /// Tells of attempts that are over, once that outlives a power cut.
     fn settle(&mut self) {
         for (name, record) in std::mem::take(&mut self.ended) {
-            if let Some(Err(e)) = record.map(|record| record.sync_data()) {
+            if let Some(Err(e)) = record.map(|mut record| record.sync()) {
                 log::error!("job={name} event=not-written error=\"{e}\"");
             }
             self.report(&name);
@@ -649,7 +665,7 @@ impl Supervisor {
 
     /// Tells waiting jobs their places, and observers everything now and then.
     fn tell_places(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         if self.refresh_at.is_none_or(|at| at > now) {
             return;
         }
@@ -684,44 +700,21 @@ impl Supervisor {
             }
         }
         // A long queue is told less often, so that telling takes a twentieth of the time at most.
-        self.refreshed = Instant::now();
+        self.refreshed = self.now();
         self.refresh_every = REFRESH_EVERY.max((self.refreshed - now) * 20);
     }
 }
 
-/// Makes what an attempt needs on disk: the job's folder, its payload, its log.
-///
-/// Few folders and files, since on a disk each takes a tenth of a millisecond or more.
+/// Makes what an attempt needs on disk.
 fn prepare(
     part: &RunningPart,
     name: &JobName,
     attempt: usize,
     payload: Option<&[u8]>,
 ) -> io::Result<()> {
-    let folder = part.store.job_folder(name);
-    match fs::create_dir(&folder) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    if let Some(payload) = payload {
-        write_payload(part, &folder, part.view.as_ref(), payload)?;
-    }
-    process::open_log(&part.store.log(name, attempt)).map(drop)
-}
-
-fn write_payload(
-    part: &RunningPart,
-    folder: &Path,
-    view: Option<&View>,
-    payload: &[u8],
-) -> io::Result<()> {
-    let Some(file) = payload_file(part, folder, view) else {
-        return Ok(());
-    };
-    if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
-        fs::create_dir_all(parent)?;
-    }
-    Store::write_payload(payload, &file)
+    let file = payload_file(part, &part.store.job_folder(name), part.view.as_ref());
+    let payload = file.as_deref().zip(payload);
+    part.store.prepare(name, attempt, payload)
 }
 
 /// Where a job's payload is on disk: at `payload.path` in its folder, unless it sees it there anyway.
