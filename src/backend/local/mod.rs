@@ -5,7 +5,9 @@
 //! handle on it.
 //!
 //! Order: the record is on disk, then the caller is answered, and an attempt is marked on disk as begun before it is
-//! started, so that no job is lost and none is run twice, whatever ends this process or the machine.
+//! started, so that no job is lost and none is run twice, whatever ends this process or the machine. What happens to a
+//! job is written down first, then so in the table, then told: what cannot be written down has not happened, and
+//! the end of an attempt is written again and again. One at a time writes about a job.
 
 mod admission;
 mod files;
@@ -27,22 +29,27 @@ use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Obs
 use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
-use crate::sync::Lock;
+use crate::sync::{Lock, Turn, Turns};
 use admission::{Admission, Place};
 use logs::{Follow, Log};
-use std::collections::{BTreeMap, HashMap};
-use std::io::{ErrorKind, Read};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use store::{Change, EndStatus, Ending, Header, Key, Record, Store};
-use supervisor::{Cause, Event};
+use store::{Change, End, EndStatus, Ending, FORMAT, Header, Key, NotCreated, Record, Store};
+use supervisor::{Cause, Event, Over};
 use work::{Next, Work};
 
+/// What is told of a job whose end waits for the disk.
+const END_NOT_WRITTEN: &str = "it has ended, which cannot be written down";
 /// The reason of an attempt that ended because somebody asked.
 const STOPPED: &str = "Stopped";
+/// How long who changes a job waits for another that does.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the processes of a killed scheduler are waited for when they have been killed too.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the scheduler's own environment, what jobs get: what a program needs to run on this machine as this user.
@@ -89,8 +96,12 @@ pub struct Machine {
     received: Lock<Option<Receiver<Event>>>,
     /// Numbers the versions of records.
     versions: AtomicU64,
-    /// The last arrival that was given.
-    arrivals: AtomicU64,
+    /// The last moment that was given.
+    moments: AtomicU64,
+    /// Who writes about a job, by the hash of its name.
+    turns: Turns<u64>,
+    /// Attempts of the scheduler before this one whose end is still to be written down.
+    recovered: Lock<Vec<Over>>,
     variables: BTreeMap<String, String>,
     grace: Duration,
     processes: Arc<dyn Processes>,
@@ -107,7 +118,7 @@ struct RunningPart {
 }
 
 struct Table {
-    jobs: HashMap<JobName, Entry>,
+    jobs: BTreeMap<JobName, Entry>,
     admission: Admission,
     /// No job is taken or started any more.
     closed: bool,
@@ -118,8 +129,12 @@ struct Entry {
     record: Record,
     /// Where it waits; `None` unless it does.
     place: Option<Place>,
+    /// What of the disk keeps it from going on.
+    held: Option<Arc<str>>,
     /// Deleted, and its processes are ending.
     deleted: bool,
+    /// The scheduler before this one left it running, and its end is still to be written down.
+    cut_short: bool,
 }
 
 impl Table {
@@ -152,6 +167,10 @@ fn gone(name: &JobName) -> BackendError {
 }
 
 fn not_written(cause: &std::io::Error) -> BackendError {
+    if cause.kind() == ErrorKind::NotFound {
+        let message = "the job's record was removed by another hand".to_string();
+        return BackendError::Gone { message };
+    }
     BackendError::Unavailable {
         message: format!("the job cannot be written to disk: {cause}"),
     }
@@ -163,14 +182,21 @@ impl Entry {
             part,
             record,
             place: None,
+            held: None,
             deleted: false,
+            cut_short: false,
         }
+    }
+
+    /// Whether an attempt may begin.
+    fn waits(&self) -> bool {
+        self.record.end.is_none() && !self.record.is_running() && !self.deleted
     }
 
     fn status(&self) -> Status {
         match &self.record.end {
-            Some((_, status, _)) => (*status).into(),
-            None if self.record.stop_asked => Status::Stopping,
+            Some(end) => end.status.into(),
+            None if self.record.stop_asked || self.cut_short => Status::Stopping,
             None if self.record.current().is_empty() => Status::Waiting,
             None => Status::Running,
         }
@@ -184,10 +210,14 @@ impl Entry {
                 .is_some_and(|end| !end.succeeded && end.reason != STOPPED)
         };
         let place = self.place.filter(|_| self.status() == Status::Waiting);
-        let message = match (&self.record.end, place) {
-            (Some((_, _, message)), _) => message.clone(),
-            (None, Some(place)) => place.to_string(),
-            (None, None) => String::new(),
+        let message = match (&self.record.end, place, &self.held) {
+            (Some(end), _, _) => end.message.clone(),
+            (None, Some(place), Some(held)) => {
+                format!("position {} of the queue: {held}", place.position)
+            }
+            (None, None, Some(held)) => held.to_string(),
+            (None, Some(place), None) => place.to_string(),
+            (None, None, None) => String::new(),
         };
         Job {
             name: name.clone(),
@@ -195,7 +225,7 @@ impl Entry {
             job_id: header.job_id.as_deref().map(Box::from),
             created: Timestamp(header.created),
             started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
-            finished: self.record.end.as_ref().map(|(at, ..)| Timestamp(*at)),
+            finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),
             message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
@@ -249,7 +279,7 @@ fn read_attempt(
     }
 }
 
-/// What follows when the last attempt has ended by itself or by its time limit.
+/// What follows when the last attempt has ended by itself or by its time limit, and nobody asked for more.
 fn after_attempt(record: &Record) -> Result<EndStatus, Duration> {
     let succeeded =
         |(_, end): &(i64, Option<Ending>)| end.as_ref().is_some_and(|end| end.succeeded);
@@ -296,23 +326,31 @@ impl Machine {
             folder,
             parts,
             table: Lock::new(Table {
-                jobs: HashMap::new(),
+                jobs: BTreeMap::new(),
                 admission: Admission::new(setup.capacity),
                 closed: false,
             }),
             events,
             received: Lock::new(Some(received)),
             versions: AtomicU64::new(1),
-            arrivals: AtomicU64::new(0),
+            moments: AtomicU64::new(0),
+            turns: Turns::new(),
+            recovered: Lock::default(),
             variables: setup.variables,
             grace: setup.grace,
             processes,
             clock: setup.clock,
         };
+        let mut loaded = Vec::new();
         for (number, part) in machine.parts.iter().enumerate() {
             for record in part.store.load()? {
-                machine.recover(number, part, record);
+                let latest = record.latest();
+                machine.moments.fetch_max(latest, Ordering::Relaxed);
+                loaded.push((number, part, record));
             }
+        }
+        for (number, part, record) in loaded {
+            machine.recover(number, part, record);
         }
         Ok(Arc::new(machine))
     }
@@ -322,57 +360,66 @@ impl Machine {
         let Some(name) = JobName::parse(&record.header.name) else {
             return;
         };
-        let now = self.clock.now().0;
-        let need = record.header.work.need();
-        let mut changes = Vec::new();
+        let mut held = None;
+        let over = self.cut_short(number, &name, &record);
+        let waits = over.is_none() && record.end.is_none();
+        if let Some(over) = over {
+            let (changes, _) = over.changes(&record, self.moment());
+            match part.store.append(&name, &changes) {
+                Ok(()) => changes.iter().for_each(|change| record.apply(change)),
+                Err(e) => {
+                    log::error!("job={name} event=not-written error=\"{e}\"");
+                    held = Some(format!("{END_NOT_WRITTEN}: {e}").into());
+                    self.recovered.lock().push(over);
+                }
+            }
+        }
+        let mut table = self.table.lock();
+        if waits {
+            let need = record.header.work.need();
+            table.admission.wait(record.queued, name.clone(), need);
+        }
+        let entry = Entry {
+            cut_short: held.is_some() && !record.current().is_empty(),
+            held,
+            ..Entry::new(number, record)
+        };
+        table.jobs.insert(name, entry);
+    }
+
+    /// What is still to be written down of an unfinished job that cannot go on.
+    fn cut_short(&self, part: usize, name: &JobName, record: &Record) -> Option<Over> {
+        let over = |ending, cause| {
+            let name = name.clone();
+            Some(Over {
+                name,
+                part,
+                ending,
+                cause,
+            })
+        };
         if record.is_running() {
-            changes.push(Change::Ended(Ending {
-                at: now,
+            let ending = Ending {
+                at: seconds(self.moment()),
                 succeeded: false,
                 exit_code: None,
                 reason: "SchedulerStopped".to_string(),
                 message: "the scheduler stopped while the job ran, and the job was ended"
                     .to_string(),
-            }));
-            changes.push(Change::Finished {
-                at: now,
-                status: match record.stop_asked {
-                    true => EndStatus::Stopped,
-                    false => EndStatus::Failed,
-                },
-                message: String::new(),
-            });
-        } else if record.end.is_none() {
-            if let (false, Ok(status)) = (record.current().is_empty(), after_attempt(&record)) {
-                changes.push(Change::Finished {
-                    at: now,
-                    status,
-                    message: String::new(),
-                });
-            } else if let Err(refused) = self.table.lock().admission.check(need) {
-                // Nothing could ever start behind it.
-                changes.push(Change::Finished {
-                    at: now,
-                    status: EndStatus::Failed,
-                    message: refused.to_string(),
-                });
-            }
+            };
+            return over(Some(ending), Some(Cause::ShutDown));
         }
-        if !changes.is_empty()
-            && let Err(e) = part.store.append(&name, &changes)
-        {
-            log::error!("job={name} event=not-written error=\"{e}\"");
+        if record.end.is_some() {
+            return None;
         }
-        for change in &changes {
-            record.apply(change);
+        if !record.current().is_empty() && (record.stop_asked || after_attempt(record).is_ok()) {
+            return over(None, None);
         }
-        self.arrivals
-            .fetch_max(record.queued.arrival, Ordering::Relaxed);
-        let mut table = self.table.lock();
-        if record.end.is_none() {
-            table.admission.wait(record.queued, name.clone(), need);
-        }
-        table.jobs.insert(name, Entry::new(number, record));
+        let checked = self.table.lock().admission.check(record.header.work.need());
+        // Nothing could ever start behind it.
+        checked
+            .err()
+            .and_then(|refused| over(None, Some(Cause::NeverFits(refused.to_string()))))
     }
 
     /// Whether the jobs of a component see their payload at its `payload.path`.
@@ -412,10 +459,14 @@ impl Machine {
     fn relist(&self, component: usize, observer: &dyn Observer) {
         observer.jobs_relist_begins();
         let table = self.table.lock();
-        let jobs = table
-            .jobs
-            .iter()
+        let jobs = table.jobs.iter();
+        let mut jobs: Vec<(&JobName, &Entry)> = jobs
             .filter(|(_, entry)| entry.part == component && !entry.deleted)
+            .collect();
+        // Of jobs that ended in the same second, the one that ended later has the later version.
+        jobs.sort_by_key(|(_, entry)| entry.record.end.as_ref().map(End::order));
+        let jobs = jobs
+            .into_iter()
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
         drop(table);
@@ -470,13 +521,26 @@ impl Machine {
         self.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn next_arrival(&self) -> u64 {
+    /// Microseconds since 1970, later at each call than all that is on record: a clock that is set
+    /// back makes no job seem to come or to end before another that did.
+    fn moment(&self) -> u64 {
         let now = self.clock.micros();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self
-            .arrivals
+            .moments
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         now.max(last.unwrap_or_else(|last| last) + 1)
+    }
+
+    /// Waits until nobody else writes about the job.
+    fn turn(&self, name: &JobName) -> io::Result<Turn<'_, u64>> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let turn = self.turns.wait(hasher.finish(), TURN_TIMEOUT, &self.clock);
+        turn.ok_or_else(|| {
+            let message = "another change of it is still being written";
+            io::Error::new(ErrorKind::TimedOut, message)
+        })
     }
 
     fn create(&self, number: usize, part: &RunningPart, new: &NewJob) -> Result<Job, CreateError> {
@@ -488,12 +552,14 @@ impl Machine {
         }
         let capacity = self.table.lock().admission.capacity();
         let need = Amount::of(new.settings, capacity);
+        let arrival = self.moment();
         let header = Header {
+            version: FORMAT,
             name: new.name.to_string(),
             job_id: new.job_id.map(str::to_string),
-            created: self.clock.now().0,
+            created: seconds(arrival),
             priority: new.priority,
-            arrival: self.next_arrival(),
+            arrival,
             key: new.key.map(Key::from),
             restart_of: None,
             payload: new.payload.map(|payload| payload.len() as u64),
@@ -519,11 +585,13 @@ impl Machine {
                 message: format!("the payload of {old} cannot be read: {e}"),
             })
         })?;
+        let arrival = self.moment();
         let header = Header {
+            version: FORMAT,
             name: name.to_string(),
-            created: self.clock.now().0,
+            created: seconds(arrival),
             priority: 0,
-            arrival: self.next_arrival(),
+            arrival,
             key: None,
             restart_of: Some(old.to_string()),
             ..found
@@ -541,6 +609,8 @@ impl Machine {
         payload: Option<&[u8]>,
     ) -> Result<Job, CreateError> {
         let need = header.work.need();
+        let turn = self.turn(name);
+        let _turn = turn.map_err(|e| CreateError::Nothing(not_written(&e)))?;
         let mut table = self.table.lock();
         if table.jobs.contains_key(name) {
             return Err(CreateError::NameTaken);
@@ -557,16 +627,18 @@ impl Machine {
             });
         }
         let began = starts.then_some(Change::Begun { at: header.created });
-        let written = part.store.create(&header, payload, began.as_slice());
-        if let Err(e) = written {
+        let written = part.store.create(name, &header, payload, began.as_slice());
+        if let Err(NotCreated { cause, in_doubt }) = written {
             self.table.lock().admission.release(name);
             self.send(Event::NotCreated {
                 part: number,
                 name: name.clone(),
+                in_doubt,
             });
-            return Err(match e.kind() {
+            return Err(match cause.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
-                _ => CreateError::Nothing(not_written(&e)),
+                _ if in_doubt => CreateError::Leftover(not_written(&cause)),
+                _ => CreateError::Nothing(not_written(&cause)),
             });
         }
         let mut record = Record::new(header);
@@ -619,33 +691,46 @@ impl Machine {
 
     /// Ends a job and keeps its record.
     fn stop(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         if entry.record.end.is_some() || entry.record.stop_asked {
             return Ok(entry.job(name, self.next_version()));
         }
-        let (runs, queued) = (entry.record.is_running(), entry.record.queued);
-        let change = match runs {
-            true => Change::StopAsked,
-            false => Change::Finished {
-                at: self.clock.now().0,
-                status: EndStatus::Stopped,
-                message: String::new(),
-            },
-        };
-        entry.record.apply(&change);
-        let job = entry.job(name, self.next_version());
-        table.admission.withdraw(queued);
+        if entry.record.is_running() {
+            entry.record.apply(&Change::StopAsked);
+            let job = entry.job(name, self.next_version());
+            drop(table);
+            self.send(Event::End(name.clone(), Cause::Stopped));
+            // It comes to its end and never runs again, whether or not this can be written down: a
+            // job that fills the disk can be stopped.
+            if let Err(e) = part.store.append(name, &[Change::StopAsked]) {
+                log::warn!("job={name} event=not-written error=\"{e}\"");
+            }
+            return Ok(job);
+        }
+        let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+        let waited = table.admission.withdraw(queued);
         drop(table);
-        self.send(match runs {
-            true => Event::End(name.clone(), Cause::Stopped),
-            false => Event::QueueChanged,
-        });
-        // It is being ended whether or not that can be written down.
-        part.store
-            .append(name, &[change])
-            .map_err(|e| not_written(&e))?;
-        Ok(job)
+        let stopped = Change::Finished(self.end(EndStatus::Stopped));
+        let written = part.store.append(name, std::slice::from_ref(&stopped));
+        let mut table = self.table.lock();
+        if let Err(e) = written {
+            if waited {
+                table.admission.wait(queued, name.clone(), need);
+            }
+            return Err(not_written(&e));
+        }
+        // Its next attempt may have come due meanwhile.
+        table.admission.withdraw(queued);
+        let entry = table.entry(number, name)?;
+        entry.record.apply(&stopped);
+        self.send(Event::QueueChanged);
+        Ok(entry.job(name, self.next_version()))
+    }
+
+    fn end(&self, status: EndStatus) -> End {
+        End::new(self.moment(), status, String::new())
     }
 
     /// Runs a stopped job again.
@@ -655,80 +740,89 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
     ) -> Result<Job, BackendError> {
+        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         let need = entry.record.header.work.need();
-        if !matches!(entry.record.end, Some((_, EndStatus::Stopped, _))) {
+        let is_stopped = |end: &End| end.status == EndStatus::Stopped;
+        if !entry.record.end.as_ref().is_some_and(is_stopped) {
             return Ok(entry.job(name, self.next_version()));
         }
-        let stopped = entry.record.clone();
         table.check(need)?;
         let starts = table.admission.start_at_once(name, need);
-        let at = self.clock.now().0;
-        let arrival = self.next_arrival();
+        drop(table);
+        let arrival = self.moment();
+        let at = seconds(arrival);
         let mut changes = vec![Change::Resumed { at, arrival }];
         changes.extend(starts.then_some(Change::Begun { at }));
-        let entry = table.entry(number, name)?;
-        changes.iter().for_each(|change| entry.record.apply(change));
-        drop(table);
         let written = part.store.append(name, &changes);
         let mut table = self.table.lock();
-        let Ok(entry) = table.entry(number, name) else {
-            // Deleted meanwhile.
-            table.admission.release(name);
-            self.send(Event::QueueChanged);
-            return Err(gone(name));
-        };
         if let Err(e) = written {
-            entry.record = stopped;
             table.admission.release(name);
             self.send(Event::QueueChanged);
             return Err(not_written(&e));
         }
+        let entry = table.entry(number, name)?;
+        changes.iter().for_each(|change| entry.record.apply(change));
         self.queue_or_start(&mut table, name, starts)
             .ok_or_else(|| gone(name))
     }
 
     /// Takes a finished job out of its users' sight, while another copies its payload.
     fn hide(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
-        let job = self.with_entry(number, name, |entry| {
-            entry.record.apply(&Change::Hidden);
-            entry.job(name, self.next_version())
-        })?;
+        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
+        self.with_entry(number, name, |_| ())?;
         part.store
             .append(name, &[Change::Hidden])
             .map_err(|e| not_written(&e))?;
-        Ok(job)
+        self.with_entry(number, name, |entry| {
+            entry.record.apply(&Change::Hidden);
+            entry.job(name, self.next_version())
+        })
     }
 
-    fn delete(&self, number: usize, part: &RunningPart, name: &JobName) -> std::io::Result<bool> {
+    fn delete(&self, number: usize, part: &RunningPart, name: &JobName) -> io::Result<bool> {
+        let _turn = self.turn(name)?;
+        // Should this process be killed after this, the next one finds no record, and so ends the job's processes all
+        // the same.
+        let removed = part.store.remove(name);
+        if part.store.has(name) {
+            return removed;
+        }
         let mut table = self.table.lock();
         let entry = table.jobs.get_mut(name).filter(|e| e.part == number);
-        let (known, runs) = match entry {
-            None => (false, false),
-            Some(entry) if entry.deleted => (false, false),
+        let known = match entry {
+            None => false,
+            // Its processes are ending.
+            Some(entry) if entry.deleted => return removed.map(|_| false),
             Some(entry) if entry.record.is_running() => {
                 entry.deleted = true;
-                (true, true)
+                self.send(Event::End(name.clone(), Cause::Deleted));
+                true
             }
             Some(entry) => {
                 let queued = entry.record.queued;
                 table.admission.withdraw(queued);
                 table.jobs.remove(name);
-                (true, false)
+                self.send(Event::QueueChanged);
+                true
             }
         };
+        let runs = table.jobs.contains_key(name);
         drop(table);
-        // Should this process be killed now, the next one finds no record, and so ends the job's processes all the same.
-        let there = part.store.remove(name)?;
-        if runs {
-            self.send(Event::End(name.clone(), Cause::Deleted));
-        } else {
-            part.store.clear(name)?;
-            self.send(Event::QueueChanged);
+        if !runs && let Err(e) = part.store.clear(name) {
+            log::warn!("job={name} event=left error=\"{e}\"");
         }
-        Ok(known || there)
+        if let (Err(_), Some(observer)) = (&removed, part.observer.get()) {
+            // It is gone, unless the machine loses its power before another record is made or removed.
+            observer.job_gone(name);
+        }
+        removed.map(|there| known || there)
     }
+}
+
+fn seconds(micros: u64) -> i64 {
+    i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// One component's jobs on the machine.

@@ -1,8 +1,12 @@
 //! Records on disk: one file per job, written so that a power cut leaves the whole of it or nothing.
 //!
 //! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for each change since.
-//! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. A last line
-//! that a power cut left half is cut off when the record is read. Two syncs make a job durable, one a change.
+//! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. Two syncs
+//! make a job durable, one a change.
+//!
+//! An append that fails is undone. Whatever a failed append or a power cut leaves behind the last good line is cut off
+//! before the next append, so that nothing is ever glued to it; reading passes over a line that it cannot read.
+//! Who appends to a record, or removes it, is alone with it meanwhile.
 //!
 //! ```text
 //! <data-dir>/<app>-<environment>/.lock                      held by the one scheduler that uses the folder
@@ -11,10 +15,12 @@
 //!                               /<component>/logs/<job>.1.log   what its first attempt printed; the same
 //! ```
 
-use super::files::{Disk, Files, Mode, OpenFile};
+use super::files::{Disk, Files, Mode};
 use super::work::Work;
 use crate::job::{JobName, Queued, RequestKey, Status};
+use crate::sync::Lock;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -22,9 +28,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The version of the form of records. A scheduler reads those up to its own, and leaves a folder
+/// alone that has one beyond it: to read such a job in part might run it again.
+pub const FORMAT: u32 = 1;
+
 /// What was asked, which never changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
+    /// The form of the record: [`FORMAT`].
+    #[serde(default = "first_format")]
+    pub version: u32,
     pub name: String,
     pub job_id: Option<String>,
     /// Seconds since 1970.
@@ -38,6 +51,18 @@ pub struct Header {
     /// The payload's length; `None` is no payload.
     pub payload: Option<u64>,
     pub work: Work,
+}
+
+/// The first records had no version, and the form of version 1.
+fn first_format() -> u32 {
+    1
+}
+
+/// As much of a [`Header`] as every version has.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default = "first_format")]
+    version: u32,
 }
 
 /// A [`RequestKey`], in hexadecimal.
@@ -76,17 +101,42 @@ pub enum Change {
     /// The last attempt ended.
     Ended(Ending),
     /// The job came to its end.
-    Finished {
-        at: i64,
-        status: EndStatus,
-        message: String,
-    },
+    Finished(End),
     /// Somebody asked to end it.
     StopAsked,
     /// It was stopped, and is to run again; `arrival` is its new place in the queue.
     Resumed { at: i64, arrival: u64 },
     /// It is deleted for its users, and kept while its payload is copied.
     Hidden,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub at: i64,
+    /// Orders jobs by when they ended: microseconds since 1970, made unique.
+    #[serde(default)]
+    pub order: u64,
+    pub status: EndStatus,
+    pub message: String,
+}
+
+impl End {
+    /// `moment` is in microseconds since 1970.
+    pub fn new(moment: u64, status: EndStatus, message: String) -> End {
+        End {
+            at: super::seconds(moment),
+            order: moment,
+            status,
+            message,
+        }
+    }
+
+    /// Grows from one end to the next. Old records know but the second.
+    pub fn order(&self) -> u64 {
+        let second = u64::try_from(self.at).unwrap_or(0);
+        self.order.max(second.saturating_mul(1_000_000))
+    }
 }
 
 /// How an attempt ended.
@@ -124,8 +174,7 @@ pub struct Record {
     pub header: Header,
     /// When each attempt began, and how it ended.
     pub attempts: Vec<(i64, Option<Ending>)>,
-    /// When, how and why the job ended.
-    pub end: Option<(i64, EndStatus, String)>,
+    pub end: Option<End>,
     /// Its place in the queue, if it waits.
     pub queued: Queued,
     /// Attempts before it was last resumed, which count no more.
@@ -161,11 +210,7 @@ impl Record {
                     *end = Some(ending.clone());
                 }
             }
-            Change::Finished {
-                at,
-                status,
-                message,
-            } => self.end = Some((*at, *status, message.clone())),
+            Change::Finished(end) => self.end = Some(end.clone()),
             Change::StopAsked => self.stop_asked = true,
             Change::Resumed { at, arrival } => {
                 self.end = None;
@@ -183,6 +228,18 @@ impl Record {
         self.attempts.get(self.resumed_after..).unwrap_or_default()
     }
 
+    /// The latest time in it, in microseconds since 1970.
+    pub fn latest(&self) -> u64 {
+        let ended = |end: &Option<Ending>| end.as_ref().map_or(0, |end| end.at);
+        let attempts = self.attempts.iter();
+        let attempts = attempts.map(|(began, end)| (*began).max(ended(end)));
+        let micros = attempts.max().and_then(|at| u64::try_from(at).ok());
+        let micros = micros.unwrap_or(0).saturating_mul(1_000_000);
+        micros
+            .max(self.end.as_ref().map_or(0, End::order))
+            .max(self.queued.arrival)
+    }
+
     /// Whether an attempt has begun and not ended.
     pub fn is_running(&self) -> bool {
         self.end.is_none() && matches!(self.attempts.last(), Some((_, None)))
@@ -197,6 +254,11 @@ pub enum OpenError {
         folder: PathBuf,
         pid: String,
     },
+    /// A later version of the scheduler has used it.
+    Newer {
+        record: PathBuf,
+        version: u32,
+    },
     Io {
         path: PathBuf,
         cause: io::Error,
@@ -210,6 +272,12 @@ impl fmt::Display for OpenError {
                 f,
                 "another scheduler (process {pid}) uses {}: stop it, or give another --data-dir",
                 folder.display()
+            ),
+            OpenError::Newer { record, version } => write!(
+                f,
+                "{}: is of version {version}, and this scheduler reads records up to version {FORMAT}: \
+                 start the scheduler that wrote it, or give another --data-dir",
+                record.display()
             ),
             OpenError::Io { path, cause } => write!(
                 f,
@@ -259,9 +327,10 @@ impl Folder {
             }
             Err(TryLockError::Error(cause)) => return Err(at(&lock_file)(cause)),
         }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(at(&lock_file))?;
+        // It is there to be told alone: on a full disk there is none.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
         Ok(Folder {
             path,
             files: Arc::new(Disk),
@@ -291,14 +360,14 @@ impl Folder {
             records: path.join("records"),
             jobs: path.join("jobs"),
             logs: path.join("logs"),
+            lengths: Lock::default(),
         };
         for folder in [&store.records, &store.jobs, &store.logs] {
             self.files.make_folder(folder).map_err(at(folder))?;
         }
-        // The folders themselves must outlive a power cut too.
-        for folder in [&self.path, &path] {
-            self.files.sync_folder(folder).map_err(at(folder))?;
-        }
+        // The folders must outlive a power cut, and so must what a process wrote that was killed before it synced it: it is
+        // about to be told.
+        self.files.sync_all(&self.path).map_err(at(&self.path))?;
         Ok(store)
     }
 }
@@ -309,77 +378,124 @@ pub struct Store {
     records: PathBuf,
     jobs: PathBuf,
     logs: PathBuf,
+    /// How much of each record is good: what is behind it was never acknowledged.
+    lengths: Lock<HashMap<JobName, u64>>,
 }
 
 /// What a record that is not finished yet is called.
 const ASIDE: &str = ".new-";
 
+/// Why a record was not created.
+#[derive(Debug)]
+pub struct NotCreated {
+    pub cause: io::Error,
+    /// It may be there all the same, at the latest after a power cut.
+    pub in_doubt: bool,
+}
+
 impl Store {
-    /// Keeps a new job: on return it and its payload outlive a power cut. On an error nothing of it is left.
+    /// Keeps a new job: on return it and its payload outlive a power cut. What an earlier call left
+    /// of it in doubt is replaced.
     pub fn create(
         &self,
+        name: &JobName,
         header: &Header,
         payload: Option<&[u8]>,
         changes: &[Change],
-    ) -> io::Result<()> {
-        let aside = self.records.join(format!("{ASIDE}{}", header.name));
-        let record = self.records.join(&header.name);
-        let write = || -> io::Result<()> {
-            let mut bytes = line(header)?;
-            bytes.extend(payload.unwrap_or_default());
-            bytes.push(b'\n');
-            for change in changes {
-                bytes.extend(line(change)?);
-            }
-            let mut file = self.files.open(&aside, Mode::New)?;
-            file.write_all(&bytes)?;
-            file.sync()?;
-            self.files.rename(&aside, &record)?;
-            self.files.sync_folder(&self.records)
+    ) -> Result<(), NotCreated> {
+        let nothing = |cause| NotCreated {
+            cause,
+            in_doubt: false,
         };
         // No other process uses the folder, and this one gives a name once.
-        if self.files.open(&record, Mode::Read).is_ok() {
-            return Err(ErrorKind::AlreadyExists.into());
+        if self.has(name) {
+            return Err(nothing(ErrorKind::AlreadyExists.into()));
         }
-        write().inspect_err(|_| {
+        let (aside, record) = (
+            self.records.join(format!("{ASIDE}{name}")),
+            self.record(name),
+        );
+        let write = || -> io::Result<usize> {
+            let (head, payload) = (line(header)?, payload.unwrap_or_default());
+            let mut tail = vec![b'\n'];
+            for change in changes {
+                tail.extend(line(change)?);
+            }
+            let parts = [&head, payload, &tail];
+            let mut file = self.files.open(&aside, Mode::Replace)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            file.sync()?;
+            Ok(parts.iter().map(|part| part.len()).sum())
+        };
+        let length = write().map_err(|cause| {
+            // What stays is nobody's, and goes at the next start.
             let _ = self.files.remove_file(&aside);
-            let _ = self.files.remove_file(&record);
-        })
+            nothing(cause)
+        })?;
+        let renamed = self.files.rename(&aside, &record);
+        let shown = renamed.and_then(|()| self.files.sync_folder(&self.records));
+        shown.map_err(|cause| {
+            let _ = self.files.remove_file(&aside);
+            let in_doubt = self.remove(name).is_err();
+            NotCreated { cause, in_doubt }
+        })?;
+        self.lengths.lock().insert(name.clone(), length as u64);
+        Ok(())
     }
 
-    /// Adds to a record; on return it outlives a power cut. A record that is gone stays gone.
+    /// Adds to a record; on return it outlives a power cut. On an error nothing is added, unless
+    /// the disk fails to undo it as well.
     pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
-        self.append_unsynced(name, changes)?
-            .map_or(Ok(()), |mut record| record.sync())
-    }
-
-    /// The same, but for the power cut: gives the record, to be synced.
-    pub fn append_unsynced(
-        &self,
-        name: &JobName,
-        changes: &[Change],
-    ) -> io::Result<Option<Box<dyn OpenFile>>> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
         }
-        match self.files.open(&self.record(name), Mode::Append) {
-            Ok(mut file) => {
-                file.write_all(&bytes)?;
-                Ok(Some(file))
+        let known = self.lengths.lock().get(name).copied();
+        let good = known.ok_or(ErrorKind::NotFound)?;
+        let opened = self.files.open(&self.record(name), Mode::Append);
+        let mut file = opened.inspect_err(|e| {
+            if e.kind() == ErrorKind::NotFound {
+                // Another hand has removed it.
+                self.lengths.lock().remove(name);
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        })?;
+        let length = file.length()?;
+        if length < good {
+            return Err(io::Error::other("it is shorter than it was written"));
         }
+        if length > good {
+            file.cut(good)?;
+        }
+        let written = file.write_all(&bytes).and_then(|()| file.sync());
+        if let Err(e) = written {
+            if let Err(undo) = file.cut(good).and_then(|()| file.sync()) {
+                log::warn!("job={name} event=not-undone error=\"{undo}\"");
+            }
+            return Err(e);
+        }
+        let length = good + bytes.len() as u64;
+        self.lengths.lock().insert(name.clone(), length);
+        Ok(())
     }
 
-    /// Forgets a job. What it left in its folder is [`Store::clear`]'s.
+    /// Whether there is a record of the job.
+    pub fn has(&self, name: &JobName) -> bool {
+        self.lengths.lock().contains_key(name)
+    }
+
+    /// Forgets a job; on return that outlives a power cut. What the job left in its folder is
+    /// [`Store::clear`]'s. On an error, [`Store::has`] tells whether it is there still.
     pub fn remove(&self, name: &JobName) -> io::Result<bool> {
-        match self.files.remove_file(&self.record(name)) {
-            Ok(()) => self.files.sync_folder(&self.records).map(|()| true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+        let there = match self.files.remove_file(&self.record(name)) {
+            Ok(()) => true,
+            Err(e) if e.kind() == ErrorKind::NotFound => false,
+            Err(e) => return Err(e),
+        };
+        self.lengths.lock().remove(name);
+        // Where there is none, an earlier call may have removed it, and failed here.
+        self.files.sync_folder(&self.records).map(|()| there)
     }
 
     /// Removes what a job left: its folder and its logs.
@@ -457,36 +573,39 @@ impl Store {
         self.records.join(name.as_str())
     }
 
-    /// Reads all records, mends what a power cut left half, and removes what belongs to no record.
+    /// Reads all records, and removes what belongs to none.
     pub fn load(&self) -> Result<Vec<Record>, OpenError> {
         let mut records = Vec::new();
-        for entry in self.files.list(&self.records).map_err(at(&self.records))? {
+        let entries = self.files.list(&self.records).map_err(at(&self.records))?;
+        for entry in &entries {
             let path = self.records.join(&entry.name);
-            if entry.name.starts_with(ASIDE) {
-                self.files.remove_file(&path).map_err(at(&path))?;
+            if entry.name.starts_with(ASIDE) && !entry.is_folder {
+                self.remove_what_is_left(&path, false);
                 continue;
             }
-            match self.read_record(&path).map_err(at(&path))? {
-                Some(record) if record.header.name == entry.name => records.push(record),
+            let read = match entry.is_folder {
+                true => None,
+                false => self.read_record(&path)?,
+            };
+            let name = JobName::parse(&entry.name);
+            match name.zip(read) {
+                Some((name, (record, length))) if record.header.name == entry.name => {
+                    self.lengths.lock().insert(name, length);
+                    records.push(record);
+                }
                 _ => log::warn!(
-                    "file={} event=skipped reason=\"it is not the record of a job\"",
+                    "path={} event=skipped reason=\"it is not the record of a job\"",
                     path.display()
                 ),
             }
         }
+        let names: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         for folder in [&self.jobs, &self.logs] {
             for entry in self.files.list(folder).map_err(at(folder))? {
-                let path = folder.join(&entry.name);
                 let job = entry.name.split('.').next().unwrap_or_default();
-                if self.files.open(&self.records.join(job), Mode::Read).is_ok() {
-                    continue;
-                }
-                let removed = match entry.is_folder {
-                    true => self.files.remove_folder(&path),
-                    false => self.files.remove_file(&path),
-                };
-                if let Err(e) = removed {
-                    log::warn!("path={} event=left error=\"{e}\"", path.display());
+                // What was skipped keeps what is its.
+                if !names.contains(job) {
+                    self.remove_what_is_left(&folder.join(&entry.name), entry.is_folder);
                 }
             }
         }
@@ -494,33 +613,61 @@ impl Store {
         Ok(records)
     }
 
-    /// `None` for a file that is no record.
-    fn read_record(&self, path: &Path) -> io::Result<Option<Record>> {
-        let mut reader = BufReader::new(self.files.open(path, Mode::Append)?);
+    fn remove_what_is_left(&self, path: &Path, is_folder: bool) {
+        let removed = match is_folder {
+            true => self.files.remove_folder(path),
+            false => self.files.remove_file(path),
+        };
+        if let Err(e) = removed {
+            log::warn!("path={} event=left error=\"{e}\"", path.display());
+        }
+    }
+
+    /// A record, and how much of its file is good. `None` for a file that is no record.
+    fn read_record(&self, path: &Path) -> Result<Option<(Record, u64)>, OpenError> {
+        let file = self.files.open(path, Mode::Read).map_err(at(path))?;
+        let mut reader = BufReader::new(file);
         let mut bytes = Vec::new();
-        reader.read_until(b'\n', &mut bytes)?;
+        reader.read_until(b'\n', &mut bytes).map_err(at(path))?;
+        if let Ok(Format { version }) = serde_json::from_slice::<Format>(&bytes)
+            && version > FORMAT
+        {
+            let record = path.to_owned();
+            return Err(OpenError::Newer { record, version });
+        }
         let Ok(header) = serde_json::from_slice::<Header>(&bytes) else {
             return Ok(None);
         };
-        let mut good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
-        if reader.seek(SeekFrom::End(0))? < good {
+        let good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
+        if reader.seek(SeekFrom::End(0)).map_err(at(path))? < good {
             return Ok(None);
         }
-        reader.seek(SeekFrom::Start(good))?;
+        reader.seek(SeekFrom::Start(good)).map_err(at(path))?;
         let mut record = Record::new(header);
-        loop {
-            bytes.clear();
-            reader.read_until(b'\n', &mut bytes)?;
-            match serde_json::from_slice::<Change>(&bytes) {
-                Ok(change) if bytes.ends_with(b"\n") => record.apply(&change),
-                _ => break,
-            }
-            good += bytes.len() as u64;
+        let changes = read_changes(&mut reader, &mut record);
+        let length = good + changes.map_err(at(path))?;
+        Ok(Some((record, length)))
+    }
+}
+
+/// Applies the changes that follow. Gives their length, without a last one that is not whole.
+fn read_changes(reader: &mut impl BufRead, record: &mut Record) -> io::Result<u64> {
+    let (mut length, mut bytes) = (0, Vec::new());
+    loop {
+        bytes.clear();
+        reader.read_until(b'\n', &mut bytes)?;
+        if !bytes.ends_with(b"\n") {
+            return Ok(length);
         }
-        if !bytes.is_empty() {
-            reader.into_inner().cut(good)?;
+        length += bytes.len() as u64;
+        match serde_json::from_slice::<Change>(&bytes) {
+            Ok(change) => record.apply(&change),
+            // What follows was written all the same: that the job has ended, perhaps.
+            Err(e) => log::warn!(
+                "job={} event=line-skipped error=\"{e}\"",
+                record.header.name
+            ),
         }
-        Ok(Some(record))
     }
 }
 
@@ -558,6 +705,7 @@ mod tests {
 
     fn header(name: &str, arrival: u64, payload: Option<&str>) -> Header {
         Header {
+            version: FORMAT,
             name: name.to_string(),
             job_id: None,
             created: 1,
@@ -591,14 +739,17 @@ mod tests {
         let payload = "{\"x\": 1}\nline\0 two\n";
         let (b, a) = (header("b", 1, Some(payload)), header("a", 2, None));
         store
-            .create(&a, None, &[Change::Begun { at: 2 }, ended()])
+            .create(&name("a"), &a, None, &[Change::Begun { at: 2 }, ended()])
             .unwrap();
-        store.create(&b, Some(payload.as_bytes()), &[]).unwrap();
-        let finished = Change::Finished {
+        store
+            .create(&name("b"), &b, Some(payload.as_bytes()), &[])
+            .unwrap();
+        let finished = Change::Finished(End {
             at: 4,
+            order: 4_000_001,
             status: EndStatus::Failed,
             message: String::new(),
-        };
+        });
         store
             .append(&name("a"), std::slice::from_ref(&finished))
             .unwrap();
@@ -619,10 +770,17 @@ mod tests {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
         store
-            .create(&header("a", 1, Some("first")), Some(b"first"), &[])
+            .create(
+                &name("a"),
+                &header("a", 1, Some("first")),
+                Some(b"first"),
+                &[],
+            )
             .unwrap();
-        let again = store.create(&header("a", 2, None), None, &[]);
-        assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let again = store.create(&name("a"), &header("a", 2, None), None, &[]);
+        let again = again.unwrap_err();
+        assert_eq!(again.cause.kind(), ErrorKind::AlreadyExists);
+        assert!(!again.in_doubt);
         assert_eq!(
             store.load().unwrap(),
             [Record::new(header("a", 1, Some("first")))]
@@ -634,7 +792,8 @@ mod tests {
     fn a_change_of_a_record_that_is_gone_does_not_bring_it_back() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.append(&name("a"), &[ended()]).unwrap();
+        let appended = store.append(&name("a"), &[ended()]);
+        assert_eq!(appended.unwrap_err().kind(), ErrorKind::NotFound);
         assert!(store.load().unwrap().is_empty());
     }
 
@@ -642,11 +801,13 @@ mod tests {
     #[test]
     fn a_record_cut_off_anywhere_is_whole_or_nothing() {
         let scratch = Scratch::new();
-        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let store = folder.store("compute").unwrap();
         let payload = "pay\nload";
         let header = header("a", 1, Some(payload));
         store
             .create(
+                &name("a"),
                 &header,
                 Some(payload.as_bytes()),
                 &[Change::Begun { at: 2 }],
@@ -659,6 +820,8 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
+            // Another process finds it.
+            let store = folder.store("compute").unwrap();
             let records = store.load().unwrap();
             let good = match length as u64 {
                 l if l == whole.len() as u64 => Some((1, true)),
@@ -676,7 +839,7 @@ mod tests {
                 store
                     .append(&name("a"), &[Change::Begun { at: 9 }])
                     .unwrap();
-                let records = store.load().unwrap();
+                let records = folder.store("compute").unwrap().load().unwrap();
                 assert_eq!(records[0].attempts.last(), Some(&(9, None)), "{length}");
             }
         }
@@ -686,7 +849,9 @@ mod tests {
     fn what_belongs_to_no_record_is_removed_at_start() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.create(&header("a", 1, None), None, &[]).unwrap();
+        store
+            .create(&name("a"), &header("a", 1, None), None, &[])
+            .unwrap();
         fs::write(store.records.join(".new-b"), "half").unwrap();
         for job in ["a", "b"] {
             fs::create_dir_all(store.job_folder(&name(job)).join("x")).unwrap();
@@ -698,6 +863,64 @@ mod tests {
         assert!(!store.job_folder(&name("b")).exists());
         assert!(store.log(&name("a"), 2).exists());
         assert!(!store.log(&name("b"), 2).exists());
+    }
+
+    #[test]
+    fn what_is_no_record_does_not_prevent_the_start() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        store
+            .create(&name("a"), &header("a", 1, None), None, &[])
+            .unwrap();
+        for stray in ["b", ".new-c", ".git"] {
+            fs::create_dir_all(store.records.join(stray).join("x")).unwrap();
+        }
+        fs::write(store.records.join("d"), "{\"name\": \"d\"}\n").unwrap();
+        fs::write(store.records.join("notes.txt"), "").unwrap();
+        fs::create_dir_all(store.job_folder(&name("d"))).unwrap();
+        assert_eq!(store.load().unwrap().len(), 1);
+        assert!(store.records.join("b/x").exists(), "it is somebody else's");
+        assert!(store.job_folder(&name("d")).exists());
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_prevents_the_start_and_one_without_is_of_the_first() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let created = header("a", 1, None);
+        store.create(&name("a"), &created, None, &[]).unwrap();
+        let path = store.record(&name("a"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"version\":1,"), "{text}");
+
+        fs::write(&path, text.replace("\"version\":1,", "")).unwrap();
+        assert_eq!(store.load().unwrap(), [Record::new(created)]);
+
+        fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+        let error = store.load().unwrap_err().to_string();
+        let expected = "a: is of version 2, and this scheduler reads records up to version 1: \
+                        start the scheduler that wrote it, or give another --data-dir";
+        assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_hides_no_other() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let store = folder.store("compute").unwrap();
+        let begun = [Change::Begun { at: 2 }];
+        store
+            .create(&name("a"), &header("a", 1, None), None, &begun)
+            .unwrap();
+        let path = store.record(&name("a"));
+        let glued =
+            fs::read_to_string(&path).unwrap() + "{\"Ended\":{\"at\"{\"Begun\":{\"at\":5}}\n";
+        fs::write(&path, glued).unwrap();
+        let store = folder.store("compute").unwrap();
+        store.load().unwrap();
+        store.append(&name("a"), &[ended()]).unwrap();
+        let records = folder.store("compute").unwrap().load().unwrap();
+        assert!(records[0].attempts[0].1.is_some());
     }
 
     #[test]
