@@ -20,7 +20,12 @@ pub struct Queue<K> {
     clock: Clock,
 }
 
-impl<K: Clone + Ord + Hash> Queue<K> {
+/// Which keys go first.
+pub trait Urgency {
+    fn is_urgent(&self) -> bool;
+}
+
+impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
     pub fn new(clock: Clock) -> Self {
         Queue {
             state: Lock::new(State::new()),
@@ -70,9 +75,9 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     /// When a key is due, if one is in the queue.
     pub fn next_due(&self) -> Option<Instant> {
         let state = self.state.lock();
-        match state.order.is_empty() {
-            true => state.next_due(),
-            false => Some(self.clock.instant()),
+        match state.ready() {
+            0 => state.next_due(),
+            _ => Some(self.clock.instant()),
         }
     }
 
@@ -81,7 +86,7 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         let mut state = self.state.lock();
         state.done(key);
         // The worker itself comes for the next one.
-        if state.order.len() > 1 {
+        if state.ready() > 1 {
             self.changed.notify_one();
         }
     }
@@ -101,8 +106,8 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 }
 
 struct State<K> {
-    /// Keys to hand out, in order; never one that is in `processing`.
-    order: VecDeque<K>,
+    /// Keys to hand out, in order, the urgent ones and the others; never one that is in `processing`.
+    order: [VecDeque<K>; 2],
     /// Keys that wait to be handed out: all of `order`, and those of `processing` that were added again.
     dirty: HashSet<K>,
     /// Keys that a worker has.
@@ -114,10 +119,10 @@ struct State<K> {
     closed: bool,
 }
 
-impl<K: Clone + Ord + Hash> State<K> {
+impl<K: Clone + Ord + Hash + Urgency> State<K> {
     fn new() -> Self {
         State {
-            order: VecDeque::new(),
+            order: [VecDeque::new(), VecDeque::new()],
             dirty: HashSet::new(),
             processing: HashSet::new(),
             delayed: BTreeSet::new(),
@@ -128,8 +133,21 @@ impl<K: Clone + Ord + Hash> State<K> {
 
     fn add(&mut self, key: K) {
         if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
-            self.order.push_back(key);
+            self.hand_out(key);
         }
+    }
+
+    fn hand_out(&mut self, key: K) {
+        let [urgent, others] = &mut self.order;
+        match key.is_urgent() {
+            true => urgent.push_back(key),
+            false => others.push_back(key),
+        }
+    }
+
+    /// How many keys are to be handed out.
+    fn ready(&self) -> usize {
+        self.order.iter().map(VecDeque::len).sum()
     }
 
     fn add_at(&mut self, key: K, due: Instant) {
@@ -142,7 +160,8 @@ impl<K: Clone + Ord + Hash> State<K> {
                 self.add(key);
             }
         }
-        let key = self.order.pop_front()?;
+        let [urgent, others] = &mut self.order;
+        let key = urgent.pop_front().or_else(|| others.pop_front())?;
         self.dirty.remove(&key);
         self.processing.insert(key.clone());
         Some(key)
@@ -170,7 +189,7 @@ impl<K: Clone + Ord + Hash> State<K> {
     fn release(&mut self, key: &K) {
         self.processing.remove(key);
         if self.dirty.contains(key) {
-            self.order.push_back(key.clone());
+            self.hand_out(key.clone());
         }
     }
 }
@@ -178,6 +197,22 @@ impl<K: Clone + Ord + Hash> State<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Urgency for &str {
+        fn is_urgent(&self) -> bool {
+            self.starts_with('!')
+        }
+    }
+
+    #[test]
+    fn urgent_keys_go_first() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        for key in ["a", "!b", "c", "!d"] {
+            queue.add(key);
+        }
+        let taken = [(); 5].map(|()| queue.take(now));
+        assert_eq!(taken, [Some("!b"), Some("!d"), Some("a"), Some("c"), None]);
+    }
 
     #[test]
     fn a_key_is_queued_once() {
@@ -237,7 +272,7 @@ mod tests {
 
     #[test]
     fn closing_lets_workers_go() {
-        let queue = std::sync::Arc::new(Queue::<u8>::new(Clock::real()));
+        let queue = std::sync::Arc::new(Queue::<&str>::new(Clock::real()));
         let worker = std::thread::spawn({
             let queue = queue.clone();
             move || queue.take()

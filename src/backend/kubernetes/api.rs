@@ -86,6 +86,8 @@ pub enum ApiError {
         code: u16,
         reason: String,
         message: String,
+        /// The fields that are wrong.
+        fields: Vec<String>,
     },
     /// No connection was made: nothing was asked.
     Unreachable { call: String, cause: String },
@@ -133,6 +135,19 @@ impl ApiError {
             _ => None,
         }
     }
+
+    /// Kubernetes' word for the kind of error, such as `AlreadyExists`; empty if it did not answer.
+    pub fn reason(&self) -> &str {
+        match self {
+            ApiError::Status { reason, .. } => reason,
+            _ => "",
+        }
+    }
+
+    /// Whether Kubernetes names this field as wrong.
+    pub fn is_about(&self, field: &str) -> bool {
+        matches!(self, ApiError::Status { fields, .. } if fields.iter().any(|f| f == field))
+    }
 }
 
 /// Kubernetes' answer to what it could not do.
@@ -144,6 +159,19 @@ pub struct ApiStatus {
     pub code: u16,
     pub reason: String,
     pub message: String,
+    pub details: StatusDetails,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StatusDetails {
+    pub causes: Vec<StatusCause>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StatusCause {
+    pub field: String,
 }
 
 impl<'a> Message<'a> for ApiStatus {
@@ -183,14 +211,14 @@ impl Calls {
     }
 
     /// One page of a list.
-    pub fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+    pub fn list<T: DeserializeOwned>(&self, path: &str, patience: Patience) -> Result<T, ApiError> {
         self.call(Call {
             verb: "list",
             method: "GET",
             path,
             body: None,
             accept: ANY,
-            patience: Patience::List,
+            patience,
         })
     }
 

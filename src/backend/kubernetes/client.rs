@@ -153,12 +153,13 @@ impl Client {
                 .collect(),
             ..ApiStatus::default()
         });
-        let (reason, message) = (status.reason, status.message);
+        let causes = status.details.causes.into_iter();
         Err(ApiError::Status {
             call: call.name(),
             code,
-            reason,
-            message,
+            reason: status.reason,
+            message: status.message,
+            fields: causes.map(|cause| cause.field).collect(),
         })
     }
 
@@ -196,7 +197,7 @@ impl Client {
     fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut request = ureq::http::Request::builder()
             .method(call.method)
-            .uri(format!("{}{}", self.url, call.path))
+            .uri(self.uri(&call))
             .header("Accept", call.accept);
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
@@ -213,6 +214,19 @@ impl Client {
                 .and_then(|r| self.run(r, call.patience)),
         };
         sent.map_err(|e| failed(call, e))
+    }
+
+    /// The API server is told, too, for how long the caller waits, so that it does nothing after that.
+    ///
+    /// Source: `WithRequestDeadline` in <https://github.com/kubernetes/apiserver> (`pkg/endpoints/filters`)
+    fn uri(&self, call: &Call) -> String {
+        let uri = format!("{}{}", self.url, call.path);
+        let Patience::Until(deadline) = call.patience else {
+            return uri;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let joint = if call.path.contains('?') { '&' } else { '?' };
+        format!("{uri}{joint}timeout={}ms", left.as_millis().max(1))
     }
 
     fn run<B: AsSendBody>(

@@ -25,22 +25,25 @@ pub use process::{Exit, Launch, Leader, Orphan, Processes, System};
 pub use store::{Folder, OpenError};
 pub use supervisor::Supervisor;
 
-use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::backend::{
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+};
 use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::{Lock, Turn, Turns};
 use admission::{Admission, Place};
 use logs::{Follow, Log};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use store::{Change, End, EndStatus, Ending, FORMAT, Header, Key, NotCreated, Record, Store};
+use store::{Change, End, EndStatus, Ending, FORMAT, Header, Key, NotWritten, Record, Store};
 use supervisor::{Cause, Event, Over};
 use work::{Next, Work};
 
@@ -133,6 +136,9 @@ struct Entry {
     held: Option<Arc<str>>,
     /// Deleted, and its processes are ending.
     deleted: bool,
+    /// The version of its end, from when that was first told: of jobs that ended in the same second,
+    /// the one with the later version ended later.
+    end_version: Cell<Option<u64>>,
     /// The scheduler before this one left it running, and its end is still to be written down.
     cut_short: bool,
 }
@@ -166,13 +172,30 @@ fn gone(name: &JobName) -> BackendError {
     }
 }
 
-fn not_written(cause: &std::io::Error) -> BackendError {
+/// It was restarted at the last moment.
+fn changed(name: &JobName) -> BackendError {
+    BackendError::Changed {
+        message: format!("job {name} has changed"),
+    }
+}
+
+fn not_removed(NotWritten { cause, in_doubt }: NotWritten) -> BackendError {
+    let message = format!("the job cannot be removed from the disk: {cause}");
+    match in_doubt {
+        true => BackendError::Unanswered { message },
+        false => BackendError::Unavailable { message },
+    }
+}
+
+fn not_written(NotWritten { cause, in_doubt }: NotWritten) -> BackendError {
     if cause.kind() == ErrorKind::NotFound {
         let message = "the job's record was removed by another hand".to_string();
         return BackendError::Gone { message };
     }
-    BackendError::Unavailable {
-        message: format!("the job cannot be written to disk: {cause}"),
+    let message = format!("the job cannot be written to disk: {cause}");
+    match in_doubt {
+        true => BackendError::Unanswered { message },
+        false => BackendError::Unavailable { message },
     }
 }
 
@@ -184,6 +207,7 @@ impl Entry {
             place: None,
             held: None,
             deleted: false,
+            end_version: Cell::new(None),
             cut_short: false,
         }
     }
@@ -202,7 +226,12 @@ impl Entry {
         }
     }
 
+    /// `version` is later than that of what was told before, in case there is something new to tell.
     fn job(&self, name: &JobName, version: u64) -> Job {
+        let known = self.end_version.get();
+        let version = known.filter(|_| !self.record.hidden).unwrap_or(version);
+        let ended = self.record.end.as_ref().map(|_| version);
+        self.end_version.set(ended);
         let header = &self.record.header;
         // One that was stopped has not failed, as in Kubernetes.
         let failed = |(_, end): &&(i64, Option<Ending>)| {
@@ -236,7 +265,7 @@ impl Entry {
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
             position: place.map(|place| place.position),
-            key: header.key(),
+            key: header.key().filter(|_| !self.record.key_forgotten),
             restarted: self.record.resumed.map(Timestamp),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
@@ -463,14 +492,15 @@ impl Machine {
         let mut jobs: Vec<(&JobName, &Entry)> = jobs
             .filter(|(_, entry)| entry.part == component && !entry.deleted)
             .collect();
-        // Of jobs that ended in the same second, the one that ended later has the later version.
+        // See `Entry::end_version`.
         jobs.sort_by_key(|(_, entry)| entry.record.end.as_ref().map(End::order));
         let jobs = jobs
             .into_iter()
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
+        let version = self.next_version();
         drop(table);
-        observer.jobs_relisted(jobs);
+        observer.jobs_relisted(jobs, version);
     }
 
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
@@ -533,13 +563,13 @@ impl Machine {
     }
 
     /// Waits until nobody else writes about the job.
-    fn turn(&self, name: &JobName) -> io::Result<Turn<'_, u64>> {
+    fn turn(&self, name: &JobName) -> Result<Turn<'_, u64>, BackendError> {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
         let turn = self.turns.wait(hasher.finish(), TURN_TIMEOUT, &self.clock);
         turn.ok_or_else(|| {
-            let message = "another change of it is still being written";
-            io::Error::new(ErrorKind::TimedOut, message)
+            let message = format!("another change of job {name} is still being written: try again");
+            BackendError::Unavailable { message }
         })
     }
 
@@ -609,8 +639,7 @@ impl Machine {
         payload: Option<&[u8]>,
     ) -> Result<Job, CreateError> {
         let need = header.work.need();
-        let turn = self.turn(name);
-        let _turn = turn.map_err(|e| CreateError::Nothing(not_written(&e)))?;
+        let _turn = self.turn(name).map_err(CreateError::Nothing)?;
         let mut table = self.table.lock();
         if table.jobs.contains_key(name) {
             return Err(CreateError::NameTaken);
@@ -628,17 +657,18 @@ impl Machine {
         }
         let began = starts.then_some(Change::Begun { at: header.created });
         let written = part.store.create(name, &header, payload, began.as_slice());
-        if let Err(NotCreated { cause, in_doubt }) = written {
+        if let Err(error) = written {
+            let in_doubt = error.in_doubt;
             self.table.lock().admission.release(name);
             self.send(Event::NotCreated {
                 part: number,
                 name: name.clone(),
                 in_doubt,
             });
-            return Err(match cause.kind() {
+            return Err(match error.cause.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
-                _ if in_doubt => CreateError::Leftover(not_written(&cause)),
-                _ => CreateError::Nothing(not_written(&cause)),
+                _ if in_doubt => CreateError::Unanswered(not_written(error)),
+                _ => CreateError::Nothing(not_written(error)),
             });
         }
         let mut record = Record::new(header);
@@ -691,7 +721,7 @@ impl Machine {
 
     /// Ends a job and keeps its record.
     fn stop(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
-        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
+        let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         if entry.record.end.is_some() || entry.record.stop_asked {
@@ -719,7 +749,7 @@ impl Machine {
             if waited {
                 table.admission.wait(queued, name.clone(), need);
             }
-            return Err(not_written(&e));
+            return Err(not_written(e));
         }
         // Its next attempt may have come due meanwhile.
         table.admission.withdraw(queued);
@@ -740,7 +770,7 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
     ) -> Result<Job, BackendError> {
-        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
+        let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         let need = entry.record.header.work.need();
@@ -760,37 +790,64 @@ impl Machine {
         if let Err(e) = written {
             table.admission.release(name);
             self.send(Event::QueueChanged);
-            return Err(not_written(&e));
+            return Err(not_written(e));
         }
         let entry = table.entry(number, name)?;
         changes.iter().for_each(|change| entry.record.apply(change));
+        entry.end_version.set(None);
         self.queue_or_start(&mut table, name, starts)
             .ok_or_else(|| gone(name))
     }
 
-    /// Takes a finished job out of its users' sight, while another copies its payload.
-    fn hide(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
-        let _turn = self.turn(name).map_err(|e| not_written(&e))?;
-        self.with_entry(number, name, |_| ())?;
-        part.store
-            .append(name, &[Change::Hidden])
-            .map_err(|e| not_written(&e))?;
+    /// Takes a finished job out of its users' sight, while another copies its payload or its key stands for it.
+    fn hide(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        name: &JobName,
+        key: HiddenKey,
+    ) -> Result<Job, BackendError> {
+        let _turn = self.turn(name)?;
+        let is_finished = |entry: &mut Entry| entry.record.end.is_some();
+        if !self.with_entry(number, name, is_finished)? {
+            return Err(changed(name));
+        }
+        let changes: &[Change] = match key {
+            HiddenKey::Kept => &[Change::Hidden],
+            HiddenKey::Forgotten => &[Change::Hidden, Change::KeyForgotten],
+        };
+        part.store.append(name, changes).map_err(not_written)?;
         self.with_entry(number, name, |entry| {
-            entry.record.apply(&Change::Hidden);
+            changes.iter().for_each(|change| entry.record.apply(change));
             entry.job(name, self.next_version())
         })
     }
 
-    fn delete(&self, number: usize, part: &RunningPart, name: &JobName) -> io::Result<bool> {
+    fn delete(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        job: &Job,
+        condition: Condition,
+    ) -> Result<bool, BackendError> {
+        let name = &job.name;
         let _turn = self.turn(name)?;
+        // A stopped job may have been restarted meanwhile. Only one that has finished is let go on a condition.
+        if condition == Condition::Unchanged
+            && let Ok(now) = self.look(number, name)
+            && (now.status != job.status || !now.status.is_finished())
+        {
+            return Err(changed(name));
+        }
         // Should this process be killed after this, the next one finds no record, and so ends the job's processes all
         // the same.
-        let removed = part.store.remove(name);
+        let removed = part.store.remove(name).map_err(not_removed);
         if part.store.has(name) {
             return removed;
         }
         let mut table = self.table.lock();
         let entry = table.jobs.get_mut(name).filter(|e| e.part == number);
+        let attempts = entry.as_ref().map_or(0, |e| e.record.attempts.len());
         let known = match entry {
             None => false,
             // Its processes are ending.
@@ -810,12 +867,12 @@ impl Machine {
         };
         let runs = table.jobs.contains_key(name);
         drop(table);
-        if !runs && let Err(e) = part.store.clear(name) {
+        if !runs && let Err(e) = part.store.clear(name, attempts) {
             log::warn!("job={name} event=left error=\"{e}\"");
         }
         if let (Err(_), Some(observer)) = (&removed, part.observer.get()) {
             // It is gone, unless the machine loses its power before another record is made or removed.
-            observer.job_gone(name);
+            observer.job_gone(name, &job.uid);
         }
         removed.map(|there| known || there)
     }
@@ -851,7 +908,14 @@ impl Backend for Local {
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
         match (resend, self.machine.look(self.part, &new.name)) {
-            (Resend::Again, Ok(job)) => Ok(job),
+            (Resend::Again, Ok(job))
+                if job
+                    .key
+                    .zip(new.key)
+                    .is_some_and(|(a, b)| a.is_same_request(&b)) =>
+            {
+                Ok(job)
+            }
             _ => self.machine.create(self.part, part, new),
         }
     }
@@ -893,17 +957,29 @@ impl Backend for Local {
         self.machine.resume(self.part, self.part()?, &job.name)
     }
 
-    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
-        self.machine.hide(self.part, self.part()?, &job.name)
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
+        self.machine.hide(self.part, self.part()?, &job.name, key)
     }
 
-    fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        match self.machine.look(self.part, name) {
+            Ok(job) => Ok(Some(job)),
+            Err(BackendError::Gone { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let machine = &self.machine;
+        let attempts = machine.with_entry(self.part, name, |entry| {
+            entry.attempts(name, machine.next_version())
+        });
+        Ok(attempts.unwrap_or_default())
+    }
+
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
-        self.machine
-            .delete(self.part, part, name)
-            .map_err(|e| BackendError::Unavailable {
-                message: format!("the job cannot be removed from the disk: {e}"),
-            })
+        self.machine.delete(self.part, part, job, condition)
     }
 
     fn logs(

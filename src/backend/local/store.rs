@@ -17,7 +17,7 @@
 
 use super::files::{Disk, Files, Mode};
 use super::work::Work;
-use crate::job::{JobName, Queued, RequestKey, Status};
+use crate::job::{JobName, Queued, RequestKey, Sent, Status};
 use crate::sync::Lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -88,7 +88,7 @@ impl Header {
             key: u128::from_str_radix(key, 16).ok()?,
             body: u128::from_str_radix(body, 16).ok()?,
             // A record is on disk or not: none comes late.
-            sent: 0,
+            sent: Sent::default(),
         })
     }
 }
@@ -106,8 +106,10 @@ pub enum Change {
     StopAsked,
     /// It was stopped, and is to run again; `arrival` is its new place in the queue.
     Resumed { at: i64, arrival: u64 },
-    /// It is deleted for its users, and kept while its payload is copied.
+    /// It is out of its users' sight, and kept while its payload is copied or its key stands for it.
     Hidden,
+    /// Its idempotency key does not stand for it any more.
+    KeyForgotten,
 }
 
 /// How a job ended.
@@ -182,6 +184,7 @@ pub struct Record {
     pub resumed: Option<i64>,
     pub stop_asked: bool,
     pub hidden: bool,
+    pub key_forgotten: bool,
 }
 
 impl Record {
@@ -199,6 +202,7 @@ impl Record {
             resumed: None,
             stop_asked: false,
             hidden: false,
+            key_forgotten: false,
         }
     }
 
@@ -220,6 +224,7 @@ impl Record {
                 self.queued.arrival = *arrival;
             }
             Change::Hidden => self.hidden = true,
+            Change::KeyForgotten => self.key_forgotten = true,
         }
     }
 
@@ -385,12 +390,27 @@ pub struct Store {
 /// What a record that is not finished yet is called.
 const ASIDE: &str = ".new-";
 
-/// Why a record was not created.
+/// Why a record was not created, changed or removed.
 #[derive(Debug)]
-pub struct NotCreated {
+pub struct NotWritten {
     pub cause: io::Error,
-    /// It may be there all the same, at the latest after a power cut.
+    /// It may be so all the same, at the latest after a power cut.
     pub in_doubt: bool,
+}
+
+impl fmt::Display for NotWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl From<io::Error> for NotWritten {
+    fn from(cause: io::Error) -> NotWritten {
+        NotWritten {
+            cause,
+            in_doubt: false,
+        }
+    }
 }
 
 impl Store {
@@ -402,14 +422,10 @@ impl Store {
         header: &Header,
         payload: Option<&[u8]>,
         changes: &[Change],
-    ) -> Result<(), NotCreated> {
-        let nothing = |cause| NotCreated {
-            cause,
-            in_doubt: false,
-        };
+    ) -> Result<(), NotWritten> {
         // No other process uses the folder, and this one gives a name once.
         if self.has(name) {
-            return Err(nothing(ErrorKind::AlreadyExists.into()));
+            return Err(NotWritten::from(io::Error::from(ErrorKind::AlreadyExists)));
         }
         let (aside, record) = (
             self.records.join(format!("{ASIDE}{name}")),
@@ -429,17 +445,16 @@ impl Store {
             file.sync()?;
             Ok(parts.iter().map(|part| part.len()).sum())
         };
-        let length = write().map_err(|cause| {
+        let length = write().inspect_err(|_| {
             // What stays is nobody's, and goes at the next start.
             let _ = self.files.remove_file(&aside);
-            nothing(cause)
         })?;
         let renamed = self.files.rename(&aside, &record);
         let shown = renamed.and_then(|()| self.files.sync_folder(&self.records));
         shown.map_err(|cause| {
             let _ = self.files.remove_file(&aside);
             let in_doubt = self.remove(name).is_err();
-            NotCreated { cause, in_doubt }
+            NotWritten { cause, in_doubt }
         })?;
         self.lengths.lock().insert(name.clone(), length as u64);
         Ok(())
@@ -447,13 +462,13 @@ impl Store {
 
     /// Adds to a record; on return it outlives a power cut. On an error nothing is added, unless
     /// the disk fails to undo it as well.
-    pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
+    pub fn append(&self, name: &JobName, changes: &[Change]) -> Result<(), NotWritten> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
         }
         let known = self.lengths.lock().get(name).copied();
-        let good = known.ok_or(ErrorKind::NotFound)?;
+        let good = known.ok_or(io::Error::from(ErrorKind::NotFound))?;
         let opened = self.files.open(&self.record(name), Mode::Append);
         let mut file = opened.inspect_err(|e| {
             if e.kind() == ErrorKind::NotFound {
@@ -463,17 +478,17 @@ impl Store {
         })?;
         let length = file.length()?;
         if length < good {
-            return Err(io::Error::other("it is shorter than it was written"));
+            let message = "it is shorter than it was written";
+            return Err(NotWritten::from(io::Error::other(message)));
         }
         if length > good {
             file.cut(good)?;
         }
         let written = file.write_all(&bytes).and_then(|()| file.sync());
-        if let Err(e) = written {
-            if let Err(undo) = file.cut(good).and_then(|()| file.sync()) {
-                log::warn!("job={name} event=not-undone error=\"{undo}\"");
-            }
-            return Err(e);
+        if let Err(cause) = written {
+            let undone = file.cut(good).and_then(|()| file.sync());
+            let in_doubt = undone.is_err();
+            return Err(NotWritten { cause, in_doubt });
         }
         let length = good + bytes.len() as u64;
         self.lengths.lock().insert(name.clone(), length);
@@ -487,24 +502,34 @@ impl Store {
 
     /// Forgets a job; on return that outlives a power cut. What the job left in its folder is
     /// [`Store::clear`]'s. On an error, [`Store::has`] tells whether it is there still.
-    pub fn remove(&self, name: &JobName) -> io::Result<bool> {
-        let there = match self.files.remove_file(&self.record(name)) {
+    pub fn remove(&self, name: &JobName) -> Result<bool, NotWritten> {
+        let is_gone = |e: &io::Error| e.kind() == ErrorKind::NotFound;
+        let record = self.record(name);
+        let there = match self.files.remove_file(&record) {
             Ok(()) => true,
-            Err(e) if e.kind() == ErrorKind::NotFound => false,
-            Err(e) => return Err(e),
+            Err(e) if is_gone(&e) => false,
+            // It may have been removed all the same.
+            Err(e) => match self.files.open(&record, Mode::Read) {
+                Err(now) if is_gone(&now) => true,
+                _ => return Err(e.into()),
+            },
         };
         self.lengths.lock().remove(name);
         // Where there is none, an earlier call may have removed it, and failed here.
-        self.files.sync_folder(&self.records).map(|()| there)
+        let synced = self.files.sync_folder(&self.records);
+        synced.map(|()| there).map_err(|cause| NotWritten {
+            cause,
+            in_doubt: true,
+        })
     }
 
-    /// Removes what a job left: its folder and its logs.
-    pub fn clear(&self, name: &JobName) -> io::Result<()> {
-        for attempt in 1.. {
+    /// Removes what a job left: its folder and its logs, of so many attempts and one that was
+    /// prepared. An attempt that did not come to run has none.
+    pub fn clear(&self, name: &JobName, attempts: usize) -> io::Result<()> {
+        for attempt in 1..=attempts + 1 {
             match self.files.remove_file(&self.log(name, attempt)) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => break,
-                Err(e) => return Err(e),
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
             }
         }
         match self.files.remove_folder(&self.job_folder(name)) {
@@ -793,7 +818,7 @@ mod tests {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
         let appended = store.append(&name("a"), &[ended()]);
-        assert_eq!(appended.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(appended.unwrap_err().cause.kind(), ErrorKind::NotFound);
         assert!(store.load().unwrap().is_empty());
     }
 

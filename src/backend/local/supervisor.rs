@@ -12,6 +12,7 @@ use super::{
     work,
 };
 use crate::job::{JobName, signal_name};
+use crate::sync::Turn;
 use rustix::process::{Pid, Signal};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -249,7 +250,7 @@ impl Supervisor {
                 self.prepared.remove(&name);
                 let known = self.machine.table.lock().jobs.contains_key(&name);
                 if let Some(part) = self.machine.parts.get(part).filter(|_| !known) {
-                    let _ = part.store.clear(&name);
+                    let _ = part.store.clear(&name, 0);
                 }
                 if in_doubt {
                     self.in_doubt.insert((part, name));
@@ -423,9 +424,11 @@ impl Supervisor {
 
     /// Removes what may be there of a job that was refused, unless its request came again.
     fn resolve(&self, part: usize, name: &JobName) -> io::Result<()> {
-        let _turn = self.machine.turn(name)?;
+        let _turn = turn(&self.machine, name)?;
         match self.machine.parts.get(part) {
-            Some(part) if !part.store.has(name) => part.store.remove(name).map(drop),
+            Some(part) if !part.store.has(name) => {
+                part.store.remove(name).map(drop).map_err(|e| e.cause)
+            }
             _ => Ok(()),
         }
     }
@@ -492,7 +495,7 @@ impl Supervisor {
     /// Marks that another attempt begins. `false` if none is to begin.
     fn begin(&mut self, name: &JobName) -> io::Result<bool> {
         let machine = self.machine.clone();
-        let _turn = machine.turn(name)?;
+        let _turn = turn(&machine, name)?;
         let table = machine.table.lock();
         let waits = table.jobs.get(name).filter(|entry| entry.waits());
         let found = waits.map(|e| (e.part, e.record.header.clone(), e.record.attempts.len()));
@@ -515,7 +518,8 @@ impl Supervisor {
         let change = Change::Begun {
             at: seconds(machine.moment()),
         };
-        part.store.append(name, std::slice::from_ref(&change))?;
+        let written = part.store.append(name, std::slice::from_ref(&change));
+        written.map_err(|e| e.cause)?;
         let mut table = machine.table.lock();
         let mut waited = None;
         if let Some(entry) = table.jobs.get_mut(name) {
@@ -540,7 +544,7 @@ impl Supervisor {
         self.jobs_since_relist += 1;
         let machine = self.machine.clone();
         // Who is told that the job is deleted or stopped is not told so while it is being started.
-        let _turn = match machine.turn(name) {
+        let _turn = match turn(&machine, name) {
             Ok(turn) => turn,
             Err(e) => {
                 self.unstarted.insert(name.clone());
@@ -740,7 +744,7 @@ impl Supervisor {
 
     fn write_end(&mut self, over: &Over) -> io::Result<()> {
         let (machine, name) = (self.machine.clone(), &over.name);
-        let _turn = machine.turn(name)?;
+        let _turn = turn(&machine, name)?;
         let table = machine.table.lock();
         let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
         let record = entry.map(|entry| entry.record.clone());
@@ -754,7 +758,8 @@ impl Supervisor {
             return Ok(());
         }
         let (changes, retry) = over.changes(&record, machine.moment());
-        match part.store.append(name, &changes) {
+        let written = part.store.append(name, &changes);
+        match written.map_err(|e| e.cause) {
             // Another hand has removed the record: the job is not to be tried for ever.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 log::warn!("job={name} event=not-written error=\"{e}\"");
@@ -763,7 +768,7 @@ impl Supervisor {
         }
         if let Some(entry) = machine.table.lock().jobs.get_mut(name) {
             changes.iter().for_each(|c| entry.record.apply(c));
-            entry.held = None;
+            (entry.held, entry.cut_short) = (None, false);
         }
         if let Some(delay) = retry {
             self.retries.insert((self.now() + delay, name.clone()));
@@ -785,7 +790,7 @@ impl Supervisor {
         let Some(part) = self.machine.parts.get(entry.part) else {
             return;
         };
-        if let Err(e) = part.store.clear(name) {
+        if let Err(e) = part.store.clear(name, entry.record.attempts.len()) {
             log::warn!("job={name} event=left error=\"{e}\"");
         }
         if let Some(observer) = part.observer.get() {
@@ -798,11 +803,15 @@ impl Supervisor {
     /// Forgets a waiting job whose record is gone.
     fn lose(&mut self, name: &JobName) {
         log::warn!("job={name} event=gone reason=\"its record was removed by another hand\"");
-        let entry = self.machine.table.lock().jobs.get(name).map(|e| e.part);
+        let table = self.machine.table.lock();
+        let found = table.jobs.get(name);
+        let found = found.map(|entry| (entry.part, entry.job(name, 0).uid));
+        drop(table);
         self.discard(name);
-        let part = entry.and_then(|part| self.machine.parts.get(part));
-        if let Some(observer) = part.and_then(|part| part.observer.get()) {
-            observer.job_gone(name);
+        if let Some((part, uid)) = found
+            && let Some(observer) = self.machine.parts.get(part).and_then(|p| p.observer.get())
+        {
+            observer.job_gone(name, &uid);
         }
     }
 
@@ -870,6 +879,12 @@ impl Supervisor {
         self.refreshed = self.now();
         self.refresh_every = REFRESH_EVERY.max((self.refreshed - now) * 20);
     }
+}
+
+/// Waits until nobody else writes about the job.
+fn turn<'a>(machine: &'a Machine, name: &JobName) -> io::Result<Turn<'a, u64>> {
+    let turn = machine.turn(name);
+    turn.map_err(|e| io::Error::new(io::ErrorKind::TimedOut, e.to_string()))
 }
 
 /// Makes what an attempt needs on disk, with the payload from the record.

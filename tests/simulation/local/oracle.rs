@@ -4,9 +4,12 @@ use job_scheduler::backend::local::Exit;
 use job_scheduler::job::{Job, JobName, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Finished jobs that are kept of each outcome.
 pub const HISTORY: usize = 2;
+/// Seconds for which a key stands for its job after the job's end, whatever retention does.
+const KEY_STANDS: u64 = 15 * 60;
 
 /// A submit.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Known {
     pub last: Option<Status>,
     /// The step that it finished in, as the backend tells it.
     finished: Option<(usize, Status)>,
+    /// The second that it was last seen to finish in.
+    finished_at: u64,
     /// The same, before it was asked to be resumed.
     finished_before: Option<(usize, Status)>,
     runs: Vec<Run>,
@@ -72,6 +77,8 @@ enum Deletion {
 #[derive(Default)]
 struct State {
     step: usize,
+    /// Seconds since the beginning.
+    now: u64,
     requests: Vec<Request>,
     jobs: BTreeMap<JobName, Known>,
     /// In the order in which they became known.
@@ -90,6 +97,10 @@ impl Oracle {
 
     pub fn next_step(&self) {
         self.state().step += 1;
+    }
+
+    pub fn pass(&self, now: Duration) {
+        self.state().now = now.as_secs();
     }
 
     pub fn say(&self, text: String) {
@@ -140,7 +151,7 @@ impl Oracle {
     pub fn submits_again(&self, request: usize) {
         let mut state = self.state();
         let keyed = state.requests[request].keyed.clone();
-        let gone = keyed.is_some_and(|name| !state.jobs[&name].is_kept());
+        let gone = keyed.is_some_and(|name| !state.key_stands(&name));
         let request = &mut state.requests[request];
         request.allowed += usize::from(gone);
         if request.outcome == Outcome::Refused {
@@ -153,8 +164,7 @@ impl Oracle {
         let before = state.requests[request].keyed.clone();
         if let Some(before) = before
             && before != job.name
-            && state.jobs[&before].deletion == Deletion::No
-            && !state.jobs[&before].retired
+            && state.key_stands(&before)
         {
             state.violated(format!("one key has two jobs: {before} and {}", job.name));
         }
@@ -163,8 +173,12 @@ impl Oracle {
         if one.key {
             one.keyed = Some(job.name.clone());
         }
-        state.known(&job.name, request).acknowledged = true;
-        state.told(&job.name, job.status);
+        let known = state.known(&job.name, request);
+        known.acknowledged = true;
+        // A key stands for a job that retention has let go.
+        if !known.retired {
+            state.told(&job.name, job.status);
+        }
     }
 
     pub fn refused(&self, request: usize, certain: bool) {
@@ -382,6 +396,7 @@ impl State {
                     retired: false,
                     last: None,
                     finished: None,
+                    finished_at: 0,
                     finished_before: None,
                     runs: Vec::new(),
                     resumes: 0,
@@ -393,10 +408,20 @@ impl State {
         self.jobs.get_mut(name).unwrap()
     }
 
+    /// Whether the key of this job must stand for it: acknowledged, and not deleted.
+    fn key_stands(&self, name: &JobName) -> bool {
+        let known = &self.jobs[name];
+        let is_young = self.now < known.finished_at + KEY_STANDS;
+        known.deletion == Deletion::No && known.acknowledged && (!known.retired || is_young)
+    }
+
     /// Takes note of when a job ended, if it did.
     fn ended(&mut self, job: &Job) {
         let step = self.step;
         if let Some(known) = self.jobs.get_mut(&job.name) {
+            if known.finished.is_none() {
+                known.finished_at = self.now;
+            }
             let before = known.finished_before.filter(|_| known.resuming);
             known.finished = match job.status {
                 Status::Stopped if before.is_some() => before,
@@ -441,8 +466,12 @@ impl State {
         if kept.len() + resumed.count() < HISTORY {
             self.violated(format!("job {name} is lost, which was {status}"));
         }
-        let finished = |name: &&JobName| self.jobs[*name].finished.map_or(step, |(step, _)| step);
-        if let Some(older) = kept.into_iter().find(|name| finished(name) < step) {
+        // What is too much may be kept for a while: a job with a key cannot be hidden on a full disk.
+        let finished = |name: &JobName| self.jobs[name].finished.map_or(step, |(step, _)| step);
+        let mut latest: Vec<_> = kept.iter().map(|name| (finished(name), *name)).collect();
+        latest.sort_by(|a, b| b.cmp(a));
+        latest.truncate(HISTORY);
+        if let Some((_, older)) = latest.into_iter().find(|(ended, _)| *ended < step) {
             let what = format!("job {name} was let go, and {older} kept, which ended before it");
             self.violated(what);
         }

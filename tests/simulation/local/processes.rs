@@ -187,6 +187,10 @@ impl SimTime {
         self.times().passed += time;
     }
 
+    pub fn passed(&self) -> Duration {
+        self.times().passed
+    }
+
     pub fn set_back(&self, seconds: u64) {
         self.times().set_back += seconds * 1_000_000;
     }

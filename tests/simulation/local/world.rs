@@ -8,7 +8,7 @@ use job_scheduler::backend::{BackendError, Observer};
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::config::{self, JobComponent};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobName, RequestKey, Status};
+use job_scheduler::job::{Attempt, Job, JobName, RequestKey, Sent, Status};
 use job_scheduler::request::JobRequest;
 use job_scheduler::scheduler::{JobError, Limits, Scheduler, SubmitError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,9 +88,9 @@ impl Observer for Spy {
         self.scheduler.jobs_relist_begins();
     }
 
-    fn jobs_relisted(&self, jobs: Vec<Job>) {
+    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64) {
         jobs.iter().for_each(|job| self.oracle.observed(job));
-        self.scheduler.jobs_relisted(jobs);
+        self.scheduler.jobs_relisted(jobs, version);
     }
 
     fn job_seen(&self, job: Job) {
@@ -98,8 +98,8 @@ impl Observer for Spy {
         self.scheduler.job_seen(job);
     }
 
-    fn job_gone(&self, name: &JobName) {
-        self.scheduler.job_gone(name);
+    fn job_gone(&self, name: &JobName, uid: &str) {
+        self.scheduler.job_gone(name, uid);
     }
 
     fn job_waited(&self, time: Duration) {
@@ -374,6 +374,7 @@ impl World {
 
     /// What its users see.
     fn look(&mut self) {
+        self.oracle.pass(self.time.passed());
         if let Some(alive) = &self.alive {
             look(&alive.scheduler, &self.oracle);
         }
@@ -399,6 +400,12 @@ impl World {
         self.step(&Step::Start);
         self.guarded(World::run_all);
         self.look();
+        // Until no key stands for a job any more that retention let go.
+        for _ in 0..10 {
+            self.time.pass(Duration::from_secs(1000));
+            self.guarded(World::settle);
+            self.look();
+        }
         self.look_at_disk();
     }
 
@@ -553,7 +560,7 @@ fn submit(scheduler: &Scheduler, oracle: &Oracle, number: usize) {
     let key = known.key.then_some(RequestKey {
         key: number as u128,
         body: number as u128,
-        sent: 0,
+        sent: Sent::default(),
     });
     match scheduler.submit(&request, key) {
         Ok(view) => {
@@ -616,7 +623,11 @@ fn report(oracle: &Oracle, answer: &Result<(), JobError>) {
 /// What goes wrong with the disk is told as what it is: the caller may try again.
 fn check_answer(oracle: &Oracle, error: &BackendError) {
     let is_ours = error.to_string().contains("os error");
-    if is_ours && !matches!(error, BackendError::Unavailable { .. }) {
+    let is_503 = matches!(
+        error,
+        BackendError::Unavailable { .. } | BackendError::Unanswered { .. }
+    );
+    if is_ours && !is_503 {
         oracle.violated(format!("a failing disk is no 503: {error:?}"));
     }
 }
