@@ -1,21 +1,24 @@
 //! What follows from what is observed: tasks that are left to do, off any request's path.
 
-use super::Scheduler;
+use super::{JobError, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
-use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
+};
 use crate::queue::Urgency;
 use crate::retention;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
-const ABORTED_FOR: Duration = Duration::from_secs(600);
 /// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
+/// Why a job is stopped that nobody asked to stop.
+const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
+
 /// What is left to do about a job. Each may be done again without harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Task {
@@ -23,13 +26,13 @@ pub(super) enum Task {
     Expose(JobName),
     /// Check that a job has its payload, and delete it if it has not.
     Verify(JobName),
-    /// Tell the user of a job that does not start if its payload is gone.
+    /// Stop a job that does not start if its payload is gone.
     FindPayload(JobName),
     /// Delete what a failed submit left behind.
     Discard(JobName),
     /// Find out what there is under a name that is in doubt.
     Resolve(JobName),
-    /// Nothing can come under a name any more that was given up.
+    /// Nothing can come any more under a name that was given up or whose job is gone.
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
@@ -67,11 +70,7 @@ impl Scheduler {
                 self.settle(name);
                 Ok(())
             }
-            Task::Open => {
-                self.index.open();
-                self.admit_if_there_is_room();
-                Ok(())
-            }
+            Task::Open => self.open(),
             Task::Admit => self.admit(),
             Task::Retain => self.retain(),
         }
@@ -81,6 +80,15 @@ impl Scheduler {
         if self.is_ready() && self.index.may_admit() {
             self.queue.add(Task::Admit);
         }
+    }
+
+    /// What the process before this one asked for is done by now, or never: so all that it made is in this list.
+    fn open(&self) -> Result<(), BackendError> {
+        let begun = self.index.relist_begins();
+        let list = self.backend.list()?;
+        self.index.open();
+        self.relisted(list, begun);
+        Ok(())
     }
 
     fn expose(&self, name: &JobName) -> Result<(), BackendError> {
@@ -133,12 +141,15 @@ impl Scheduler {
         let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
-        let notice = match self.backend.has_payload(&record.job)? {
-            true => "",
-            false => "its payload is gone: somebody deleted the Secret. It cannot start: delete it",
-        };
-        self.index.notice(name, notice);
-        Ok(())
+        if self.backend.has_payload(&record.job)? {
+            return Ok(());
+        }
+        log::warn!("job={name} event=stopped reason=\"{PAYLOAD_GONE}\"");
+        match self.stop_job(&record.job, PAYLOAD_GONE) {
+            Err(JobError::Backend(e)) => Err(e),
+            // It has ended, or is gone.
+            _ => Ok(()),
+        }
     }
 
     fn discard(&self, name: &JobName) -> Result<(), BackendError> {
@@ -159,20 +170,25 @@ impl Scheduler {
                 return Ok(());
             }
         }
-        if let Some(job) = self.backend.look(name)? {
-            self.observe(job);
-        }
-        self.index.resolved(name, self.backend.attempts(name)?);
-        if self.index.is_aborted(name) {
+        let _flight = self.index.begin(name, Flight::Change);
+        if self.backend.runs(name)? {
+            // The watch tells when it ends, or has not told yet that it is there.
             self.queue
-                .add_after(Task::Forget(name.clone()), ABORTED_FOR);
+                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+            return Ok(());
         }
+        if let Some(job) = self.backend.look(name)? {
+            let change = self.index.found(job);
+            self.follow(change);
+        }
+        self.index.resolved(name);
         self.admit_if_there_is_room();
         Ok(())
     }
 
     /// Asks what has become of a job that has changed.
     pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
+        let _flight = self.index.begin(name, Flight::Change);
         match self.backend.look(name)? {
             Some(job) => self.observe(job),
             // The watch will say so.
@@ -243,8 +259,6 @@ impl Scheduler {
                     self.metrics.retired.count(0);
                     log::info!("job={name} event=retired");
                 }
-                // A stopped one was restarted at the last moment.
-                Err(BackendError::Changed { .. }) => {}
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
@@ -257,13 +271,16 @@ impl Scheduler {
 
     /// A job leaves its users' sight, and is gone unless its key still stands for it.
     fn retire(&self, job: &Job) -> Result<(), BackendError> {
+        // A stopped one may be restarted at this moment.
+        let condition = match job.status {
+            Status::Stopped => Condition::Unchanged,
+            _ => Condition::Whatever,
+        };
         let is_promised =
             job.key.is_some() && retention::key_stands(end(job), self.now()).is_some();
         match is_promised {
             true => self.hide(job, HiddenKey::Kept),
-            false => self
-                .remove(job, Condition::Unchanged, HiddenKey::Kept)
-                .map(|_| ()),
+            false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),
         }
     }
 
@@ -361,12 +378,26 @@ impl Scheduler {
         }
     }
 
+    fn relisted(&self, list: JobList, begun: ListBegun) {
+        let (changes, gone) = self.index.relisted(list, begun);
+        for change in changes {
+            self.follow(change);
+        }
+        for (name, is_in_doubt) in gone {
+            self.lost(&name, is_in_doubt);
+        }
+        self.queue.add(Task::Retain);
+        self.admit_if_there_is_room();
+    }
+
     /// A job is gone.
     pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
         if is_in_doubt {
             self.queue
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
         }
+        self.queue
+            .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
         self.settle(name);
         self.admit_if_there_is_room();
     }
@@ -398,20 +429,13 @@ fn end(job: &Job) -> Timestamp {
 }
 
 impl Observer for Scheduler {
-    fn jobs_relist_begins(&self) {
-        self.index.relist_begins();
+    fn jobs_relist_begins(&self) -> ListBegun {
+        self.index.relist_begins()
     }
 
-    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64) {
-        let (changes, gone) = self.index.relisted(jobs, version);
-        for change in changes {
-            self.follow(change);
-        }
-        for (name, is_in_doubt) in gone {
-            self.lost(&name, is_in_doubt);
-        }
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
+        self.relisted(list, begun);
         self.jobs_listed.store(true, Ordering::Release);
-        self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
     }
 

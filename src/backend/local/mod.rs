@@ -30,7 +30,9 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp,
+};
 use crate::sync::{Lock, Turn, Turns};
 use admission::{Admission, Place};
 use logs::{Follow, Log};
@@ -486,7 +488,12 @@ impl Machine {
 
     /// Tells of all jobs of a component, so that the observer can forget what it kept to be safe from old reports.
     fn relist(&self, component: usize, observer: &dyn Observer) {
-        observer.jobs_relist_begins();
+        let begun = observer.jobs_relist_begins();
+        observer.jobs_relisted(self.list(component), begun);
+    }
+
+    /// All jobs of a component.
+    fn list(&self, component: usize) -> JobList {
         let table = self.table.lock();
         let jobs = table.jobs.iter();
         let mut jobs: Vec<(&JobName, &Entry)> = jobs
@@ -499,8 +506,7 @@ impl Machine {
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
         let version = self.next_version();
-        drop(table);
-        observer.jobs_relisted(jobs, version);
+        JobList { jobs, version }
     }
 
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
@@ -949,7 +955,7 @@ impl Backend for Local {
         self.machine.look(self.part, &job.name)
     }
 
-    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
+    fn stop(&self, job: &Job, _reason: &str) -> Result<Job, BackendError> {
         self.machine.stop(self.part, self.part()?, &job.name)
     }
 
@@ -961,6 +967,15 @@ impl Backend for Local {
         self.machine.hide(self.part, self.part()?, &job.name, key)
     }
 
+    /// What is on disk when it starts is all there is.
+    fn calls_end_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        Ok(self.machine.list(self.part))
+    }
+
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
         match self.machine.look(self.part, name) {
             Ok(job) => Ok(Some(job)),
@@ -969,12 +984,12 @@ impl Backend for Local {
         }
     }
 
-    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
-        let machine = &self.machine;
-        let attempts = machine.with_entry(self.part, name, |entry| {
-            entry.attempts(name, machine.next_version())
-        });
-        Ok(attempts.unwrap_or_default())
+    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
+        let runs = |entry: &mut Entry| entry.record.is_running();
+        Ok(self
+            .machine
+            .with_entry(self.part, name, runs)
+            .unwrap_or(false))
     }
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {

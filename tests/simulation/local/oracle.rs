@@ -54,8 +54,8 @@ pub struct Known {
     runs: Vec<Run>,
     /// How often it may have been resumed.
     resumes: usize,
-    /// The step in which it was last to be resumed.
-    resumed_in: usize,
+    /// The step in which it was last to be resumed or deleted.
+    left_in: usize,
     /// It is stopped, and may be resumed at any moment.
     resuming: bool,
 }
@@ -215,7 +215,7 @@ impl Oracle {
         let step = state.step;
         let known = state.jobs.get_mut(name).unwrap();
         known.resumes += 1;
-        known.resumed_in = step;
+        known.left_in = step;
         known.resuming = true;
         known.last = None;
         known.finished_before = known.finished.take();
@@ -233,9 +233,11 @@ impl Oracle {
 
     pub fn deletes(&self, name: &JobName) {
         let mut state = self.state();
-        let deletion = &mut state.jobs.get_mut(name).unwrap().deletion;
-        if *deletion == Deletion::No {
-            *deletion = Deletion::Asked;
+        let step = state.step;
+        let known = state.jobs.get_mut(name).unwrap();
+        known.left_in = step;
+        if known.deletion == Deletion::No {
+            known.deletion = Deletion::Asked;
         }
     }
 
@@ -400,7 +402,7 @@ impl State {
                     finished_before: None,
                     runs: Vec::new(),
                     resumes: 0,
-                    resumed_in: 0,
+                    left_in: 0,
                     resuming: false,
                 },
             );
@@ -426,6 +428,8 @@ impl State {
             known.finished = match job.status {
                 Status::Stopped if before.is_some() => before,
                 status if status.is_finished() => known.finished.or(Some((step, status))),
+                // The index may not be sure yet that it has stopped.
+                Status::Stopping => known.finished,
                 _ => None,
             };
         }
@@ -461,9 +465,9 @@ impl State {
         self.jobs.get_mut(name).unwrap().retired = true;
         let kept = jobs.iter().filter(|job| job.status == status);
         let kept: Vec<&JobName> = kept.map(|job| &job.name).collect();
-        // What was resumed meanwhile was kept, too.
-        let resumed = self.jobs.values().filter(|job| job.resumed_in == self.step);
-        if kept.len() + resumed.count() < HISTORY {
+        // What was resumed or deleted meanwhile was kept, too.
+        let left = self.jobs.values().filter(|job| job.left_in == self.step);
+        if kept.len() + left.count() < HISTORY {
             self.violated(format!("job {name} is lost, which was {status}"));
         }
         // What is too much may be kept for a while: a job with a key cannot be hidden on a full disk.

@@ -4,14 +4,19 @@ use crate::disk::{Ended, Fault, Keep, SimDisk};
 use crate::oracle::{HISTORY, Oracle};
 use crate::processes::{SimProcesses, SimTime};
 use job_scheduler::backend::local::{Amount, Folder, Local, Machine, Part, Setup, Supervisor};
-use job_scheduler::backend::{BackendError, Observer};
+use job_scheduler::backend::{
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+};
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::config::{self, JobComponent};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobName, RequestKey, Sent, Status};
+use job_scheduler::job::{
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Sent, Status,
+};
 use job_scheduler::request::JobRequest;
 use job_scheduler::scheduler::{JobError, Limits, Scheduler, SubmitError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -84,13 +89,13 @@ struct Spy {
 }
 
 impl Observer for Spy {
-    fn jobs_relist_begins(&self) {
-        self.scheduler.jobs_relist_begins();
+    fn jobs_relist_begins(&self) -> ListBegun {
+        self.scheduler.jobs_relist_begins()
     }
 
-    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64) {
-        jobs.iter().for_each(|job| self.oracle.observed(job));
-        self.scheduler.jobs_relisted(jobs, version);
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
+        list.jobs.iter().for_each(|job| self.oracle.observed(job));
+        self.scheduler.jobs_relisted(list, begun);
     }
 
     fn job_seen(&self, job: Job) {
@@ -116,6 +121,85 @@ impl Observer for Spy {
 
     fn attempt_gone(&self, job: &JobName, attempt: &str) {
         self.scheduler.attempt_gone(job, attempt);
+    }
+}
+
+/// Tells the oracle what a stop comes to at once: the index may not be sure of it for a while.
+struct Watched {
+    backend: Local,
+    oracle: Oracle,
+}
+
+impl Backend for Watched {
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
+        self.backend.create(new, resend)
+    }
+
+    fn recreate(
+        &self,
+        old: &Job,
+        name: &JobName,
+        queued: Option<Queued>,
+    ) -> Result<Job, CreateError> {
+        self.backend.recreate(old, name, queued)
+    }
+
+    fn expose(&self, job: &Job) -> Result<(), BackendError> {
+        self.backend.expose(job)
+    }
+
+    fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
+        self.backend.has_payload(job)
+    }
+
+    fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
+        self.backend.store_payload(job, payload)
+    }
+
+    fn admit(&self, job: &Job) -> Result<Job, BackendError> {
+        self.backend.admit(job)
+    }
+
+    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError> {
+        let stopped = self.backend.stop(job, reason);
+        stopped.inspect(|job| self.oracle.observed(job))
+    }
+
+    fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
+        self.backend.resume(job, queued)
+    }
+
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
+        self.backend.hide(job, key)
+    }
+
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
+        self.backend.delete(job, condition)
+    }
+
+    fn calls_end_within(&self) -> Duration {
+        self.backend.calls_end_within()
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        self.backend.list()
+    }
+
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        self.backend.look(name)
+    }
+
+    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
+        self.backend.runs(name)
+    }
+
+    fn logs(
+        &self,
+        record: &JobRecord,
+        attempt: usize,
+        options: LogOptions,
+    ) -> Result<Box<dyn Read + Send>, BackendError> {
+        self.backend.logs(record, attempt, options)
     }
 }
 
@@ -235,7 +319,10 @@ impl World {
         };
         let scheduler = Arc::new(Scheduler::new(
             component(),
-            Arc::new(Local::new(machine.clone(), 0)),
+            Arc::new(Watched {
+                backend: Local::new(machine.clone(), 0),
+                oracle: self.oracle.clone(),
+            }),
             Limits {
                 history: HISTORY,
                 bounds: Bounds {
