@@ -148,6 +148,16 @@ fn cases() -> Vec<Case> {
             &[Exit(2, 0), Settle],
         ),
         case(
+            "retention, clock set back",
+            &[
+                &finished[..],
+                &[submit(), Settle, Exit(1, 0), Settle, submit(), Settle],
+                &[Step::SetBack(60)],
+            ]
+            .concat(),
+            &[Exit(2, 0), Settle],
+        ),
+        case(
             "start",
             &[&three[..], &[Exit(0, 0), Settle, Step::End]].concat(),
             &[Step::Start, Settle],
