@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// What happens, one after the other. Numbers of jobs and requests are in the order in which they
@@ -84,43 +84,50 @@ pub struct World {
 
 /// Tells the scheduler, and the oracle.
 struct Spy {
-    scheduler: Arc<Scheduler>,
+    /// The scheduler has the machine, and that the spy: many worlds are made, and each must end.
+    scheduler: Weak<Scheduler>,
     oracle: Oracle,
+}
+
+impl Spy {
+    fn scheduler(&self) -> Arc<Scheduler> {
+        self.scheduler.upgrade().unwrap()
+    }
 }
 
 impl Observer for Spy {
     fn jobs_relist_begins(&self) -> ListBegun {
-        self.scheduler.jobs_relist_begins()
+        self.scheduler().jobs_relist_begins()
     }
 
     fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
         list.jobs.iter().for_each(|job| self.oracle.observed(job));
-        self.scheduler.jobs_relisted(list, begun);
+        self.scheduler().jobs_relisted(list, begun);
     }
 
     fn job_seen(&self, job: Job) {
         self.oracle.observed(&job);
-        self.scheduler.job_seen(job);
+        self.scheduler().job_seen(job);
     }
 
     fn job_gone(&self, name: &JobName, uid: &str) {
-        self.scheduler.job_gone(name, uid);
+        self.scheduler().job_gone(name, uid);
     }
 
     fn job_waited(&self, time: Duration) {
-        self.scheduler.job_waited(time);
+        self.scheduler().job_waited(time);
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
-        self.scheduler.attempts_relisted(attempts);
+        self.scheduler().attempts_relisted(attempts);
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
-        self.scheduler.attempt_seen(job, attempt);
+        self.scheduler().attempt_seen(job, attempt);
     }
 
     fn attempt_gone(&self, job: &JobName, attempt: &str) {
-        self.scheduler.attempt_gone(job, attempt);
+        self.scheduler().attempt_gone(job, attempt);
     }
 }
 
@@ -335,7 +342,7 @@ impl World {
             Arc::default(),
         ));
         let spy = Spy {
-            scheduler: scheduler.clone(),
+            scheduler: Arc::downgrade(&scheduler),
             oracle: self.oracle.clone(),
         };
         machine.observe(0, Arc::new(spy));
