@@ -300,7 +300,7 @@ impl Scheduler {
     }
 
     pub(super) fn observe(&self, job: Job) {
-        let change = self.index.job_seen(job);
+        let (_, change) = self.index.answered(job);
         self.follow(change);
     }
 
@@ -315,7 +315,7 @@ impl Scheduler {
             return self.admit_if_there_is_room();
         };
         let (record, job) = (&transition.record, &transition.record.job);
-        if change.is_in_doubt {
+        if transition.from.is_some() && job.status.is_held_back() {
             self.queue
                 .add_after(Task::Resolve(job.name.clone()), ATTEMPTS_COME_WITHIN);
         }
@@ -383,19 +383,17 @@ impl Scheduler {
         for change in changes {
             self.follow(change);
         }
-        for (name, is_in_doubt) in gone {
-            self.lost(&name, is_in_doubt);
+        for name in gone {
+            self.lost(&name);
         }
         self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
     }
 
     /// A job is gone.
-    pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
-        if is_in_doubt {
-            self.queue
-                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
-        }
+    pub(super) fn gone(&self, name: &JobName) {
+        self.queue
+            .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
         self.queue
             .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
         self.settle(name);
@@ -403,9 +401,9 @@ impl Scheduler {
     }
 
     /// A job was reported gone that was not deleted here. It may have been the last that needed another's payload.
-    fn lost(&self, name: &JobName, is_in_doubt: bool) {
+    fn lost(&self, name: &JobName) {
         log::info!("job={name} event=gone");
-        self.gone(name, is_in_doubt);
+        self.gone(name);
         self.queue.add(Task::Retain);
     }
 }
@@ -440,12 +438,13 @@ impl Observer for Scheduler {
     }
 
     fn job_seen(&self, job: Job) {
-        self.observe(job);
+        let change = self.index.job_seen(job);
+        self.follow(change);
     }
 
     fn job_gone(&self, name: &JobName, uid: &str) {
-        if let Some(is_in_doubt) = self.index.job_gone(name, uid) {
-            self.lost(name, is_in_doubt);
+        if self.index.job_gone(name, uid) {
+            self.lost(name);
         }
     }
 
