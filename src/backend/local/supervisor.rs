@@ -125,7 +125,7 @@ pub struct Supervisor {
     unstarted: BTreeSet<JobName>,
     /// Jobs that were refused, and of which a record may be there.
     in_doubt: BTreeSet<(usize, JobName)>,
-    /// What of the disk keeps jobs from being started, if anything does.
+    /// What of the disk keeps the jobs of the queue from being started, if anything does.
     held: Option<Arc<str>>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
@@ -443,23 +443,16 @@ impl Supervisor {
         self.write_again_at = Some(self.now() + PAUSE);
     }
 
-    /// A job cannot go on because of the disk: who asks is told.
-    fn hold(&mut self, name: &JobName, what: &str, error: &io::Error) {
+    /// A job cannot go on because of the disk: who asks is told. Gives what is told.
+    fn hold(&mut self, name: &JobName, what: &str, error: &io::Error) -> Arc<str> {
         log::error!("job={name} event=held error=\"{error}\" reason=\"{what}\"");
         let held: Arc<str> = format!("{what}: {error}").into();
         if let Some(entry) = self.machine.table.lock().jobs.get_mut(name) {
             entry.held = Some(held.clone());
         }
-        self.held = Some(held);
         self.report(name);
         self.queue_changed();
-    }
-
-    /// The disk takes what is written.
-    fn free(&mut self) {
-        if self.held.take().is_some() {
-            self.queue_changed();
-        }
+        held
     }
 
     /// Starts what fits, in order of arrival.
@@ -472,7 +465,7 @@ impl Supervisor {
             self.queue_changed();
             match self.begin(&name) {
                 Ok(true) => {
-                    self.free();
+                    self.held = None;
                     self.launch(&name);
                 }
                 // Deleted by another hand.
@@ -481,7 +474,7 @@ impl Supervisor {
                 Ok(false) => self.machine.table.lock().admission.release(&name),
                 Err(e) => {
                     self.wait_again(&name);
-                    self.hold(&name, "it cannot be started", &e);
+                    self.held = Some(self.hold(&name, "it cannot be started", &e));
                     self.paused_until = Some(self.now() + PAUSE);
                 }
             }
@@ -741,7 +734,7 @@ impl Supervisor {
         }
         for over in std::mem::take(&mut self.over) {
             match self.write_end(&over) {
-                Ok(()) => self.free(),
+                Ok(()) => {}
                 Err(e) => {
                     self.hold(&over.name, END_NOT_WRITTEN, &e);
                     self.write_later();

@@ -134,6 +134,19 @@ fn cases() -> Vec<Case> {
         case("delete, waiting", &three, &[Delete(2), Settle]),
         case("delete, finished", &finished, &[Delete(0), Settle]),
         case(
+            "delete, first attempt never ran",
+            &[
+                submit(),
+                Stop(0),
+                Settle,
+                Restart(0),
+                Settle,
+                Exit(0, 0),
+                Settle,
+            ],
+            &[Delete(0), Settle],
+        ),
+        case(
             "delete, hidden first",
             &finished,
             &[Step::During(1, Box::new(Delete(0))), Restart(0), Settle],
