@@ -473,6 +473,7 @@ impl Supervisor {
                 // Stopped or deleted meanwhile.
                 Ok(false) => self.machine.table.lock().admission.release(&name),
                 Err(e) => {
+                    self.prepared.remove(&name);
                     self.wait_again(&name);
                     self.held = Some(self.hold(&name, "it cannot be started", &e));
                     self.paused_until = Some(self.now() + PAUSE);
@@ -505,8 +506,8 @@ impl Supervisor {
         let Some(part) = machine.parts.get(number) else {
             return Ok(false);
         };
-        // Before the attempt counts, so that a job waits for room on the disk. What fails otherwise fails again, and is
-        // reported, when it is started.
+        // Before the attempt counts, so that a job waits for room on the disk. What fails otherwise
+        // fails again, and is reported, when it is started.
         match make_ready(part, name, &header, attempts + 1) {
             Ok(()) => {
                 self.prepared.insert(name.clone());
