@@ -303,6 +303,7 @@ impl Index {
     pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
+            fate.late = Some(until);
             if record.is_none() {
                 fate.unanswered = Some(until);
                 fate.request = Some(request);
@@ -344,12 +345,29 @@ impl Index {
         });
     }
 
+    /// The job was created, and a create of it that was not answered may yet be carried out.
+    pub fn may_come_again(&self, name: &JobName) {
+        let until = self.clock.instant() + CALLS_END_WITHIN;
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.late = Some(until));
+    }
+
+    /// Whether another job under this name is to be deleted.
+    pub fn is_closed(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        state
+            .fates
+            .get(name)
+            .is_some_and(|fate| fate.closed.is_some())
+    }
+
     /// Nothing can come under this name any more, if its time is over.
     pub fn forget(&self, name: &JobName) {
         let now = self.clock.instant();
-        let mut state = self.state.write();
-        state.change(name, |_, fate| {
-            fate.closed = fate.closed.filter(|until| *until > now)
+        let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
+        self.state.write().change(name, |_, fate| {
+            fate.closed = is_over(fate.closed);
+            fate.late = is_over(fate.late);
         });
     }
 
@@ -621,7 +639,7 @@ impl State {
                     is_awaited,
                     lists,
                 });
-                fate.closed = fate.closed.max(Some(now + CALLS_END_WITHIN));
+                fate.closed = fate.closed.max(fate.late);
             }
             fate.settle_tombstone();
         });

@@ -172,6 +172,7 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
 #[test]
 fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
+    index.may_come_again(&name("a"));
     index.answered(job("a", Running, 1));
     index.deleted(&name("a"));
     let other = |version| Job {

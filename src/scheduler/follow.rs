@@ -62,10 +62,7 @@ impl Scheduler {
             Task::FindPayload(name) => self.find_payload(name),
             Task::Discard(name) => self.discard(name),
             Task::Resolve(name) => self.resolve(name),
-            Task::Forget(name) => {
-                self.index.forget(name);
-                Ok(())
-            }
+            Task::Forget(name) => self.forget(name),
             Task::Settle(name) => {
                 self.settle(name);
                 Ok(())
@@ -125,7 +122,9 @@ impl Scheduler {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
         }
-        if self.backend.has_payload(job)? {
+        // A Secret that somebody deleted may have done its work before.
+        let has_started = |attempts: Vec<Attempt>| attempts.iter().any(|a| a.started.is_some());
+        if self.backend.has_payload(job)? || has_started(self.backend.attempts(name)?) {
             self.index.confirm(name);
             return Ok(());
         }
@@ -152,6 +151,15 @@ impl Scheduler {
         }
     }
 
+    /// Sees to it that no create came late before its name is forgotten: the watch may be late, too.
+    fn forget(&self, name: &JobName) -> Result<(), BackendError> {
+        if self.index.is_closed(name) {
+            self.discard(name)?;
+        }
+        self.index.forget(name);
+        Ok(())
+    }
+
     fn discard(&self, name: &JobName) -> Result<(), BackendError> {
         if let Some(job) = self.backend.look(name)? {
             self.backend.delete(&job, Condition::Whatever)?;
@@ -171,7 +179,8 @@ impl Scheduler {
             }
         }
         let _flight = self.index.begin(name, Flight::Change);
-        if self.backend.runs(name)? {
+        let lives = |attempt: &Attempt| !attempt.state.is_finished();
+        if self.backend.attempts(name)?.iter().any(lives) {
             // The watch tells when it ends, or has not told yet that it is there.
             self.queue
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
@@ -394,8 +403,6 @@ impl Scheduler {
     pub(super) fn gone(&self, name: &JobName) {
         self.queue
             .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
-        self.queue
-            .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
         self.settle(name);
         self.admit_if_there_is_room();
     }
