@@ -253,9 +253,13 @@ impl Index {
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
-    pub fn job_gone(&self, name: &JobName, uid: &str) -> bool {
+    pub fn job_gone(&self, job: &Job) -> bool {
+        let Job {
+            name, uid, version, ..
+        } = job;
         let mut state = self.state.write();
-        let is_known = state.jobs.get(name).is_some_and(|r| *r.job.uid == *uid);
+        state.reported = state.reported.max(*version);
+        let is_known = state.jobs.get(name).is_some_and(|r| r.job.uid == *uid);
         if !is_known {
             state.change(name, |_, fate| {
                 if fate.is_gone(uid) {
@@ -265,7 +269,7 @@ impl Index {
                 } else if fate.calls > 0 {
                     // The answer to its create is still to come.
                     fate.tombstone = Some(Tombstone {
-                        uid: uid.into(),
+                        uid: uid.clone(),
                         is_awaited: false,
                         lists: 0,
                     });
@@ -416,6 +420,8 @@ impl Index {
         let mut state = self.state.write();
         // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
         let is_older = version < begun.version;
+        // Two may list at a time, and a watch may have told meanwhile what became of a job that is not here.
+        let is_latest = is_older || version >= state.reported;
         state.reported = match is_older {
             true => version,
             false => version.max(state.reported),
@@ -427,7 +433,8 @@ impl Index {
         let mut gone: BTreeSet<JobName> = known.map(|(name, _)| name.clone()).collect();
         let mut changes = Vec::new();
         for job in jobs {
-            let is_newer = gone.remove(&job.name) || !state.jobs.contains_key(&job.name);
+            let is_newer =
+                gone.remove(&job.name) || (is_latest && !state.jobs.contains_key(&job.name));
             let source = match is_newer {
                 true => Source::List,
                 false => Source::Report,
@@ -578,7 +585,8 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = from == Some(Status::Running) || fate.unanswered.is_some();
+            let was_let_run =
+                from == Some(Status::Running) || (from.is_some() && fate.unanswered.is_some());
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);

@@ -118,7 +118,8 @@ impl Scheduler {
         let turn = job
             .key
             .map(|key| self.turns.wait(key.key, super::TURN_TIMEOUT, &self.clock));
-        if turn.is_some_and(|turn| turn.is_none()) || self.index.is_changing(name) {
+        let is_served = turn.as_ref().is_some_and(Option::is_none);
+        if is_served || self.index.is_changing(name) {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
         }
@@ -191,6 +192,10 @@ impl Scheduler {
             self.follow(change);
         }
         self.index.resolved(name);
+        if let Some(rest) = self.index.doubt(name) {
+            // It was let run and held back again meanwhile.
+            self.queue.add_after(Task::Resolve(name.clone()), rest);
+        }
         self.admit_if_there_is_room();
         Ok(())
     }
@@ -233,9 +238,9 @@ impl Scheduler {
                     }
                     self.observe(running);
                 }
-                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
+                Err(e @ (BackendError::Changed { .. } | BackendError::Gone { .. })) => {
                     // What the watch has not told yet.
-                    let _ = self.refresh(&job.name);
+                    failure = failure.or(self.refresh(&job.name).err().or(Some(e)));
                     passed_over.push(job.name.clone());
                 }
                 Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
@@ -449,9 +454,9 @@ impl Observer for Scheduler {
         self.follow(change);
     }
 
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        if self.index.job_gone(name, uid) {
-            self.lost(name);
+    fn job_gone(&self, job: &Job) {
+        if self.index.job_gone(job) {
+            self.lost(&job.name);
         }
     }
 

@@ -400,9 +400,13 @@ impl Sim {
     }
 
     fn check_pending(&mut self) {
+        // It has a place in the cap for as long.
+        let blocks = |job| self.cannot_be_verified(job);
+        let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
             !status.is_finished()
+                && !(is_blocked && status == Status::Waiting)
                 && job.deletion.is_none()
                 && !self.cannot_be_verified(job)
                 && !self.is_guarded(&job.name)
@@ -434,9 +438,14 @@ impl Sim {
         let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
         let cut_off = client.is_some_and(|client| {
             let client = &self.clients[client];
-            // Or it was to be discarded by a process that ended.
-            let failed = matches!(client.last, Some(Outcome::Failed(_))) && client.key.is_none();
-            client.last.is_none() || (failed && client.ended_since)
+            match client.last {
+                // One with a key is sent again, and meets the same.
+                None => true,
+                Some(Outcome::Failed(_)) => client.key.is_some() || client.ended_since,
+                // It was to be discarded by a process that ended.
+                Some(Outcome::Refused(_)) => client.ended_since,
+                _ => false,
+            }
         });
         self.world.secret_quota && cut_off
     }

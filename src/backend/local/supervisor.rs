@@ -808,13 +808,14 @@ impl Supervisor {
         log::warn!("job={name} event=gone reason=\"its record was removed by another hand\"");
         let table = self.machine.table.lock();
         let found = table.jobs.get(name);
-        let found = found.map(|entry| (entry.part, entry.job(name, 0).uid));
+        let version = self.machine.next_version();
+        let found = found.map(|entry| (entry.part, entry.job(name, version)));
         drop(table);
         self.discard(name);
-        if let Some((part, uid)) = found
+        if let Some((part, job)) = found
             && let Some(observer) = self.machine.parts.get(part).and_then(|p| p.observer.get())
         {
-            observer.job_gone(name, &uid);
+            observer.job_gone(&job);
         }
     }
 
