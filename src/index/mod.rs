@@ -7,7 +7,7 @@
 mod capacity;
 mod fate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
 pub use fate::{Flight, InFlight};
@@ -249,7 +249,8 @@ impl Index {
 
     /// A job was deleted here: it is out, whatever is still reported of it.
     pub fn deleted(&self, name: &JobName) {
-        self.bury(name, true);
+        let now = self.clock.instant();
+        self.state.write().bury(name, true, now);
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
@@ -278,14 +279,8 @@ impl Index {
             });
             return false;
         }
-        drop(state);
-        self.bury(name, false);
+        state.bury(name, false, self.clock.instant());
         true
-    }
-
-    fn bury(&self, name: &JobName, is_awaited: bool) {
-        let now = self.clock.instant();
-        self.state.write().bury(name, is_awaited, now);
     }
 
     /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted

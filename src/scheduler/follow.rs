@@ -161,7 +161,7 @@ impl Scheduler {
         Ok(())
     }
 
-    fn discard(&self, name: &JobName) -> Result<(), BackendError> {
+    pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
         if let Some(job) = self.backend.look(name)? {
             self.backend.delete(&job, Condition::Whatever)?;
             log::info!("job={name} event=discarded");
@@ -179,7 +179,7 @@ impl Scheduler {
                 return Ok(());
             }
         }
-        let _flight = self.index.begin(name, Flight::Change);
+        let flight = self.index.begin(name, Flight::Change);
         let lives = |attempt: &Attempt| !attempt.state.is_finished();
         if self.backend.attempts(name)?.iter().any(lives) {
             // The watch tells when it ends, or has not told yet that it is there.
@@ -187,11 +187,12 @@ impl Scheduler {
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
             return Ok(());
         }
-        if let Some(job) = self.backend.look(name)? {
-            let change = self.index.found(job);
+        let change = self.backend.look(name)?.map(|job| self.index.found(job));
+        self.index.resolved(name);
+        drop(flight);
+        if let Some(change) = change {
             self.follow(change);
         }
-        self.index.resolved(name);
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
             self.queue.add_after(Task::Resolve(name.clone()), rest);
@@ -217,12 +218,16 @@ impl Scheduler {
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
-        let (mut passed_over, mut failure) = (Vec::new(), None);
-        let wanted =
-            |passed_over: &[JobName], record: &JobRecord| !passed_over.contains(&record.job.name);
+        // By version: one that has changed meanwhile is another matter, and nobody else may have come for it while it had no
+        // place but the one that is held here.
+        let (mut passed_over, mut failure) = (Vec::<(JobName, u64)>::new(), None);
+        let is_wanted = |passed_over: &[(JobName, u64)], job: &Job| {
+            let mut passed_over = passed_over.iter();
+            !passed_over.any(|(name, version)| *name == job.name && *version == job.version)
+        };
         while let Some((record, place)) = self
             .index
-            .next_to_admit(|record| wanted(&passed_over, record))
+            .next_to_admit(|record| is_wanted(&passed_over, &record.job))
         {
             let job = &record.job;
             let flight = self.index.begin(&job.name, Flight::Change);
@@ -238,15 +243,15 @@ impl Scheduler {
                     }
                     self.observe(running);
                 }
-                Err(e @ (BackendError::Changed { .. } | BackendError::Gone { .. })) => {
+                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
                     // What the watch has not told yet.
-                    failure = failure.or(self.refresh(&job.name).err().or(Some(e)));
-                    passed_over.push(job.name.clone());
+                    failure = failure.or(self.refresh(&job.name).err());
+                    passed_over.push((job.name.clone(), job.version));
                 }
                 Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
                     self.index
                         .notice(&job.name, &format!("cannot be let run: {e}"));
-                    passed_over.push(job.name.clone());
+                    passed_over.push((job.name.clone(), job.version));
                     failure = failure.or(Some(e));
                 }
                 Err(e) => return Err(e),

@@ -74,9 +74,9 @@ impl Sim {
 
     /// A client is given another job for its key than before.
     pub fn check_same_key(&mut self, client: usize, before: &Given, now: &str) {
-        let holds = self
-            .life(&before.uid)
-            .is_some_and(|life| self.promise_holds(life));
+        let holds = self.life(&before.uid).is_some_and(|life| {
+            self.promise_holds(life) && !self.world.robbed.contains(&life.name)
+        });
         if holds {
             let what = format!("client {client} was given {}, and now {now}", before.name);
             self.violate("key", what);
