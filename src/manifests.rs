@@ -32,6 +32,11 @@ const SCHEDULER: &str = "job-scheduler";
 /// Changes with the configuration, which is read once, at start: so a new one starts the scheduler anew.
 const CHECKSUM_ANNOTATION: &str = "job-scheduler/config-checksum";
 
+/// The managed identity that a ServiceAccount stands for.
+///
+/// Source: <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
+const AZURE_CLIENT_ANNOTATION: &str = "azure.workload.identity/client-id";
+
 const CONFIG_VOLUME: &str = "config";
 const CONFIG_FOLDER: &str = "/etc/job-scheduler";
 /// The key in the ConfigMap, and the name of the file in the scheduler's pod.
@@ -199,6 +204,7 @@ pub fn list(
             Object::Service(Box::new(service(component))),
             Object::NetworkPolicy(network_policy(component)),
         ]);
+        items.extend(identity_account(component).map(Object::ServiceAccount));
     }
     Ok(List {
         api_version: "v1",
@@ -323,6 +329,21 @@ fn service_account(component: &JobComponent) -> ServiceAccount {
         metadata: metadata(component, name(component)),
         ..ServiceAccount::default()
     }
+}
+
+/// The account of the jobs' pods, if they have an identity. It may do nothing in the cluster.
+fn identity_account(component: &JobComponent) -> Option<ServiceAccount> {
+    let identity = component.identity.as_ref()?;
+    let mut metadata = metadata(component, component.identity_account()?);
+    metadata.annotations = Some(BTreeMap::from([(
+        AZURE_CLIENT_ANNOTATION.to_string(),
+        identity.azure_client_id.clone(),
+    )]));
+    Some(ServiceAccount {
+        metadata,
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    })
 }
 
 /// All that the scheduler may do. It can create Secrets and never read one.
@@ -643,6 +664,12 @@ mod tests {
             "manifests-prod",
             &list_of("several.yaml", "--environment prod").unwrap(),
         );
+    }
+
+    #[test]
+    fn an_identity_is_an_account_of_the_jobs() {
+        let flags = "--environment prod --image compute=registry.example.com/compute:1";
+        golden::check("manifests-radix", &list_of("radix.yaml", flags).unwrap());
     }
 
     #[test]

@@ -283,11 +283,11 @@ mod tests {
             r#"payload: must be a string, not a number: send an object as its JSON text, such as "{\"x\": 10}""#,
         );
         refused(
-            r#"{"Payload": "x", "timeLimitSeconds": "60", "resources": {"limits": {"cpu": "lots"}}}"#,
+            r#"{"payloads": "x", "timeLimitSeconds": "60", "resources": {"limits": {"cpu": "lots"}}}"#,
             "timeLimitSeconds: must be a whole number, without quotes; \
              resources.limits.cpu: must be a number with one of the suffixes m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, \
              or none, such as 250m or 1Gi, not `lots`; \
-             Payload: is not a field: did you mean `payload`?",
+             payloads: is not a field: did you mean `payload`?",
         );
         refused(
             r#"{"variables": {"RATIO": 1.10}}"#,
@@ -311,6 +311,20 @@ mod tests {
             r#"{"volumeMounts": [], "name": "x"}"#,
             "volumeMounts: is the same for all jobs: remove it, and set it in radixconfig.yaml; \
              name: is the scheduler's to give: remove it, and send `jobId` to have an id of your own",
+        );
+    }
+
+    /// As Go reads JSON, and so Radix' own scheduler.
+    #[test]
+    fn a_field_may_be_in_any_case() {
+        let request =
+            parsed(r#"{"Payload": "x", "JOBID": "1", "Resources": {"Limits": {"cpu": 1}}}"#);
+        assert_eq!(request.payload.as_deref(), Some("x"));
+        assert_eq!(request.job_id.as_deref(), Some("1"));
+        assert!(request.settings.resources.is_some());
+        refused(
+            r#"{"payload": "x", "Payload": "y"}"#,
+            "Payload: is `payload` again, in another case: remove one",
         );
     }
 

@@ -127,6 +127,48 @@ pub fn folder(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a PersistentVolumeClaim or a ConfigMap.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
+pub fn object_name(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(is_dns_label) {
+        Ok(text.to_owned())
+    } else {
+        let text = shown(text);
+        Err(format!(
+            "must be at most 253 of a-z, 0-9, `-` and `.`, each part beginning and ending with a \
+             letter or digit, not `{text}`"
+        ))
+    }
+}
+
+/// A UUID, such as the client id of a managed identity.
+pub fn uuid(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let is_hexadecimal = |part: &&str| part.bytes().all(|b| b.is_ascii_hexdigit());
+    if lengths == [8, 4, 4, 4, 12] && parts.iter().all(is_hexadecimal) {
+        Ok(text.to_owned())
+    } else {
+        let text = shown(text);
+        Err(format!(
+            "must be a UUID, such as 01234567-89ab-cdef-0123-456789abcdef, not `{text}`"
+        ))
+    }
+}
+
+/// The path of a URL. One without its first slash gets it.
+pub fn url_path(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|b| b.is_ascii_graphic());
+    match text.strip_prefix('/').unwrap_or(text) {
+        path if is_plain && (1..=1024).contains(&text.len()) => Ok(format!("/{path}")),
+        _ => Err(format!(
+            "must be the path of a URL, such as /metrics, not `{}`",
+            shown(text)
+        )),
+    }
+}
+
 /// Whether one folder is the other or in it.
 pub fn is_inside(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder)
@@ -176,6 +218,32 @@ mod tests {
             &["DB_PASSWORD", "a.b-c"],
             &["", "A B", "RADIX_X", &"x".repeat(254)],
         );
+    }
+
+    #[test]
+    fn names_of_other_objects_are_what_they_can_be() {
+        let long = "a".repeat(63);
+        let most = [long.as_str(); 3].join(".");
+        check(
+            object_name,
+            &["data", "kube-root-ca.crt", "0", &most],
+            &["", "A", "a..b", "-a", "a b"],
+        );
+        check(
+            uuid,
+            &["01234567-89ab-cdef-0123-456789abcdef"],
+            &[
+                "",
+                "0123456789abcdef0123456789abcdef",
+                "01234567-89ab-cdef-0123-456789abcdeg",
+            ],
+        );
+        check(
+            url_path,
+            &["/", "/metrics", "/a/b?c=d"],
+            &["", "/a b", "/é"],
+        );
+        assert_eq!(url_path("metrics").as_deref(), Ok("/metrics"));
     }
 
     #[test]

@@ -317,7 +317,7 @@ fn runtime(item: Item<'_>) -> Option<Runtime> {
         }
         (Some(architecture), None) => Some(Runtime::Architecture(architecture)),
         (None, Some(name)) => Some(Runtime::NodeType(name)),
-        (None, None) => None,
+        (None, None) => Some(Runtime::Any),
     };
     fields.finish();
     runtime

@@ -106,9 +106,11 @@ pub struct Node {
     pub gpu_count: Option<u32>,
 }
 
-/// Where a job runs: one of the two.
+/// Where a job runs: one of the three.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Runtime {
+    /// `{}`: on any node, whatever the level below says.
+    Any,
     Architecture(Architecture),
     /// A node pool's name.
     NodeType(String),
@@ -130,7 +132,21 @@ impl Architecture {
 }
 
 impl Settings {
-    /// These settings with those of `over` on top: variables merge by name, everything else is replaced.
+    /// These settings of a component with those of an environment on top. As in Radix, `node` is the
+    /// one object that merges by field.
+    pub fn in_environment(&self, over: &Settings) -> Settings {
+        let mut merged = self.overridden_by(over);
+        if let (Some(over), Some(base)) = (&over.node, &self.node) {
+            merged.node = Some(Node {
+                gpu: pick(&over.gpu, &base.gpu),
+                gpu_count: pick(&over.gpu_count, &base.gpu_count),
+            });
+        }
+        merged
+    }
+
+    /// These settings with those of `over` on top: variables merge by name, everything else is
+    /// replaced.
     ///
     /// An image without a placeholder also ends the `imageTagName` below it, which was meant for another image.
     pub fn overridden_by(&self, over: &Settings) -> Settings {
