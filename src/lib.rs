@@ -5,7 +5,8 @@
 //! what to let go; [`backend`] runs the jobs and reports what it observes; [`logs`] reads what they write; [`job`] is what all of them
 //! speak of.
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands apart, and prints the
-//! objects that run `serve`.
+//! objects that run `serve`. [`client`] asks a scheduler over HTTP, and knows nothing of the rest; [`validate`] checks a
+//! file.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The process may be killed on
@@ -20,6 +21,7 @@
 
 pub mod backend;
 pub mod cli;
+pub mod client;
 pub mod config;
 #[cfg(test)]
 mod golden;
@@ -38,3 +40,4 @@ pub mod retention;
 pub mod scheduler;
 pub mod serve;
 pub mod sync;
+pub mod validate;

@@ -5,6 +5,7 @@ use crate::backend::local::{
     cpu_milli,
 };
 use crate::cli::LocalOptions;
+use crate::client::{self, Address};
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
@@ -104,7 +105,7 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted).map_err(io_error("signals"))?;
-    let folder = data_folder(options, &parts, environment)?;
+    let folder = data_folder(options, &parts)?;
     let mut listeners = Vec::new();
     for part in &parts {
         let address = SocketAddr::new(options.address, part.component.scheduler_port);
@@ -129,6 +130,17 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         move || machine.supervise()
     })
     .map_err(io_error("starting a thread"))?;
+    let addresses: Vec<Address> = components
+        .iter()
+        .map(|component| Address {
+            component: component.name.clone(),
+            url: address_of(options, component)
+                .trim_end_matches('/')
+                .to_string(),
+        })
+        .collect();
+    let published =
+        client::publish(machine.folder(), &addresses).map_err(io_error("writing addresses"))?;
     match options.logging.format {
         logging::Format::Text => {
             let table = table(options, &components, &machine, capacity);
@@ -159,6 +171,7 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
             _ => break,
         }
     }
+    drop(published);
     let (mut schedulers, mut workers) = (Vec::new(), Vec::new());
     for Served {
         scheduler,
@@ -341,20 +354,8 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn data_folder(
-    options: &LocalOptions,
-    parts: &[Part],
-    environment: Environment,
-) -> Result<Folder, LocalError> {
-    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let of_user = || {
-        let state = set("XDG_STATE_HOME").map(PathBuf::from);
-        let state =
-            state.or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-        state.map(|state| state.join("job-scheduler"))
-    };
-    let data_dir = options.data_dir.clone().or_else(of_user);
-    let data_dir = data_dir.ok_or(LocalError::NoDataDir)?;
+fn data_folder(options: &LocalOptions, parts: &[Part]) -> Result<Folder, LocalError> {
+    let data_dir = options.data_dir.as_ref().ok_or(LocalError::NoDataDir)?;
     // There is a component, or there would have been an error.
     let name = parts.first().map(|part| part.component.namespace());
     Folder::open(&data_dir.join(name.unwrap_or_default())).map_err(LocalError::Data)
@@ -438,7 +439,6 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
 /// Where a component is served, with a slash at its end.
 fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
     let host = match options.address {
-        address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
         std::net::IpAddr::V4(address) => address.to_string(),
         std::net::IpAddr::V6(address) => format!("[{address}]"),
     };

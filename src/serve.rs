@@ -2,7 +2,7 @@
 
 use crate::backend::Observer;
 use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
-use crate::cli::ServeOptions;
+use crate::cli::{NO_CLUSTER, ServeOptions};
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard};
 use crate::index::Bounds;
@@ -71,12 +71,10 @@ impl fmt::Display for ServeError {
             ),
             ServeError::NoImage { component } => write!(
                 f,
-                "the job component {component} has src and no image: say which image was built from it with --image REF"
+                "the job component {component} has no image: set `image`, or, if it is built from `src`, \
+                 say which image that gave with --image REF"
             ),
-            ServeError::NoCluster => f.write_str(
-                "not in a cluster (KUBERNETES_SERVICE_HOST is not set): give --kube-url, such as \
-                 http://127.0.0.1:8001 for `kubectl proxy`, or use `job-scheduler local` without a cluster",
-            ),
+            ServeError::NoCluster => f.write_str(NO_CLUSTER),
             ServeError::Access(e) => e.fmt(f),
             ServeError::Bind(e) => e.fmt(f),
             ServeError::Io { operation, cause } => write!(f, "{operation}: {cause}"),

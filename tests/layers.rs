@@ -25,9 +25,10 @@ fn the_core_imports_neither_http_nor_a_backend() {
 }
 
 #[test]
-fn one_file_uses_tiny_http_and_one_uses_ureq() {
+fn one_room_uses_tiny_http_and_each_client_has_one_file_for_ureq() {
     check(|file, path| file.starts_with("http/server") || !has(path, "tiny_http"));
-    check(|file, path| file == "backend/kubernetes/client.rs" || !has(path, "ureq"));
+    let clients = ["backend/kubernetes/client.rs", "client/api.rs"];
+    check(|file, path| clients.contains(&file) || !has(path, "ureq"));
 }
 
 /// `golden.rs` is there for tests only.

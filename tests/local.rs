@@ -301,7 +301,7 @@ fn what_is_configured_is_told_and_of_secrets_the_names() {
                  volumeMounts: [{name: tmp, path: /tmp, emptyDir: {}}, {name: s, path: /s, emptyDir: {sizeLimit: 1Gi}}]";
     let place = Place::new(&[("compute", lines), ("other", "command: ['true']")]);
     let scheduler = place.start_with(&[], &[("DB_PASSWORD", "hunter2")]);
-    let url = |number: usize| format!("http://localhost:{}/", place.ports[number]);
+    let url = |number: usize| format!("http://127.0.0.1:{}/", place.ports[number]);
     let siblings = json!([{"name": "compute", "url": url(0)}, {"name": "other", "url": url(1)}]);
     let limits = json!({"history": 10, "jobs": 10000, "running": 0, "waiting": 10000});
     let expected = json!({
