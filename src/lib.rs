@@ -22,6 +22,7 @@
 pub mod backend;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 #[cfg(test)]
 mod golden;

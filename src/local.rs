@@ -6,6 +6,7 @@ use crate::backend::local::{
 };
 use crate::cli::LocalOptions;
 use crate::client::{self, Address};
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
@@ -382,8 +383,7 @@ fn serve(
         component,
         Arc::new(Local::new(machine.clone(), number)),
         limits,
-        Timestamp::now,
-        fastrand::Rng::new(),
+        Clock::real(),
         Arc::default(),
     ));
     machine.observe(number, scheduler.clone());

@@ -3,7 +3,7 @@
 use crate::config::fields::{Fields, Item, Report};
 use crate::config::tree::{JsonError, Node, Value};
 use crate::config::{FieldError, Settings, read_settings};
-use crate::job::RequestKey;
+use crate::job::{RequestKey, Sent};
 use std::fmt;
 
 /// A request to start a job.
@@ -31,7 +31,7 @@ pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
     Ok(RequestKey {
         key: digest(key.as_bytes()),
         body: digest(body),
-        sent: 0,
+        sent: Sent::default(),
     })
 }
 

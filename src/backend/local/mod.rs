@@ -18,7 +18,9 @@ mod work;
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
-use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::backend::{
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+};
 use crate::config::JobComponent;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::sync::Lock;
@@ -200,7 +202,7 @@ impl Entry {
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
             position: place.map(|place| place.position),
-            key: header.key(),
+            key: header.key().filter(|_| !self.record.key_forgotten),
             restarted: self.record.resumed.map(Timestamp),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
@@ -409,8 +411,9 @@ impl Machine {
             .filter(|(_, entry)| entry.part == component && !entry.deleted)
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
+        let version = self.next_version();
         drop(table);
-        observer.jobs_relisted(jobs);
+        observer.jobs_relisted(jobs, version);
     }
 
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
@@ -674,15 +677,24 @@ impl Machine {
             .ok_or_else(|| gone(name))
     }
 
-    /// Takes a finished job out of its users' sight, while another copies its payload.
-    fn hide(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+    /// Takes a finished job out of its users' sight, while another copies its payload or its key stands for it.
+    fn hide(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        name: &JobName,
+        key: HiddenKey,
+    ) -> Result<Job, BackendError> {
+        let changes: &[Change] = match key {
+            HiddenKey::Kept => &[Change::Hidden],
+            HiddenKey::Forgotten => &[Change::Hidden, Change::KeyForgotten],
+        };
         let job = self.with_entry(number, name, |entry| {
-            entry.record.apply(&Change::Hidden);
+            changes.iter().for_each(|change| entry.record.apply(change));
             entry.job(name, self.next_version())
         })?;
-        part.store
-            .append(name, &[Change::Hidden])
-            .map_err(|e| not_written(&e))?;
+        let written = part.store.append(name, changes);
+        written.map_err(|e| not_written(&e))?;
         Ok(job)
     }
 
@@ -785,7 +797,14 @@ impl Backend for Local {
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
         match (resend, self.machine.look(self.part, &new.name)) {
-            (Resend::Again, Ok(job)) => Ok(job),
+            (Resend::Again, Ok(job))
+                if job
+                    .key
+                    .zip(new.key)
+                    .is_some_and(|(a, b)| a.is_same_request(&b)) =>
+            {
+                Ok(job)
+            }
             _ => self.machine.create(self.part, part, new),
         }
     }
@@ -827,14 +846,39 @@ impl Backend for Local {
         self.machine.resume(self.part, self.part()?, &job.name)
     }
 
-    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
-        self.machine.hide(self.part, self.part()?, &job.name)
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
+        self.machine.hide(self.part, self.part()?, &job.name, key)
     }
 
-    fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        match self.machine.look(self.part, name) {
+            Ok(job) => Ok(Some(job)),
+            Err(BackendError::Gone { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let machine = &self.machine;
+        let attempts = machine.with_entry(self.part, name, |entry| {
+            entry.attempts(name, machine.next_version())
+        });
+        Ok(attempts.unwrap_or_default())
+    }
+
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
+        // A stopped job may have been restarted meanwhile.
+        if condition == Condition::Unchanged
+            && self
+                .look(&job.name)?
+                .is_some_and(|now| now.status != job.status)
+        {
+            let message = format!("job {} has changed", job.name);
+            return Err(BackendError::Changed { message });
+        }
         self.machine
-            .delete(self.part, part, name)
+            .delete(self.part, part, &job.name)
             .map_err(|e| BackendError::Unavailable {
                 message: format!("the job cannot be removed from the disk: {e}"),
             })
