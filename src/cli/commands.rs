@@ -52,6 +52,14 @@ const fn switch(name: &'static str, variable: &'static str, help: &'static str) 
     flag(name, variable, "", help)
 }
 
+/// A flag that is for the schedulers: this process's own environment says nothing of it.
+const fn passed(flag: Flag) -> Flag {
+    Flag {
+        variable: "",
+        ..flag
+    }
+}
+
 const fn lettered(letter: char, flag: Flag) -> Flag {
     Flag {
         short: Some(letter),
@@ -93,6 +101,18 @@ const MAX_JOBS: Flag = flag(
     "JOB_SCHEDULER_MAX_JOBS",
     "N",
     "unfinished jobs to take; POST answers 429 over it (default 10000)",
+);
+const MAX_RUNNING: Flag = flag(
+    "max-running",
+    "JOB_SCHEDULER_MAX_RUNNING",
+    "N",
+    "jobs that run at once; the others wait in a queue (default 0: no cap)",
+);
+const MAX_WAITING: Flag = flag(
+    "max-waiting",
+    "JOB_SCHEDULER_MAX_WAITING",
+    "N",
+    "jobs that wait in the queue; POST answers 429 over it (default 1000)",
 );
 const LOG_LEVEL: Flag = flag(
     "log-level",
@@ -268,18 +288,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
             HISTORY_LIMIT,
             MAX_JOBS,
-            flag(
-                "max-running",
-                "JOB_SCHEDULER_MAX_RUNNING",
-                "N",
-                "jobs that run at once; the others wait in a queue (default 0: no cap)",
-            ),
-            flag(
-                "max-waiting",
-                "JOB_SCHEDULER_MAX_WAITING",
-                "N",
-                "jobs that wait in the queue; POST answers 429 over it (default 1000)",
-            ),
+            MAX_RUNNING,
+            MAX_WAITING,
             flag(
                 "kube-url",
                 "JOB_SCHEDULER_KUBE_URL",
@@ -310,6 +320,9 @@ pub const COMMANDS: &[CommandSpec] = &[
         examples: &[
             "job-scheduler manifests radixconfig.yaml --environment dev \\\n    \
              --scheduler-image registry.example.com/job-scheduler:1 | kubectl apply -f -",
+            "job-scheduler manifests radixconfig.yaml --environment dev --sidecar | kubectl apply -f -",
+            "job-scheduler manifests radixconfig.yaml --environment dev --sidecar-patch \\\n    \
+             --scheduler-image registry.example.com/job-scheduler:1 > patch.json",
         ],
         flags: &[
             flag(
@@ -337,6 +350,29 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "NAME",
                 "a Secret to pull images with (repeat; comma-separated in the variable)",
             ),
+            flag(
+                "pod-security",
+                "",
+                "PROFILE",
+                "what the namespace enforces of all its pods, the application's own too: none, \
+                 baseline or restricted (default)",
+            ),
+            switch(
+                "sidecar",
+                "",
+                "only what the schedulers need as sidecars of the application's own Deployment",
+            ),
+            switch(
+                "sidecar-patch",
+                "",
+                "the patch that makes them so, for kubectl patch deployment NAME --patch-file",
+            ),
+            passed(HISTORY_LIMIT),
+            passed(MAX_JOBS),
+            passed(MAX_RUNNING),
+            passed(MAX_WAITING),
+            passed(LOG_LEVEL),
+            passed(LOG_FORMAT),
         ],
     },
     CommandSpec {

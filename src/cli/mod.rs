@@ -9,7 +9,7 @@ use crate::http::DOCUMENT;
 use commands::{COMMANDS, CommandSpec, Flag, Operands};
 pub use options::{
     Action, ClientOptions, Command, LocalOptions, LoggingOptions, ManifestsOptions, Output,
-    Payload, RunOptions, ServeOptions,
+    Payload, PodSecurity, RunOptions, ServeOptions, Shape,
 };
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -181,12 +181,8 @@ impl Given {
             port: self.parsed("port", "a port, 1 to 65535 (0 lets the system choose)")?,
             history_limit: self.history_limit()?,
             max_jobs: self.max_jobs()?,
-            max_running: self
-                .parsed("max-running", "a whole number from 0")?
-                .unwrap_or(0),
-            max_waiting: self
-                .parsed("max-waiting", "a whole number from 0")?
-                .unwrap_or(1000),
+            max_running: self.max_running()?,
+            max_waiting: self.max_waiting()?,
             kube_url: self.text("kube-url"),
             in_cluster_url,
             kube_token_file: self.text("kube-token-file").map(PathBuf::from),
@@ -236,8 +232,43 @@ impl Given {
         Ok(limit.unwrap_or(10_000))
     }
 
+    fn max_running(&mut self) -> Result<usize, UsageError> {
+        let limit = self.parsed("max-running", "a whole number from 0")?;
+        Ok(limit.unwrap_or(0))
+    }
+
+    fn max_waiting(&mut self) -> Result<usize, UsageError> {
+        let limit = self.parsed("max-waiting", "a whole number from 0")?;
+        Ok(limit.unwrap_or(1000))
+    }
+
     fn manifests(mut self) -> Result<ManifestsOptions, UsageError> {
-        self.require(&["environment", "scheduler-image"])?;
+        let shape = match (self.text("sidecar"), self.text("sidecar-patch")) {
+            (None, None) => Shape::Deployments,
+            (Some(_), None) => Shape::Beside,
+            (None, Some(_)) => Shape::Patch,
+            (Some(_), Some(_)) => {
+                return Err(UsageError(
+                    "--sidecar and --sidecar-patch print different things: give one at a time"
+                        .to_string(),
+                ));
+            }
+        };
+        match shape {
+            Shape::Beside => self.require(&["environment"])?,
+            _ => self.require(&["environment", "scheduler-image"])?,
+        }
+        let pod_security = match self.text("pod-security").as_deref() {
+            None | Some("restricted") => PodSecurity::Restricted,
+            Some("baseline") => PodSecurity::Baseline,
+            Some("none") => PodSecurity::None,
+            Some(other) => {
+                return Err(UsageError(format!(
+                    "--pod-security {other}: give none, baseline or restricted"
+                )));
+            }
+        };
+        let passed = self.passed()?;
         let images = self
             .list("image")
             .into_iter()
@@ -253,10 +284,35 @@ impl Given {
             images: images.collect::<Result<_, _>>()?,
             file: self.path()?,
             environment: self.required("environment")?,
-            scheduler_image: self.required("scheduler-image")?,
+            scheduler_image: self.text("scheduler-image").unwrap_or_default(),
             jobs: self.list("job"),
             image_pull_secrets: self.list("image-pull-secret"),
+            pod_security,
+            shape,
+            passed,
         })
+    }
+
+    /// Flags that are for `serve`, found right as `serve` would.
+    fn passed(&mut self) -> Result<Vec<(&'static str, String)>, UsageError> {
+        const PASSED: [&str; 6] = [
+            "history-limit",
+            "max-jobs",
+            "max-running",
+            "max-waiting",
+            "log-level",
+            "log-format",
+        ];
+        let given = PASSED.map(|name| {
+            let value = self.values.get(name)?.last()?;
+            Some((name, value.clone()))
+        });
+        self.history_limit()?;
+        self.max_jobs()?;
+        self.max_running()?;
+        self.max_waiting()?;
+        self.logging()?;
+        Ok(given.into_iter().flatten().collect())
     }
 
     fn logging(&mut self) -> Result<LoggingOptions, UsageError> {
@@ -734,6 +790,44 @@ mod tests {
         check(
             "manifests f --image compute --environment dev --scheduler-image x",
             "--image compute: give JOB=REF, such as compute=registry.example.com/compute:1",
+        );
+    }
+
+    #[test]
+    fn manifests_take_what_is_for_the_schedulers() {
+        let manifests = |arguments: &str| match run(
+            &format!("manifests f --environment e {arguments}"),
+            &[("LOG_LEVEL", "debug")],
+        ) {
+            Ok(Command::Manifests(options)) => Ok(options),
+            Err(message) => Err(message),
+            other => panic!("{other:?}"),
+        };
+        let options = manifests("--scheduler-image i --max-running 2 --log-format json").unwrap();
+        // This process's own environment is not the schedulers'.
+        let passed = [
+            ("max-running", "2".to_string()),
+            ("log-format", "json".to_string()),
+        ];
+        assert_eq!(options.passed, passed);
+        assert_eq!(options.pod_security, PodSecurity::Restricted);
+        assert_eq!(manifests("--sidecar").unwrap().shape, Shape::Beside);
+        let error = |arguments: &str| manifests(arguments).unwrap_err();
+        assert_eq!(
+            error("--sidecar-patch"),
+            "--scheduler-image is missing: give --scheduler-image REF, or set JOB_SCHEDULER_SCHEDULER_IMAGE"
+        );
+        assert_eq!(
+            error("--sidecar --sidecar-patch"),
+            "--sidecar and --sidecar-patch print different things: give one at a time"
+        );
+        assert_eq!(
+            error("--scheduler-image i --max-running many"),
+            "--max-running many: give a whole number from 0"
+        );
+        assert_eq!(
+            error("--scheduler-image i --pod-security strict"),
+            "--pod-security strict: give none, baseline or restricted"
         );
     }
 

@@ -70,6 +70,29 @@ pub struct ManifestsOptions {
     pub images: Vec<(String, String)>,
     pub jobs: Vec<String>,
     pub image_pull_secrets: Vec<String>,
+    pub pod_security: PodSecurity,
+    pub shape: Shape,
+    /// Flags of `serve` and their values, for the schedulers.
+    pub passed: Vec<(&'static str, String)>,
+}
+
+/// The Pod Security profile that the namespace enforces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PodSecurity {
+    None,
+    Baseline,
+    Restricted,
+}
+
+/// What is printed of the schedulers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shape {
+    /// All of them, each as a Deployment.
+    Deployments,
+    /// What they need as sidecars of another Deployment.
+    Beside,
+    /// The patch that makes them sidecars of another Deployment.
+    Patch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

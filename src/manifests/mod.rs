@@ -3,14 +3,16 @@
 //! Pure but for [`run`], which reads the file and prints. Every field is one that the API server keeps as it is written
 //! here, so that applying twice changes nothing.
 
-use crate::cli::ManifestsOptions;
+mod sidecar;
+
+use crate::cli::{ManifestsOptions, PodSecurity, Shape};
 use crate::config::{self, ConfigError, JobComponent, RadixConfig};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction,
-    LocalObjectReference, Namespace, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, Service, ServiceAccount, ServicePort,
-    ServiceSpec, Volume, VolumeMount,
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EnvVar,
+    HTTPGetAction, LocalObjectReference, Namespace, PodSecurityContext, PodSpec, PodTemplateSpec,
+    Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServiceAccount,
+    ServicePort, ServiceSpec, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
@@ -135,14 +137,25 @@ pub fn run(options: &ManifestsOptions, out: &mut impl Write) -> Result<(), Manif
     }
     // Nothing is lost: only UTF-8 is parsed.
     let text = String::from_utf8_lossy(&bytes);
-    let list = list(&config, &text, options)?;
-    if list.is_too_large_to_apply() {
+    let (json, is_too_large) = match options.shape {
+        Shape::Patch => {
+            let components = components(&config, options)?;
+            let patch = sidecar::patch(&components, &text, options);
+            (serde_json::to_string_pretty(&patch), false)
+        }
+        Shape::Deployments | Shape::Beside => {
+            let list = list(&config, &text, options)?;
+            let is_too_large = list.is_too_large_to_apply();
+            (serde_json::to_string_pretty(&list), is_too_large)
+        }
+    };
+    if is_too_large {
         eprintln!(
             "{file}: is too large for `kubectl apply`, which keeps a second copy of it in an annotation: \
              use `kubectl apply --server-side`"
         );
     }
-    let json = serde_json::to_string_pretty(&list).map_err(|e| ManifestsError::Output(e.into()))?;
+    let json = json.map_err(|e| ManifestsError::Output(e.into()))?;
     writeln!(out, "{json}")
         .and_then(|()| out.flush())
         .map_err(ManifestsError::Output)
@@ -171,6 +184,14 @@ enum Object {
 }
 
 impl List {
+    fn of(items: Vec<Object>) -> List {
+        List {
+            api_version: "v1",
+            kind: "List",
+            items,
+        }
+    }
+
     fn is_too_large_to_apply(&self) -> bool {
         let large = |object: &Object| match object {
             Object::ConfigMap(map) => {
@@ -191,8 +212,14 @@ pub fn list(
     options: &ManifestsOptions,
 ) -> Result<List, ManifestsError> {
     let components = components(config, options)?;
+    if options.shape == Shape::Beside {
+        return Ok(sidecar::beside(&components, text));
+    }
     // It is the same for all of them.
-    let namespace = components.first().map(namespace).map(Object::Namespace);
+    let namespace = components
+        .first()
+        .map(|c| namespace(c, options.pod_security));
+    let namespace = namespace.map(Object::Namespace);
     let mut items = Vec::from_iter(namespace);
     for component in &components {
         items.extend([
@@ -206,11 +233,7 @@ pub fn list(
         ]);
         items.extend(identity_account(component).map(Object::ServiceAccount));
     }
-    Ok(List {
-        api_version: "v1",
-        kind: "List",
-        items,
-    })
+    Ok(List::of(items))
 }
 
 /// The job components to run, each with an image.
@@ -307,17 +330,24 @@ fn metadata(component: &JobComponent, name: String) -> ObjectMeta {
     }
 }
 
-fn namespace(component: &JobComponent) -> Namespace {
-    let label = |key: &str, value: &str| (key.to_string(), value.to_string());
+fn namespace(component: &JobComponent, pod_security: PodSecurity) -> Namespace {
+    let mut labels = BTreeMap::from([(PART_OF_LABEL.to_string(), component.app.clone())]);
+    let profile = match pod_security {
+        PodSecurity::None => None,
+        PodSecurity::Baseline => Some("baseline"),
+        PodSecurity::Restricted => Some("restricted"),
+    };
+    if let Some(profile) = profile {
+        // With `warn`, a Deployment whose pods would be refused is told of as it is applied.
+        for mode in ["enforce", "warn"] {
+            let key = format!("pod-security.kubernetes.io/{mode}");
+            labels.insert(key, profile.to_string());
+        }
+    }
     Namespace {
         metadata: ObjectMeta {
             name: Some(component.namespace()),
-            labels: Some(BTreeMap::from([
-                label(PART_OF_LABEL, &component.app),
-                label("pod-security.kubernetes.io/enforce", "restricted"),
-                // A Deployment whose pods would be refused is told of as it is applied.
-                label("pod-security.kubernetes.io/warn", "restricted"),
-            ])),
+            labels: Some(labels),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
@@ -346,8 +376,15 @@ fn identity_account(component: &JobComponent) -> Option<ServiceAccount> {
     })
 }
 
-/// All that the scheduler may do. It can create Secrets and never read one.
 fn role(component: &JobComponent) -> Role {
+    Role {
+        metadata: metadata(component, name(component)),
+        rules: Some(rules()),
+    }
+}
+
+/// All that a scheduler may do. It can create Secrets and never read one.
+fn rules() -> Vec<PolicyRule> {
     let list = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
     let rule = |group: &str, resource: &str, verbs: &[&str]| PolicyRule {
         api_groups: Some(list(&[group])),
@@ -355,20 +392,17 @@ fn role(component: &JobComponent) -> Role {
         verbs: list(verbs),
         ..PolicyRule::default()
     };
-    Role {
-        metadata: metadata(component, name(component)),
-        rules: Some(vec![
-            rule(
-                "batch",
-                "jobs",
-                &["create", "get", "list", "watch", "patch", "delete"],
-            ),
-            rule("", "pods", &["list", "watch"]),
-            rule("", "pods/log", &["get"]),
-            rule("", "services", &["create"]),
-            rule("", "secrets", &["create"]),
-        ]),
-    }
+    vec![
+        rule(
+            "batch",
+            "jobs",
+            &["create", "get", "list", "watch", "patch", "delete"],
+        ),
+        rule("", "pods", &["list", "watch"]),
+        rule("", "pods/log", &["get"]),
+        rule("", "services", &["create"]),
+        rule("", "secrets", &["create"]),
+    ]
 }
 
 fn role_binding(component: &JobComponent) -> RoleBinding {
@@ -477,6 +511,12 @@ fn container(component: &JobComponent, options: &ManifestsOptions) -> Container 
         name: SCHEDULER.to_string(),
         image: Some(options.scheduler_image.clone()),
         args: Some(arguments(component, options)),
+        // So that `kubectl exec … -- /job-scheduler list` knows whom to ask.
+        env: Some(vec![EnvVar {
+            name: "JOB_SCHEDULER_URL".to_string(),
+            value: Some(format!("http://127.0.0.1:{}", component.scheduler_port)),
+            value_from: None,
+        }]),
         ports: Some(vec![ContainerPort {
             name: Some(PORT_NAME.to_string()),
             container_port: i32::from(component.scheduler_port),
@@ -528,6 +568,8 @@ fn arguments(component: &JobComponent, options: &ManifestsOptions) -> Vec<String
     let secrets = options.image_pull_secrets.iter();
     arguments.extend(image);
     arguments.extend(secrets.map(|name| format!("--image-pull-secret={name}")));
+    let passed = options.passed.iter();
+    arguments.extend(passed.map(|(flag, value)| format!("--{flag}={value}")));
     arguments
 }
 
@@ -673,6 +715,42 @@ mod tests {
     }
 
     #[test]
+    fn what_sidecars_need_and_the_patch_that_adds_them() {
+        let beside = "--environment dev --image etl=e:1 --sidecar";
+        golden::check(
+            "manifests-sidecar",
+            &list_of("several.yaml", beside).unwrap(),
+        );
+        let line = "manifests f --environment dev --image etl=e:1 --sidecar-patch --max-running 2 \
+                    --image-pull-secret hub --scheduler-image registry.example.com/js:1";
+        let parsed = cli::parse(line.split_whitespace().map(Into::into), |_| None);
+        let Ok(Command::Manifests(options)) = parsed else {
+            panic!("{parsed:?}")
+        };
+        let text = std::fs::read_to_string(golden::testdata("manifests/several.yaml")).unwrap();
+        let config = config::parse("f", text.as_bytes()).unwrap();
+        let patch = sidecar::patch(&components(&config, &options).unwrap(), &text, &options);
+        golden::check("manifests-sidecar-patch", &patch);
+    }
+
+    #[test]
+    fn a_namespace_enforces_the_profile_that_is_asked_for() {
+        let labels = |flags: &str| {
+            let items = list_of("one.yaml", &format!("--environment dev {flags}"))
+                .unwrap()
+                .items;
+            match items.into_iter().next() {
+                Some(Object::Namespace(namespace)) => namespace.metadata.labels.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let enforced = "pod-security.kubernetes.io/enforce";
+        assert_eq!(labels("")[enforced], "restricted");
+        assert_eq!(labels("--pod-security baseline")[enforced], "baseline");
+        assert_eq!(labels("--pod-security none").get(enforced), None);
+    }
+
+    #[test]
     fn only_the_jobs_asked_for() {
         let names = |flags: &str| -> Vec<String> {
             let items = list_of("several.yaml", flags).unwrap().items;
@@ -765,7 +843,8 @@ mod tests {
     fn the_scheduler_understands_its_own_arguments() {
         let items = list_of(
             "several.yaml",
-            "--environment dev --image etl=e:1 --image-pull-secret a --image-pull-secret b",
+            "--environment dev --image etl=e:1 --image-pull-secret a --image-pull-secret b --max-running 3 \
+             --max-waiting 4 --max-jobs 5 --history-limit 6 --log-level debug --log-format json",
         );
         let Some(Object::Deployment(deployment)) = items.unwrap().items.into_iter().nth(12) else {
             panic!("the 6th of the second component's objects is its Deployment");
@@ -781,6 +860,15 @@ mod tests {
         assert_eq!(options.environment, "dev");
         assert_eq!(options.image.as_deref(), Some("e:1"));
         assert_eq!(options.image_pull_secrets, ["a", "b"]);
+        let limits = [
+            options.max_running,
+            options.max_waiting,
+            options.max_jobs,
+            options.history_limit,
+        ];
+        assert_eq!(limits, [3, 4, 5, 6]);
+        assert_eq!(options.logging.level, log::LevelFilter::Debug);
+        assert_eq!(options.logging.format, crate::logging::Format::Json);
         assert_eq!(
             options.config.to_str(),
             Some("/etc/job-scheduler/radixconfig.yaml")
