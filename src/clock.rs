@@ -3,6 +3,7 @@
 use crate::job::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
@@ -19,40 +20,55 @@ pub trait Source: Send + Sync {
 
 /// A handle on a [`Source`].
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Source>);
+pub struct Clock {
+    source: Arc<dyn Source>,
+    /// The last that was given by [`Clock::unique_micros`].
+    last: Arc<AtomicU64>,
+}
 
 impl Clock {
     /// The machine's own.
     pub fn real() -> Clock {
-        Clock(Arc::new(Machine))
+        Clock::of(Arc::new(Machine))
     }
 
     pub fn of(source: Arc<dyn Source>) -> Clock {
-        Clock(source)
+        let last = Arc::default();
+        Clock { source, last }
     }
 
     /// The wall clock's second.
     pub fn now(&self) -> Timestamp {
-        Timestamp(i64::try_from(self.0.micros() / 1_000_000).unwrap_or(i64::MAX))
+        Timestamp(i64::try_from(self.source.micros() / 1_000_000).unwrap_or(i64::MAX))
     }
 
     /// The wall clock in microseconds since 1970.
     pub fn micros(&self) -> u64 {
-        self.0.micros()
+        self.source.micros()
+    }
+
+    /// The same, and later at each call.
+    pub fn unique_micros(&self) -> u64 {
+        let now = self.micros();
+        let next = |last: u64| Some(now.max(last + 1));
+        let last = self
+            .last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        now.max(last.unwrap_or_else(|last| last) + 1)
     }
 
     /// The monotonic clock.
     pub fn instant(&self) -> Instant {
-        self.0.instant()
+        self.source.instant()
     }
 
     pub fn sleep(&self, time: Duration) {
-        self.0.sleep(time);
+        self.source.sleep(time);
     }
 
     /// A generator of its own, for several numbers at once.
     pub fn rng(&self) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.0.random())
+        fastrand::Rng::with_seed(self.source.random())
     }
 
     /// Evenly from 0 to 1: what is added to a backoff.

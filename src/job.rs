@@ -317,6 +317,9 @@ impl JobRecord {
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the
     /// queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
+        if self.job.status == Status::Waiting && !self.notice.is_empty() {
+            return self.notice.to_string();
+        }
         // A backend with a queue of its own says what the job waits for.
         if let (Status::Waiting, Some(position), true) =
             (self.job.status, position, self.job.message.is_empty())
@@ -352,7 +355,7 @@ impl JobRecord {
                     self.job.name
                 )
             }
-            _ if self.job.message.is_empty() => self.notice.to_string(),
+            (Status::Running, _) if self.job.message.is_empty() => self.notice.to_string(),
             _ => self.job.message.to_string(),
         }
     }

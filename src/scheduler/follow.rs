@@ -16,13 +16,6 @@ const ABORTED_FOR: Duration = Duration::from_secs(600);
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
-/// How long the key of a request stands for its job, in seconds from the job's end.
-const KEY_PROMISE_SECONDS: i64 = 15 * 60;
-/// How far clocks may be apart, in seconds.
-const CLOCK_ERROR_SECONDS: i64 = 120;
-/// Jobs that are kept, hidden, for their key alone: the latest.
-const MAX_HIDDEN_FOR_KEYS: usize = 1000;
-
 /// What is left to do about a job. Each may be done again without harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Task {
@@ -264,42 +257,29 @@ impl Scheduler {
 
     /// A job leaves its users' sight, and is gone unless its key still stands for it.
     fn retire(&self, job: &Job) -> Result<(), BackendError> {
-        match self.key_stands_for(job) {
-            Some(_) => self.hide(job, HiddenKey::Kept),
-            None => self
+        let is_promised =
+            job.key.is_some() && retention::key_stands(end(job), self.now()).is_some();
+        match is_promised {
+            true => self.hide(job, HiddenKey::Kept),
+            false => self
                 .remove(job, Condition::Unchanged, HiddenKey::Kept)
                 .map(|_| ()),
         }
     }
 
-    /// For how many more seconds the job's key stands for it.
-    fn key_stands_for(&self, job: &Job) -> Option<u64> {
-        job.key?;
-        let end = job.finished.unwrap_or(job.created).0;
-        let until = end + KEY_PROMISE_SECONDS + CLOCK_ERROR_SECONDS;
-        u64::try_from(until - self.now().0)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-    }
-
-    /// Hidden jobs that nothing needs any more, the oldest first.
+    /// Hidden jobs that nothing needs any more.
     fn needless(&self) -> Vec<Arc<JobRecord>> {
         let mut hidden = self.index.hidden_and_unused();
-        hidden.sort_by_key(|record| end_of(record).2);
-        let (mut needless, mut needed) = (Vec::new(), Vec::new());
-        for record in hidden {
-            match self.key_stands_for(&record.job) {
-                Some(seconds) => needed.push((record, seconds)),
-                None => needless.push(record),
-            }
-        }
-        if let Some(next) = needed.iter().map(|(_, seconds)| *seconds).min() {
+        let ends = hidden
+            .iter()
+            .map(|record| (record.job.key.is_some(), end_of(record)));
+        let needless = retention::needless(ends, self.now());
+        if let Some(seconds) = needless.next {
             self.queue
-                .add_after(Task::Retain, Duration::from_secs(next));
+                .add_after(Task::Retain, Duration::from_secs(seconds));
         }
-        let too_many = needed.len().saturating_sub(MAX_HIDDEN_FOR_KEYS);
-        needless.extend(needed.drain(..too_many).map(|(record, _)| record));
-        needless
+        hidden.retain(|record| needless.names.contains(&record.job.name));
+        hidden
     }
 
     pub(super) fn observe(&self, job: Job) {
@@ -333,7 +313,9 @@ impl Scheduler {
             }
             None => {
                 log::debug!("job={} status={} event=seen", job.name, job.status);
-                self.adopt(record);
+                if !self.index.is_changing(&job.name) {
+                    self.adopt(record);
+                }
             }
         }
         if job.status == Status::Running && transition.from.is_some() {
@@ -351,9 +333,9 @@ impl Scheduler {
 
     /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
     /// a create.
-    fn adopt(&self, record: &JobRecord) {
+    pub(super) fn adopt(&self, record: &JobRecord) {
         let job = &record.job;
-        if job.status.is_finished() || self.index.is_changing(&job.name) {
+        if job.status.is_finished() {
             return;
         }
         self.queue.add(Task::Expose(job.name.clone()));
@@ -408,8 +390,11 @@ fn is_starting(record: &JobRecord) -> bool {
 /// What retention goes by.
 fn end_of(record: &JobRecord) -> (JobName, Status, (Timestamp, u64)) {
     let job = &record.job;
-    let end = job.finished.unwrap_or(job.created);
-    (job.name.clone(), job.status, (end, job.version))
+    (job.name.clone(), job.status, (end(job), job.version))
+}
+
+fn end(job: &Job) -> Timestamp {
+    job.finished.unwrap_or(job.created)
 }
 
 impl Observer for Scheduler {

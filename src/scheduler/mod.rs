@@ -13,7 +13,7 @@ use crate::index::{Bounds, Full, Index, Reservation};
 use crate::job::{JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
-use crate::sync::{Lock, Turns};
+use crate::sync::Turns;
 use follow::Task;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,6 @@ pub struct Scheduler {
     jobs_listed: AtomicBool,
     attempts_listed: AtomicBool,
     clock: Clock,
-    last_micros: Lock<u64>,
     /// One request at a time for an idempotency key.
     turns: Turns<u128>,
     /// Told of each job that has finished or is gone.
@@ -105,24 +104,22 @@ impl Scheduler {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Scheduler {
-        let scheduler = Scheduler {
+        let queue = Queue::new(clock.clone());
+        queue.add_after(Task::Open, KILLED_CALLS_END_WITHIN);
+        Scheduler {
             component,
             backend,
             index: Index::new(limits.bounds, clock.clone()),
-            queue: Queue::new(clock.clone()),
+            queue,
             limits,
             jobs_listed: AtomicBool::new(false),
             attempts_listed: AtomicBool::new(false),
             clock,
-            last_micros: Lock::new(0),
             turns: Turns::new(),
             settled: OnceLock::new(),
             siblings: OnceLock::new(),
             metrics,
-        };
-        let opens = &scheduler.queue;
-        opens.add_after(Task::Open, KILLED_CALLS_END_WITHIN);
-        scheduler
+        }
     }
 
     /// Has `settled` told of each job that has finished or is gone, from any thread. To be called once, at start.
@@ -234,18 +231,11 @@ impl Scheduler {
 
     /// A place in the queue for a job that may not run at once.
     fn queued(&self, place: &Reservation, priority: i8) -> Option<Queued> {
-        let arrival = || self.unique_micros();
+        let arrival = || self.clock.unique_micros();
         (!place.runs).then(|| Queued {
             priority,
             arrival: arrival(),
         })
-    }
-
-    /// Microseconds since 1970, later at each call.
-    fn unique_micros(&self) -> u64 {
-        let mut last = self.last_micros.lock();
-        *last = self.clock.micros().max(*last + 1);
-        *last
     }
 
     /// Does tasks until [`Scheduler::end`].

@@ -11,9 +11,6 @@ use std::sync::Arc;
 
 /// The largest payload, in bytes: what a Kubernetes Secret holds.
 pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
-/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many jobs, and Linux starts no
-/// process with a longer argument.
-const MAX_DESCRIPTION_BYTES: usize = 131_072;
 
 /// Why no job was made.
 #[derive(Debug)]
@@ -73,7 +70,17 @@ impl Scheduler {
         if !self.is_ready() {
             return Err(SubmitError::NotReady);
         }
-        self.check(request)?;
+        if let Some(bytes) = request
+            .payload
+            .as_ref()
+            .map(String::len)
+            .filter(|bytes| *bytes > MAX_PAYLOAD_BYTES)
+        {
+            return Err(SubmitError::PayloadTooLarge { bytes });
+        }
+        request
+            .check(&self.component)
+            .map_err(SubmitError::Fields)?;
         let Some(key) = key else {
             let view = self.create(request, None, None)?;
             return Ok((view, Submitted::Now));
@@ -126,51 +133,6 @@ impl Scheduler {
         Ok(())
     }
 
-    fn check(&self, request: &JobRequest) -> Result<(), SubmitError> {
-        let mut errors = Vec::new();
-        let mut error = |field: String, message: String| {
-            errors.push(FieldError {
-                field,
-                line: None,
-                message,
-            })
-        };
-        if let Some(payload) = &request.payload {
-            if payload.len() > MAX_PAYLOAD_BYTES {
-                return Err(SubmitError::PayloadTooLarge {
-                    bytes: payload.len(),
-                });
-            }
-            if self.component.payload_path.is_none() {
-                let message = format!(
-                    "the job component {} takes none: set payload.path for it in radixconfig.yaml, or leave the payload out",
-                    self.component.name
-                );
-                error("payload".to_string(), message);
-            }
-        }
-        let settings = &request.settings;
-        for name in &self.component.secrets {
-            if settings.variables.contains_key(name) {
-                let message =
-                    "comes from the component's Secret: give the variable another name".to_string();
-                error(format!("variables.{name}"), message);
-            }
-        }
-        let bytes = description_bytes(&self.component.settings.overridden_by(settings));
-        if bytes > MAX_DESCRIPTION_BYTES {
-            let message = format!(
-                "variables, command and args take {bytes} bytes together, and {MAX_DESCRIPTION_BYTES} at most: \
-                 send what is long as the payload"
-            );
-            error("variables".to_string(), message);
-        }
-        match errors.is_empty() {
-            true => Ok(()),
-            false => Err(SubmitError::Fields(errors)),
-        }
-    }
-
     fn create(
         &self,
         request: &JobRequest,
@@ -221,7 +183,7 @@ impl Scheduler {
     fn sent_now(&self, key: RequestKey) -> RequestKey {
         let sent = Sent {
             version: self.index.version(),
-            micros: self.unique_micros(),
+            micros: self.clock.unique_micros(),
         };
         RequestKey { sent, ..key }
     }
@@ -243,18 +205,21 @@ impl Scheduler {
             }
             Err(CreateError::Unanswered(e)) => {
                 match key {
-                    // The same request may come again, and then finishes what this one began.
-                    Some(_) => {
-                        self.index.unanswered(name, key);
-                        let tasks = [Task::Resolve(name.clone()), Task::Verify(name.clone())];
-                        for task in tasks {
-                            self.queue.add_after(task, CALLS_END_WITHIN);
-                        }
-                    }
+                    Some(_) => self.leave_in_doubt(name, key),
                     None => self.abort(name),
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// The same request may come again, and then finishes what this one began.
+    fn leave_in_doubt(&self, name: &JobName, key: Option<RequestKey>) {
+        self.index.unanswered(name, key);
+        self.queue
+            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        if let Some(record) = self.index.get(name) {
+            self.adopt(&record);
         }
     }
 
@@ -292,20 +257,8 @@ impl Scheduler {
         self.queue.add(Task::Discard(name.clone()));
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        // It may have been the last that needed another's payload.
+        self.queue.add(Task::Retain);
         self.settle(name);
     }
-}
-
-fn description_bytes(settings: &Settings) -> usize {
-    let variables = settings
-        .variables
-        .iter()
-        .map(|(name, value)| name.len() + value.len());
-    let words = settings
-        .command
-        .iter()
-        .chain(&settings.args)
-        .flatten()
-        .map(String::len);
-    variables.chain(words).sum()
 }

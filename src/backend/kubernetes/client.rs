@@ -197,7 +197,7 @@ impl Client {
     fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut request = ureq::http::Request::builder()
             .method(call.method)
-            .uri(format!("{}{}", self.url, call.path))
+            .uri(self.uri(&call))
             .header("Accept", call.accept);
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
@@ -214,6 +214,19 @@ impl Client {
                 .and_then(|r| self.run(r, call.patience)),
         };
         sent.map_err(|e| failed(call, e))
+    }
+
+    /// The API server is told, too, for how long the caller waits, so that it does nothing after that.
+    ///
+    /// Source: `WithRequestDeadline` in <https://github.com/kubernetes/apiserver> (`pkg/endpoints/filters`)
+    fn uri(&self, call: &Call) -> String {
+        let uri = format!("{}{}", self.url, call.path);
+        let Patience::Until(deadline) = call.patience else {
+            return uri;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let joint = if call.path.contains('?') { '&' } else { '?' };
+        format!("{uri}{joint}timeout={}ms", left.as_millis().max(1))
     }
 
     fn run<B: AsSendBody>(
