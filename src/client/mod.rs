@@ -273,14 +273,22 @@ impl Client {
             Err(answer) => return Err(self.refused(answer)),
         };
         let mut buffer = [0; 16 * 1024];
+        let mut last = b'\n';
         loop {
             let count = match log.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => {
+                    // What is said next begins a line of its own, and the log stays as it is.
+                    if last != b'\n' {
+                        note("");
+                    }
+                    return Ok(());
+                }
                 Ok(count) => count,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(ClientError::Log(e)),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
+            last = bytes.last().copied().unwrap_or(last);
             if !print_bytes(bytes)? {
                 return Ok(());
             }

@@ -92,7 +92,11 @@ impl Point {
         let method = write.split(' ').next().unwrap_or_default();
         let mut points = vec![Point::EndBefore, Point::EndLate, Point::EndAfter];
         let faults = Fault::ALL.iter().skip(1);
-        points.extend(faults.filter(|f| f.fits(method, false)).map(|fault| Point::Fault(*fault)));
+        points.extend(
+            faults
+                .filter(|f| f.fits(method, false))
+                .map(|fault| Point::Fault(*fault)),
+        );
         points.extend(Event::ALL.map(Point::Before));
         points.extend(Event::ALL.map(Point::After));
         points
@@ -206,7 +210,13 @@ fn on_first(sim: &mut Sim, kind: Kind) {
 }
 
 fn on_last(sim: &mut Sim, kind: Kind) {
-    let name = sim.world.jobs.keys().next_back().cloned().unwrap_or_default();
+    let name = sim
+        .world
+        .jobs
+        .keys()
+        .next_back()
+        .cloned()
+        .unwrap_or_default();
     ask(sim, kind, &name);
 }
 
@@ -686,7 +696,10 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
         let (writes, violation) = writes(case);
         if let Some(violation) = violation {
             let text = format!("without a fault: {}", violation.what);
-            failures.entry((violation.check, case.name)).or_default().push(text);
+            failures
+                .entry((violation.check, case.name))
+                .or_default()
+                .push(text);
         }
         if writes.is_empty() {
             rows.push((format!("{}: no write", case.name), Row::default()));
@@ -710,7 +723,10 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
                 if let Some(violation) = sim.violation {
                     row.failed += 1;
                     let text = format!("{number} {write} {point:?}: {}", violation.what);
-                    failures.entry((violation.check, case.name)).or_default().push(text);
+                    failures
+                        .entry((violation.check, case.name))
+                        .or_default()
+                        .push(text);
                 }
             }
             rows.push((format!("{}: {write}", case.name), row));
@@ -728,14 +744,23 @@ pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
         println!("NEVER RUN {cell}");
     }
     let failed: usize = failures.values().map(Vec::len).sum();
-    println!("{runs} cells run, {failed} failed, {} never run", never.len());
+    println!(
+        "{runs} cells run, {failed} failed, {} never run",
+        never.len()
+    );
     failed == 0 && never.is_empty()
 }
 
 fn print_table(rows: &[(String, Row)]) {
-    println!("{:55} {:>5} {:>6} {:>7} {:>7} {:>7}", "use case: write", "ends", "faults", "before", "after", "failed");
+    println!(
+        "{:55} {:>5} {:>6} {:>7} {:>7} {:>7}",
+        "use case: write", "ends", "faults", "before", "after", "failed"
+    );
     for (name, row) in rows {
         let [ends, faults, before, after] = row.runs;
-        println!("{name:55} {ends:>5} {faults:>6} {before:>7} {after:>7} {:>7}", row.failed);
+        println!(
+            "{name:55} {ends:>5} {faults:>6} {before:>7} {after:>7} {:>7}",
+            row.failed
+        );
     }
 }

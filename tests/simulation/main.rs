@@ -20,7 +20,11 @@ use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     if let Some(seed) = number("SEED") {
         return report(seed);
     }
@@ -59,7 +63,11 @@ fn histories(first: u64, time: Duration) -> bool {
     let rate = count as f64 / begin.elapsed().as_secs_f64();
     println!("{count} histories of {steps} steps, {rate:.0} a second");
     for (check, seeds) in &failed {
-        println!("FAILED {check}: {} seeds: {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
+        println!(
+            "FAILED {check}: {} seeds: {:?}",
+            seeds.len(),
+            &seeds[..seeds.len().min(8)]
+        );
     }
     match failed.values().next() {
         Some(seeds) if !go_on => {
@@ -86,7 +94,14 @@ fn report(seed: u64) -> ExitCode {
     for line in sim.log.iter().flatten() {
         println!("{line}");
     }
-    println!("steps: {}", steps.iter().map(|s| s.to_string()).collect::<Vec<_>>().join("; "));
+    println!(
+        "steps: {}",
+        steps
+            .iter()
+            .map(|s| s.to_string())
+            .collect::<Vec<_>>()
+            .join("; ")
+    );
     println!("seed {seed}, {:?}", history.options);
     println!("VIOLATION {}: {}", violation.check, violation.what);
     ExitCode::FAILURE

@@ -1149,7 +1149,9 @@ impl Sim {
     }
 
     fn is_write(&self, at: usize) -> bool {
-        let write = self.threads[at].calls().is_some_and(|asked| asked.method != "GET");
+        let write = self.threads[at]
+            .calls()
+            .is_some_and(|asked| asked.method != "GET");
         self.watch_writes && write
     }
 
