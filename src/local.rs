@@ -38,7 +38,10 @@ pub enum LocalError {
     },
     NoDataDir,
     Data(OpenError),
-    Bind(BindError),
+    Bind {
+        component: String,
+        cause: BindError,
+    },
     Io {
         operation: &'static str,
         cause: io::Error,
@@ -54,7 +57,7 @@ impl LocalError {
             | LocalError::SecretsFile { .. }
             | LocalError::NoDataDir
             | LocalError::Data(_)
-            | LocalError::Bind(_) => true,
+            | LocalError::Bind { .. } => true,
             LocalError::Io { .. } => false,
         }
     }
@@ -72,7 +75,11 @@ impl fmt::Display for LocalError {
                 "there is no place for the jobs: give --data-dir, or set XDG_STATE_HOME or HOME",
             ),
             LocalError::Data(e) => e.fmt(f),
-            LocalError::Bind(e) => e.fmt(f),
+            LocalError::Bind { component, cause } => write!(
+                f,
+                "{cause}: it is the schedulerPort of {component}: change it in the file, or give --port \
+                 {component}=PORT"
+            ),
             LocalError::Io { operation, cause } => write!(f, "{operation}: {cause}"),
         }
     }
@@ -110,7 +117,11 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
     let mut listeners = Vec::new();
     for part in &parts {
         let address = SocketAddr::new(options.address, part.component.scheduler_port);
-        listeners.push(http::bind(address).map_err(LocalError::Bind)?);
+        let listener = http::bind(address).map_err(|cause| LocalError::Bind {
+            component: part.component.name.clone(),
+            cause,
+        });
+        listeners.push(listener?);
     }
     let components: Vec<JobComponent> = parts.iter().map(|p| p.component.clone()).collect();
     let machine = Machine::open(Setup {
@@ -238,11 +249,11 @@ fn read_components(options: &LocalOptions) -> Result<Vec<JobComponent>, LocalErr
     }
     let first = config.environments.first().cloned().unwrap_or_default();
     let environment = options.environment.clone().unwrap_or(first);
-    let components = config
+    let mut components = config
         .job_components(&environment)
         .map_err(LocalError::Config)?;
     let file = options.file.display();
-    let mut problems = Vec::new();
+    let mut problems = give_ports(&mut components, &options.ports);
     if components.is_empty() {
         problems.push(format!(
             "{file}: spec.jobs: there is no job component in the environment {environment}: nothing to run"
@@ -271,6 +282,32 @@ fn read_components(options: &LocalOptions) -> Result<Vec<JobComponent>, LocalErr
         true => Ok(components),
         false => Err(LocalError::Problems(problems)),
     }
+}
+
+/// Gives components the ports that the flags say, and tells which flags are about none.
+fn give_ports(components: &mut [JobComponent], ports: &[(Option<String>, u16)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, port) in ports {
+        let names: Vec<String> = components.iter().map(|c| c.name.clone()).collect();
+        let found = match (name, &mut *components) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(name), all) => all.iter_mut().find(|component| component.name == *name),
+        };
+        match (found, name) {
+            (Some(component), _) => component.scheduler_port = *port,
+            (None, Some(name)) => problems.push(format!(
+                "--port {name}={port}: there is no job component {name}: give one of {}",
+                names.join(", ")
+            )),
+            (None, None) => problems.push(format!(
+                "--port {port}: there is not one job component but {}: say whose it is, as --port \
+                 NAME={port}",
+                names.len()
+            )),
+        }
+    }
+    problems
 }
 
 /// `KEY=VALUE` lines; empty ones and those that begin with `#` are left out. A value is taken as it is.
@@ -370,6 +407,7 @@ fn serve(
     listener: TcpListener,
 ) -> Result<Served, LocalError> {
     let guard = Guard::only(options.address, component.scheduler_port, &component.name);
+    let guard = guard.and(&options.allowed_hosts);
     let limits = Limits {
         history: options.history_limit,
         bounds: Bounds {

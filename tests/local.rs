@@ -965,3 +965,39 @@ fn killed_at_any_moment_it_loses_no_job_and_runs_none_twice() {
     scheduler.end();
     place.no_process_is_left();
 }
+
+#[test]
+fn ports_and_names_may_be_others_than_the_files() {
+    let place = Place::new(&[("compute", TRUE), ("etl", TRUE)]);
+    let (compute, other) = (place.ports[0], free_port());
+    let taken = std::net::TcpListener::bind(("127.0.0.1", compute)).unwrap();
+    let refused = place.fail(&[]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    let expected = "another process has this port: stop it, or choose another port: it is the schedulerPort of compute: \
+                    change it in the file, or give --port compute=PORT\n";
+    assert!(message.ends_with(expected), "{message}");
+    let unclear = place.fail(&["--port", "9"]);
+    let message = String::from_utf8(unclear.stderr).unwrap();
+    assert!(
+        message.contains("say whose it is, as --port NAME=9"),
+        "{message}"
+    );
+
+    let mut moved = place.ports.clone();
+    moved[0] = other;
+    let place = Place {
+        ports: moved,
+        ..place
+    };
+    let port = format!("compute={other}");
+    let scheduler = place.start(&["--port", &port, "--allow-host", "scheduler"]);
+    drop(taken);
+    let mut api = scheduler.api();
+    let code = |api: &mut api::Api, host: &str| {
+        let answer = api.try_ask("GET", JOBS, &[("Host", host)], "");
+        answer.unwrap().code
+    };
+    assert_eq!(code(&mut api, "scheduler:1234"), 200);
+    assert_eq!(code(&mut api, "evil.example:1234"), 403);
+    scheduler.end();
+}

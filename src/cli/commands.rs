@@ -219,6 +219,20 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "IP",
                 "the address to listen on (default 127.0.0.1)",
             ),
+            list(
+                "port",
+                "JOB_SCHEDULER_PORT",
+                "[JOB=]PORT",
+                "another port than a component's schedulerPort; JOB= says whose, where there are \
+                 several (repeat; comma-separated in the variable)",
+            ),
+            list(
+                "allow-host",
+                "JOB_SCHEDULER_ALLOW_HOSTS",
+                "NAME",
+                "a name that requests may call this machine by, at any port: for a name of compose, or \
+                 localhost for a forwarded port (repeat; comma-separated in the variable)",
+            ),
             switch(
                 "allow-network",
                 "JOB_SCHEDULER_ALLOW_NETWORK",

@@ -216,10 +216,29 @@ impl Given {
                 .parsed("grace-seconds", "a whole number of seconds")?
                 .unwrap_or(30),
             address,
+            ports: self.ports()?,
+            allowed_hosts: self.list("allow-host"),
             history_limit: self.history_limit()?,
             max_jobs: self.max_jobs()?,
             logging: self.logging()?,
         })
+    }
+
+    fn ports(&mut self) -> Result<Vec<(Option<String>, u16)>, UsageError> {
+        let ports = self.list("port").into_iter();
+        let ports = ports.map(|text| {
+            let (job, number) = match text.split_once('=') {
+                Some((job, number)) => (Some(job.to_string()), number),
+                None => (None, text.as_str()),
+            };
+            match number.parse() {
+                Ok(port) if port > 0 => Ok((job, port)),
+                _ => Err(UsageError(format!(
+                    "--port {text}: give a port, 1 to 65535, or JOB=PORT, such as compute=8001"
+                ))),
+            }
+        });
+        ports.collect()
     }
 
     fn history_limit(&mut self) -> Result<usize, UsageError> {
@@ -758,6 +777,10 @@ mod tests {
         check(
             "local f --cpus 0",
             "--cpus 0: give a number of CPUs over 0, such as 4 or 500m",
+        );
+        check(
+            "local f --port compute=0",
+            "--port compute=0: give a port, 1 to 65535, or JOB=PORT, such as compute=8001",
         );
         check(
             "local f --memory 0Mi",

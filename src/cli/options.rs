@@ -55,6 +55,10 @@ pub struct LocalOptions {
     pub secrets_file: Option<PathBuf>,
     pub grace_seconds: u32,
     pub address: IpAddr,
+    /// Ports other than `schedulerPort`, with the component where one is named.
+    pub ports: Vec<(Option<String>, u16)>,
+    /// Names that are served beside the usual ones.
+    pub allowed_hosts: Vec<String>,
     pub history_limit: usize,
     pub max_jobs: usize,
     pub logging: LoggingOptions,

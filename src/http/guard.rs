@@ -17,6 +17,8 @@ pub struct Guard {
 #[derive(Clone, Debug)]
 struct Hosts {
     names: Vec<String>,
+    /// Served at any port, as one is that a forwarded port leads to.
+    allowed: Vec<String>,
     port: u16,
     /// Whether every address is served: no name has been rebound where there is none.
     any_address: bool,
@@ -46,10 +48,19 @@ impl Guard {
         Guard {
             hosts: Some(Hosts {
                 names: vec!["localhost".to_string(), address_text, name.to_string()],
+                allowed: Vec::new(),
                 port,
                 any_address: !address.is_loopback(),
             }),
         }
+    }
+
+    /// Serves requests to these names too, at any port.
+    pub fn and(mut self, names: &[String]) -> Guard {
+        if let Some(hosts) = &mut self.hosts {
+            hosts.allowed.extend(names.iter().cloned());
+        }
+        self
     }
 
     /// Judges a request by its `Host` and `Origin` headers.
@@ -88,6 +99,11 @@ impl Hosts {
     }
 
     fn has(&self, host: &str) -> bool {
+        let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let mut allowed = self.allowed.iter();
+        if allowed.any(|name| name.eq_ignore_ascii_case(without_port)) {
+            return true;
+        }
         let Some((name, port)) = host.rsplit_once(':') else {
             return false;
         };
@@ -157,6 +173,24 @@ mod tests {
             "Host: [::1]:8000",
             true,
         );
+    }
+
+    #[test]
+    fn a_name_that_is_allowed_is_served_at_any_port() {
+        let allowed = ["scheduler".to_string(), "localhost".to_string()];
+        let guard = Guard::only([127, 0, 0, 1].into(), 8000, "compute").and(&allowed);
+        for host in ["scheduler:8000", "Scheduler", "localhost:9999"] {
+            check(&guard, &format!("Host: {host}"), true);
+        }
+        for host in [
+            "scheduler.evil.example:8000",
+            "evil.example:8000",
+            "127.0.0.1:9999",
+        ] {
+            check(&guard, &format!("Host: {host}"), false);
+        }
+        let other = "Host: localhost:9999 | Origin: http://localhost:3000";
+        check(&guard, other, false);
     }
 
     #[test]
