@@ -1,8 +1,8 @@
 //! `local`: every job component of a file on this machine, from the options to the signal that ends it.
 
 use crate::backend::local::{
-    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, bytes,
-    cpu_milli,
+    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup,
+    bound_logs, bytes, cpu_milli,
 };
 use crate::cli::LocalOptions;
 use crate::client::{self, Address};
@@ -23,8 +23,8 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Why `local` did not start, or ended.
 #[derive(Debug)]
@@ -153,6 +153,7 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         .collect();
     let published =
         client::publish(machine.folder(), &addresses).map_err(io_error("writing addresses"))?;
+    bound_logs_for_ever(machine.folder().to_path_buf(), options.log_limit)?;
     match options.logging.format {
         logging::Format::Text => {
             let table = table(options, &components, &machine, capacity);
@@ -222,6 +223,24 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         let _ = worker.join();
     }
     Ok(())
+}
+
+/// How often the sizes of logs are looked at.
+const LOOK_AT_LOGS_EVERY: Duration = Duration::from_secs(1);
+
+/// Bounds the jobs' logs, on a thread that ends with the process.
+fn bound_logs_for_ever(folder: PathBuf, limit: u64) -> Result<(), LocalError> {
+    let look = move || {
+        loop {
+            let begun = Instant::now();
+            bound_logs(&folder, limit);
+            // Of many logs it takes a twentieth of the time at most.
+            thread::sleep(LOOK_AT_LOGS_EVERY.max(begun.elapsed() * 20));
+        }
+    };
+    spawn("bound-logs", look)
+        .map(drop)
+        .map_err(io_error("starting a thread"))
 }
 
 /// Whether this process was started with SIGHUP ignored. Source: proc_pid_status(5).

@@ -1001,3 +1001,34 @@ fn ports_and_names_may_be_others_than_the_files() {
     assert_eq!(code(&mut api, "evil.example:1234"), 403);
     scheduler.end();
 }
+
+/// The job writes 40 MB, and its end is read.
+#[test]
+fn a_log_keeps_its_end_within_its_bound() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--log-limit", "4Mi"]);
+    let mut api = scheduler.api();
+    let script = "i=0; while [ $i -lt 10 ]; do seq -f '%063.0f' 62500; i=$((i+1)); done; echo end; sleep 600";
+    let name = name_of(&api.submit(&shell(script)));
+    let file = place
+        .data()
+        .join(format!("test-dev/compute/logs/{name}.1.log"));
+    eventually("the log is bounded", || {
+        let metadata = fs::metadata(&file).ok()?;
+        let kept = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+        (metadata.len() > 40_000_000 && kept <= 4 << 20).then_some(())
+    });
+    let log = std::process::Command::new(env!("CARGO_BIN_EXE_job-scheduler"))
+        .args(["logs", &name, "--url"])
+        .arg(format!("http://127.0.0.1:{}", place.ports[0]))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(log.stdout).unwrap();
+    assert!(
+        text.len() > 1 << 20 && text.len() <= 4 << 20,
+        "{}",
+        text.len()
+    );
+    assert!(text.starts_with("000") && text.ends_with("62500\nend\n"));
+    scheduler.end();
+}

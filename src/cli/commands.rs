@@ -208,6 +208,12 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "KEY=VALUE lines with the components' secrets (default: this process's environment)",
             ),
             flag(
+                "log-limit",
+                "JOB_SCHEDULER_LOG_LIMIT",
+                "SIZE",
+                "the most of a job's log that is kept, which is its end (default 64Mi)",
+            ),
+            flag(
                 "grace-seconds",
                 "JOB_SCHEDULER_GRACE_SECONDS",
                 "N",

@@ -18,6 +18,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What is kept of a job's log on one machine: 64 MiB.
+const DEFAULT_LOG_LIMIT: u64 = 64 << 20;
+
 /// Said where `serve` finds nothing to serve.
 pub const NO_CLUSTER: &str = "not in a cluster (KUBERNETES_SERVICE_HOST is not set): give --kube-url, \
                               such as http://127.0.0.1:8001 for `kubectl proxy`, or use \
@@ -212,6 +215,7 @@ impl Given {
             cpus: self.amount("cpus", "a number of CPUs over 0, such as 4 or 500m")?,
             memory: self.amount("memory", "a size over 0, such as 8Gi")?,
             secrets_file: self.text("secrets-file").map(PathBuf::from),
+            log_limit: self.log_limit()?,
             grace_seconds: self
                 .parsed("grace-seconds", "a whole number of seconds")?
                 .unwrap_or(30),
@@ -222,6 +226,17 @@ impl Given {
             max_jobs: self.max_jobs()?,
             logging: self.logging()?,
         })
+    }
+
+    fn log_limit(&mut self) -> Result<u64, UsageError> {
+        const EXPECTED: &str = "a size of at least 1Mi, such as 64Mi";
+        let Some(limit) = self.amount("log-limit", EXPECTED)? else {
+            return Ok(DEFAULT_LOG_LIMIT);
+        };
+        match u64::try_from(limit.milli / 1000) {
+            Ok(bytes) if bytes >= 1 << 20 => Ok(bytes),
+            _ => Err(UsageError(format!("--log-limit {limit}: give {EXPECTED}"))),
+        }
     }
 
     fn ports(&mut self) -> Result<Vec<(Option<String>, u16)>, UsageError> {
@@ -777,6 +792,10 @@ mod tests {
         check(
             "local f --cpus 0",
             "--cpus 0: give a number of CPUs over 0, such as 4 or 500m",
+        );
+        check(
+            "local f --log-limit 1k",
+            "--log-limit 1k: give a size of at least 1Mi, such as 64Mi",
         );
         check(
             "local f --port compute=0",

@@ -53,6 +53,8 @@ pub struct LocalOptions {
     pub cpus: Option<Quantity>,
     pub memory: Option<Quantity>,
     pub secrets_file: Option<PathBuf>,
+    /// Bytes of an attempt's log that are kept.
+    pub log_limit: u64,
     pub grace_seconds: u32,
     pub address: IpAddr,
     /// Ports other than `schedulerPort`, with the component where one is named.

@@ -16,6 +16,7 @@ mod supervisor;
 mod work;
 
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
+pub use logs::bound as bound_logs;
 pub use store::{Folder, OpenError};
 
 use crate::backend::{
