@@ -281,6 +281,25 @@ pub struct JobRecord {
     pub notice: Box<str>,
     /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
     pub is_whole: bool,
+    /// It is reported as Stopped and shown as Stopping: what stopped it came so soon after what let it run that the backend
+    /// may not have noticed either.
+    pub may_be_stopping: bool,
+}
+
+/// What was known when a list of all jobs was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListBegun {
+    /// Lists that had been asked for, with this one.
+    pub lists: u64,
+    /// The highest version that had been reported.
+    pub version: u64,
+}
+
+/// All jobs that there were at a version.
+#[derive(Debug, Default)]
+pub struct JobList {
+    pub jobs: Vec<Job>,
+    pub version: u64,
 }
 
 /// Seconds after which a running job without a single pod is worth a remark.
@@ -293,6 +312,7 @@ impl JobRecord {
             attempts,
             notice: "".into(),
             is_whole: false,
+            may_be_stopping: false,
         }
     }
 
@@ -307,11 +327,9 @@ impl JobRecord {
     /// Whether a payload of its own may be missing: it has one, and nothing has shown yet that it is stored. No container
     /// starts without it.
     pub fn may_lack_payload(&self) -> bool {
-        let job = &self.job;
-        job.has_payload
-            && !job.status.is_finished()
-            && !self.is_whole
-            && self.latest_started().is_none()
+        let (job, mut attempts) = (&self.job, self.attempts.iter());
+        let has_started = attempts.any(|attempt| attempt.started.is_some());
+        job.has_payload && !job.status.is_finished() && !self.is_whole && !has_started
     }
 
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the

@@ -8,7 +8,7 @@ use job_scheduler::backend::kubernetes::follow_stream;
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::http::Reply;
 use job_scheduler::index::{Bounds, Index};
-use job_scheduler::job::{Attempt, Job, JobName, Status, Timestamp};
+use job_scheduler::job::{Attempt, Job, JobList, JobName, ListBegun, Status, Timestamp};
 use job_scheduler::scheduler::JobView;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
@@ -44,11 +44,11 @@ impl Source for Time {
 }
 
 impl Observer for Told {
-    fn jobs_relist_begins(&self) {
-        self.0.relist_begins();
+    fn jobs_relist_begins(&self) -> ListBegun {
+        self.0.relist_begins()
     }
-    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64) {
-        let (_, gone) = self.0.relisted(jobs, version);
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
+        let (_, gone) = self.0.relisted(list, begun);
         gone.iter().for_each(|(name, _)| self.resolve(name));
     }
     fn job_seen(&self, job: Job) {
@@ -107,8 +107,15 @@ fuzz_target!(|bytes: &[u8]| {
         serde_json::from_slice::<serde_json::Value>(&reply.body).unwrap();
     }
     // All of it gone again leaves nothing counted.
-    told.jobs_relist_begins();
-    told.jobs_relisted(Vec::new(), u64::MAX);
+    let begun = told.jobs_relist_begins();
+    let version = u64::MAX;
+    told.jobs_relisted(
+        JobList {
+            jobs: Vec::new(),
+            version,
+        },
+        begun,
+    );
     told.attempts_relisted(Vec::new());
     assert!(index.list().is_empty() && index.queue().is_empty());
     assert!(index.reserve().is_ok_and(|place| place.runs));

@@ -5,7 +5,7 @@ pub mod kubernetes;
 pub mod local;
 
 use crate::config::{JobComponent, Settings};
-use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey};
 use std::fmt;
 use std::io::Read;
 use std::time::Duration;
@@ -57,8 +57,9 @@ pub trait Backend: Send + Sync {
     /// Lets a queued job run, if it is still as described.
     fn admit(&self, job: &Job) -> Result<Job, BackendError>;
 
-    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped.
-    fn stop(&self, job: &Job) -> Result<Job, BackendError>;
+    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. `reason` is for its user; empty
+    /// where somebody asked for it.
+    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError>;
 
     /// Runs a stopped job again in place, at once or from the queue, if it is still as described.
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;
@@ -68,6 +69,12 @@ pub trait Backend: Send + Sync {
 
     /// Deletes this very job and all that belongs to it. `false` if it is gone.
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError>;
+
+    /// How long after the end of a process what it has asked for may still be done.
+    fn calls_end_within(&self) -> Duration;
+
+    /// All jobs there are at this moment.
+    fn list(&self) -> Result<JobList, BackendError>;
 
     /// The job of this name as it is stored at this moment; `None` if there is none.
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError>;
@@ -120,9 +127,9 @@ pub enum Resend {
 /// Who is told what a backend observes. A backend calls it from one thread for jobs and one for attempts.
 pub trait Observer: Send + Sync {
     /// A list of all jobs is about to be asked for.
-    fn jobs_relist_begins(&self);
-    /// The list that was begun: all jobs that there were at `version`.
-    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64);
+    fn jobs_relist_begins(&self) -> ListBegun;
+    /// The list that was begun.
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun);
     fn job_seen(&self, job: Job);
     fn job_gone(&self, name: &JobName, uid: &str);
     /// A job has left a queue of the backend's own after so long.

@@ -33,7 +33,7 @@ pub struct Tombstone {
     /// It was deleted here, and older reports of it may come until its end is reported or shown by a list.
     pub is_awaited: bool,
     /// How many lists had been begun when it went: a later one knows better.
-    pub relists: u64,
+    pub lists: u64,
 }
 
 impl Fate {

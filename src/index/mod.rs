@@ -13,7 +13,9 @@ pub use capacity::{Bounds, Full, Reservation};
 pub use fate::{Flight, InFlight};
 
 use crate::clock::Clock;
-use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey, Status};
+use crate::job::{
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Status,
+};
 use crate::sync::SharedLock;
 use capacity::Reserved;
 use fate::{Fate, Tombstone, is_live};
@@ -74,7 +76,7 @@ struct State {
     reserved: Reserved,
     is_open: bool,
     /// Lists that were begun.
-    relists: u64,
+    lists: u64,
     /// The highest version that was reported.
     reported: u64,
 }
@@ -252,7 +254,7 @@ impl Index {
                     fate.tombstone = Some(Tombstone {
                         uid: uid.into(),
                         is_awaited: false,
-                        relists: 0,
+                        lists: 0,
                     });
                 }
                 fate.settle_tombstone();
@@ -289,15 +291,22 @@ impl Index {
         state.fates.get(name).is_some_and(|fate| fate.aborted)
     }
 
-    /// A write to the job was not answered: it may exist, or may run. `request` is of the create whose outcome is unknown.
-    pub fn unanswered(&self, name: &JobName, request: Option<RequestKey>) {
+    /// A create was not answered: unless the job was reported already, it may exist. Sent again, the request takes its name.
+    pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
-            fate.unanswered = Some(until);
             if record.is_none() {
-                fate.request = request;
+                fate.unanswered = Some(until);
+                fate.request = Some(request);
             }
         });
+    }
+
+    /// A change that lets the job run was not answered: it may run.
+    pub fn change_unanswered(&self, name: &JobName) {
+        let until = self.clock.instant() + CALLS_END_WITHIN;
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.unanswered = Some(until));
     }
 
     /// For how much longer something may begin to run under this name that no report shows; `None` where there is no doubt.
@@ -334,6 +343,18 @@ impl Index {
         self.state.read().reported
     }
 
+    /// A job as it is at this moment, after all that was in doubt of it could happen.
+    pub fn found(&self, job: Job) -> Change {
+        let mut state = self.state.write();
+        // A newer report may have come meanwhile.
+        let known = state
+            .jobs
+            .get(&job.name)
+            .map_or(0, |record| record.job.version);
+        let is_newest = job.version >= known;
+        state.put(job, self.clock.instant(), is_newest)
+    }
+
     /// The backend reports a job.
     pub fn job_seen(&self, job: Job) -> Change {
         let mut state = self.state.write();
@@ -342,19 +363,28 @@ impl Index {
     }
 
     /// A list of all jobs is about to be asked for.
-    pub fn relist_begins(&self) {
-        self.state.write().relists += 1;
+    pub fn relist_begins(&self) -> ListBegun {
+        let mut state = self.state.write();
+        state.lists += 1;
+        ListBegun {
+            lists: state.lists,
+            version: state.reported,
+        }
     }
 
-    /// The list that was begun, of all jobs there were at `version`: what is not in it is gone, but for what has changed
-    /// since. Returns what follows, and the jobs that are gone, each with whether it is in doubt.
-    pub fn relisted(&self, jobs: Vec<Job>, version: u64) -> (Vec<Change>, Vec<(JobName, bool)>) {
+    /// The list that was begun: what is not in it is gone, but for what has changed since. Returns what follows, and the jobs
+    /// that are gone, each with whether it is in doubt.
+    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, Vec<(JobName, bool)>) {
+        let JobList { jobs, version } = list;
         let now = self.clock.instant();
         let mut state = self.state.write();
         // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
-        let is_older = version < state.reported;
-        state.reported = version;
-        state.forget_old_tombstones();
+        let is_older = version < begun.version;
+        state.reported = match is_older {
+            true => version,
+            false => version.max(state.reported),
+        };
+        state.forget_old_tombstones(begun.lists);
         let mut gone: BTreeMap<JobName, bool> = BTreeMap::new();
         for (name, record) in &state.jobs {
             if is_older || record.job.version <= version {
@@ -491,7 +521,7 @@ impl State {
 
     /// Takes in a job unless it is gone or given up, or a newer version of it is here; an authoritative report is true
     /// whatever is here.
-    fn put(&mut self, job: Job, now: Instant, is_authoritative: bool) -> Change {
+    fn put(&mut self, mut job: Job, now: Instant, is_authoritative: bool) -> Change {
         let (name, key) = (job.name.clone(), job.key);
         let mut result = self.change(&name, |record, fate| {
             let is_old = |known: &Arc<JobRecord>| known.job.version >= job.version;
@@ -508,18 +538,27 @@ impl State {
             }
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
-            let to = job.status;
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let is_held_back = matches!(to, Status::Stopping | Status::Stopped | Status::Waiting);
-            let is_in_doubt = is_held_back && from == Some(Status::Running);
+            let was_let_run = from == Some(Status::Running) || fate.unanswered.is_some();
+            let is_in_doubt = was_let_run && !is_let_run_or_over(job.status);
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
             }
+            let may_be_stopping = !is_authoritative
+                && job.status == Status::Stopped
+                && (is_in_doubt || known.as_ref().is_some_and(|known| known.may_be_stopping));
+            if may_be_stopping {
+                job.status = Status::Stopping;
+                job.finished = None;
+            }
+            let to = job.status;
             (fate.unanswered, fate.request) = (None, None);
-            let new = Arc::new(match known {
+            let mut new = match known {
                 Some(known) => known.with(job),
                 None => JobRecord::new(job, std::mem::take(&mut fate.orphans)),
-            });
+            };
+            new.may_be_stopping = may_be_stopping;
+            let new = Arc::new(new);
             *record = Some(new.clone());
             let transition = (from != Some(to)).then_some(Transition { from, record: new });
             Change {
@@ -552,7 +591,7 @@ impl State {
 
     /// A record leaves. Returns whether it may yet get an attempt that is not known of.
     fn bury(&mut self, name: &JobName, is_awaited: bool, until: Instant) -> bool {
-        let relists = self.relists;
+        let lists = self.lists;
         self.change(name, |record, fate| {
             if let Some(record) = record.take() {
                 fate.bury(&record, until);
@@ -560,7 +599,7 @@ impl State {
                 fate.tombstone = Some(Tombstone {
                     uid,
                     is_awaited,
-                    relists,
+                    lists,
                 });
             }
             fate.settle_tombstone();
@@ -569,9 +608,8 @@ impl State {
     }
 
     /// The list that has come was begun later, and knows of them.
-    fn forget_old_tombstones(&mut self) {
-        let relists = self.relists;
-        let is_old = |fate: &Fate| fate.tombstone.as_ref().is_some_and(|t| t.relists < relists);
+    fn forget_old_tombstones(&mut self, lists: u64) {
+        let is_old = |fate: &Fate| fate.tombstone.as_ref().is_some_and(|t| t.lists < lists);
         let old = self.fates.iter().filter(|(_, fate)| is_old(fate));
         let old: Vec<JobName> = old.map(|(name, _)| name.clone()).collect();
         for name in old {
@@ -582,6 +620,14 @@ impl State {
                 fate.settle_tombstone();
             });
         }
+    }
+}
+
+/// Whether a job in this status is not held back, or is at its end for good.
+fn is_let_run_or_over(status: Status) -> bool {
+    match status {
+        Status::Running | Status::Succeeded | Status::Failed => true,
+        Status::Waiting | Status::Stopping | Status::Stopped => false,
     }
 }
 

@@ -85,6 +85,15 @@ fn settled(index: &Index, names: &[&str]) {
     }
 }
 
+fn relisted(
+    index: &Index,
+    begun: ListBegun,
+    jobs: Vec<Job>,
+    version: u64,
+) -> (Vec<Change>, Vec<(JobName, bool)>) {
+    index.relisted(JobList { jobs, version }, begun)
+}
+
 /// Whether another job could run at once.
 fn has_room(index: &Index) -> bool {
     index.reserve().unwrap().runs
@@ -180,10 +189,15 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
     for ghost in ["a", "b"] {
         index.job_seen(job(ghost, Running, 1));
     }
-    index.relist_begins();
+    let begun = index.relist_begins();
     index.answered(job("new", Running, 3));
     index.deleted(&name("b"));
-    let (_, gone) = index.relisted(vec![job("b", Running, 1), job("c", Failed, 2)], 2);
+    let (_, gone) = relisted(
+        &index,
+        begun,
+        vec![job("b", Running, 1), job("c", Failed, 2)],
+        2,
+    );
     assert_eq!(names(&index), "c:Failed new:Running");
     assert_eq!(gone, [(name("a"), true)]);
 }
@@ -193,10 +207,10 @@ fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     let index = unbounded();
     index.answered(job("a", Succeeded, 1));
     index.deleted(&name("a"));
-    index.relist_begins();
+    let begun = index.relist_begins();
     index.job_seen(job("a", Running, 2));
     assert_eq!(names(&index), "", "a report of before the relist");
-    index.relisted(vec![], 3);
+    relisted(&index, begun, vec![], 3);
     assert!(index.state.read().fates.is_empty());
 }
 
@@ -205,8 +219,8 @@ fn a_list_of_a_cluster_that_was_set_back_is_believed() {
     let index = unbounded();
     index.job_seen(job("a", Succeeded, 90));
     index.job_seen(job("b", Running, 91));
-    index.relist_begins();
-    let (_, gone) = index.relisted(vec![job("a", Running, 9)], 20);
+    let begun = index.relist_begins();
+    let (_, gone) = relisted(&index, begun, vec![job("a", Running, 9)], 20);
     assert_eq!(names(&index), "a:Running");
     assert_eq!(gone.len(), 1);
     index.job_seen(job("a", Failed, 21));
@@ -227,8 +241,8 @@ fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
             unwanted
         );
         index.job_gone(&name("a"), "u");
-        index.relist_begins();
-        let (changes, _) = index.relisted(vec![job("a", Running, version)], version);
+        let begun = index.relist_begins();
+        let (changes, _) = relisted(&index, begun, vec![job("a", Running, version)], version);
         assert_eq!(changes[0].unwanted, unwanted);
     }
     assert_eq!(names(&index), "");
@@ -246,7 +260,8 @@ fn transitions_are_told_once() {
     assert_eq!(seen(1, Running), Some((None, Running)));
     assert_eq!(seen(2, Running), None);
     assert_eq!(seen(3, Failed), Some((Some(Running), Failed)));
-    let (changes, gone) = index.relisted(vec![job("a", Failed, 3)], 3);
+    let begun = index.relist_begins();
+    let (changes, gone) = relisted(&index, begun, vec![job("a", Failed, 3)], 3);
     assert_eq!((changes, gone), (vec![Change::default()], vec![]));
 }
 
@@ -289,8 +304,8 @@ fn unfinished_jobs_are_bounded() {
     index.job_seen(job("a", Succeeded, 2));
     assert!(index.reserve().is_ok());
     index.deleted(&name("b"));
-    index.relist_begins();
-    index.relisted(vec![], 2);
+    let begun = index.relist_begins();
+    relisted(&index, begun, vec![], 2);
     assert_eq!(index.state.read().tally.unfinished, 0);
 }
 
@@ -321,6 +336,26 @@ fn the_cap_counts_what_runs_and_what_is_about_to() {
     settled(&index, &["a"]);
     assert!(has_room(&index));
     check_tally(&index);
+}
+
+#[test]
+fn a_stop_that_the_backend_may_not_have_noticed_is_not_believed_at_once() {
+    let index = unbounded();
+    let status = || index.get(&name("a")).unwrap().job.status;
+    index.job_seen(job("a", Running, 1));
+    for version in 2..4 {
+        // A condition of before it was let run says so.
+        index.job_seen(job("a", Stopped, version));
+        assert_eq!(status(), Stopping);
+    }
+    index.clock.sleep(ATTEMPTS_COME_WITHIN);
+    index.found(job("a", Stopped, 3));
+    assert_eq!(status(), Stopped);
+    // One that it was seen to notice is believed.
+    index.job_seen(job("a", Running, 4));
+    index.job_seen(job("a", Stopping, 5));
+    index.job_seen(job("a", Stopped, 6));
+    assert_eq!(status(), Stopped);
 }
 
 #[test]
@@ -394,7 +429,7 @@ fn one_that_may_have_been_admitted_has_its_place_and_is_asked_for_again() {
     let index = capped(1);
     index.answered(queued("a", 0, 1));
     index.answered(queued("b", 0, 2));
-    index.unanswered(&name("a"), None);
+    index.change_unanswered(&name("a"));
     let next = || {
         index
             .next_to_admit(|_| true)
@@ -439,8 +474,8 @@ fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() 
         |index| assert!(index.deleted(&name("a"))),
         |index| assert_eq!(index.job_gone(&name("a"), "u"), Some(true)),
         |index| {
-            index.relist_begins();
-            assert_eq!(index.relisted(vec![], 1).1, [(name("a"), true)]);
+            let begun = index.relist_begins();
+            assert_eq!(relisted(index, begun, vec![], 1).1, [(name("a"), true)]);
         },
     ];
     for goes in ways {
@@ -482,7 +517,7 @@ fn a_key_finds_its_job_until_that_is_gone_also_hidden() {
 fn a_key_in_doubt_keeps_its_name_until_that_is_resolved() {
     let index = unbounded();
     let request = with_key("a", Running, 1, 1).key;
-    index.unanswered(&name("a"), request);
+    index.create_unanswered(&name("a"), request.unwrap());
     assert!(matches!(index.by_key(7), Some(Keyed::InDoubt { name: n, .. }) if n == name("a")));
     index.resolved(&name("a"), vec![]);
     assert!(index.by_key(7).is_some(), "it is too early to know");

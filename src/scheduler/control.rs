@@ -56,11 +56,12 @@ impl Scheduler {
     /// Ends the job and keeps its record. A job that is stopped already stays so.
     pub fn stop(&self, name: &str) -> Result<JobName, JobError> {
         let record = self.find(name)?;
-        self.stop_job(&record.job)?;
+        self.stop_job(&record.job, "")?;
         Ok(record.job.name.clone())
     }
 
-    fn stop_job(&self, job: &Job) -> Result<(), JobError> {
+    /// `reason` is for the job's user; empty where somebody asked for it.
+    pub(super) fn stop_job(&self, job: &Job, reason: &str) -> Result<(), JobError> {
         let finished = |status: Status| JobError::BadState {
             message: format!(
                 "job {} has {}, and only an unfinished job can be stopped",
@@ -76,7 +77,7 @@ impl Scheduler {
         let flight = self.index.begin(&job.name, Flight::Change);
         let stopped = self
             .backend
-            .stop(job)
+            .stop(job, reason)
             .map_err(|e| job_error(&job.name, e))?;
         let status = stopped.status;
         self.observe(stopped);
@@ -95,7 +96,7 @@ impl Scheduler {
         let (mut stopped, mut failure) = (0, None);
         for job in unfinished.filter(|job| matches!(job.status, Status::Waiting | Status::Running))
         {
-            match self.stop_job(job) {
+            match self.stop_job(job, "") {
                 Ok(()) => stopped += 1,
                 // It has finished, or is gone, meanwhile: there is nothing to stop.
                 Err(JobError::BadState { .. } | JobError::NotFound { .. }) => {}
@@ -152,7 +153,7 @@ impl Scheduler {
     /// A write that may let the job run was not answered: its place is taken until that is known.
     pub(super) fn note_unanswered(&self, job: &Job, error: &BackendError) {
         if matches!(error, BackendError::Unanswered { .. }) {
-            self.index.unanswered(&job.name, None);
+            self.index.change_unanswered(&job.name);
             let task = Task::Resolve(job.name.clone());
             self.queue.add_after(task, CALLS_END_WITHIN);
         }

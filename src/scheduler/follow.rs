@@ -1,9 +1,11 @@
 //! What follows from what is observed: tasks that are left to do, off any request's path.
 
-use super::Scheduler;
+use super::{JobError, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
-use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
+};
 use crate::queue::Urgency;
 use crate::retention;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ const ABORTED_FOR: Duration = Duration::from_secs(600);
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
+/// Why a job is stopped that nobody asked to stop.
+const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
+
 /// What is left to do about a job. Each may be done again without harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Task {
@@ -23,7 +28,7 @@ pub(super) enum Task {
     Expose(JobName),
     /// Check that a job has its payload, and delete it if it has not.
     Verify(JobName),
-    /// Tell the user of a job that does not start if its payload is gone.
+    /// Stop a job that does not start if its payload is gone.
     FindPayload(JobName),
     /// Delete what a failed submit left behind.
     Discard(JobName),
@@ -67,11 +72,7 @@ impl Scheduler {
                 self.settle(name);
                 Ok(())
             }
-            Task::Open => {
-                self.index.open();
-                self.admit_if_there_is_room();
-                Ok(())
-            }
+            Task::Open => self.open(),
             Task::Admit => self.admit(),
             Task::Retain => self.retain(),
         }
@@ -81,6 +82,15 @@ impl Scheduler {
         if self.is_ready() && self.index.may_admit() {
             self.queue.add(Task::Admit);
         }
+    }
+
+    /// What the process before this one asked for is done by now, or never: so all that it made is in this list.
+    fn open(&self) -> Result<(), BackendError> {
+        let begun = self.index.relist_begins();
+        let list = self.backend.list()?;
+        self.index.open();
+        self.relisted(list, begun);
+        Ok(())
     }
 
     fn expose(&self, name: &JobName) -> Result<(), BackendError> {
@@ -133,12 +143,15 @@ impl Scheduler {
         let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
-        let notice = match self.backend.has_payload(&record.job)? {
-            true => "",
-            false => "its payload is gone: somebody deleted the Secret. It cannot start: delete it",
-        };
-        self.index.notice(name, notice);
-        Ok(())
+        if self.backend.has_payload(&record.job)? {
+            return Ok(());
+        }
+        log::warn!("job={name} event=stopped reason=\"{PAYLOAD_GONE}\"");
+        match self.stop_job(&record.job, PAYLOAD_GONE) {
+            Err(JobError::Backend(e)) => Err(e),
+            // It has ended, or is gone.
+            _ => Ok(()),
+        }
     }
 
     fn discard(&self, name: &JobName) -> Result<(), BackendError> {
@@ -160,7 +173,8 @@ impl Scheduler {
             }
         }
         if let Some(job) = self.backend.look(name)? {
-            self.observe(job);
+            let change = self.index.found(job);
+            self.follow(change);
         }
         self.index.resolved(name, self.backend.attempts(name)?);
         if self.index.is_aborted(name) {
@@ -243,8 +257,6 @@ impl Scheduler {
                     self.metrics.retired.count(0);
                     log::info!("job={name} event=retired");
                 }
-                // A stopped one was restarted at the last moment.
-                Err(BackendError::Changed { .. }) => {}
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
@@ -257,13 +269,16 @@ impl Scheduler {
 
     /// A job leaves its users' sight, and is gone unless its key still stands for it.
     fn retire(&self, job: &Job) -> Result<(), BackendError> {
+        // A stopped one may be restarted at this moment.
+        let condition = match job.status {
+            Status::Stopped => Condition::Unchanged,
+            _ => Condition::Whatever,
+        };
         let is_promised =
             job.key.is_some() && retention::key_stands(end(job), self.now()).is_some();
         match is_promised {
             true => self.hide(job, HiddenKey::Kept),
-            false => self
-                .remove(job, Condition::Unchanged, HiddenKey::Kept)
-                .map(|_| ()),
+            false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),
         }
     }
 
@@ -361,6 +376,18 @@ impl Scheduler {
         }
     }
 
+    fn relisted(&self, list: JobList, begun: ListBegun) {
+        let (changes, gone) = self.index.relisted(list, begun);
+        for change in changes {
+            self.follow(change);
+        }
+        for (name, is_in_doubt) in gone {
+            self.lost(&name, is_in_doubt);
+        }
+        self.queue.add(Task::Retain);
+        self.admit_if_there_is_room();
+    }
+
     /// A job is gone.
     pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
         if is_in_doubt {
@@ -398,20 +425,13 @@ fn end(job: &Job) -> Timestamp {
 }
 
 impl Observer for Scheduler {
-    fn jobs_relist_begins(&self) {
-        self.index.relist_begins();
+    fn jobs_relist_begins(&self) -> ListBegun {
+        self.index.relist_begins()
     }
 
-    fn jobs_relisted(&self, jobs: Vec<Job>, version: u64) {
-        let (changes, gone) = self.index.relisted(jobs, version);
-        for change in changes {
-            self.follow(change);
-        }
-        for (name, is_in_doubt) in gone {
-            self.lost(&name, is_in_doubt);
-        }
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
+        self.relisted(list, begun);
         self.jobs_listed.store(true, Ordering::Release);
-        self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
     }
 

@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 const NAME_TRIES: u32 = 5;
 /// How long a request waits for another with the same idempotency key.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The calls of a process that was killed end with its connections. Under a cap, no job is let run before that.
-const KILLED_CALLS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// How a scheduler keeps its jobs.
 #[derive(Clone, Copy, Debug)]
@@ -105,11 +103,15 @@ impl Scheduler {
         metrics: Arc<Metrics>,
     ) -> Scheduler {
         let queue = Queue::new(clock.clone());
-        queue.add_after(Task::Open, KILLED_CALLS_END_WITHIN);
+        let index = Index::new(limits.bounds, clock.clone());
+        match backend.calls_end_within() {
+            Duration::ZERO => index.open(),
+            time => queue.add_after(Task::Open, time),
+        }
         Scheduler {
             component,
             backend,
-            index: Index::new(limits.bounds, clock.clone()),
+            index,
             queue,
             limits,
             jobs_listed: AtomicBool::new(false),

@@ -8,9 +8,13 @@ use crate::index::{CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
 use crate::request::JobRequest;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The largest payload, in bytes: what a Kubernetes Secret holds.
 pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+
+/// How often a request with a key looks whether the scheduler is open.
+const OPEN_LOOK: Duration = Duration::from_millis(20);
 
 /// Why no job was made.
 #[derive(Debug)]
@@ -33,6 +37,11 @@ impl From<Full> for SubmitError {
     fn from(full: Full) -> SubmitError {
         SubmitError::Full(full)
     }
+}
+
+fn unavailable(message: &str) -> SubmitError {
+    let message = message.to_string();
+    SubmitError::Backend(BackendError::Unavailable { message })
 }
 
 /// Whether a submit made its job, or found it made by the same request before.
@@ -85,12 +94,12 @@ impl Scheduler {
             let view = self.create(request, None, None)?;
             return Ok((view, Submitted::Now));
         };
-        let _turn = self.turns.wait(key.key, TURN_TIMEOUT, &self.clock);
-        let _turn = _turn.ok_or_else(|| {
-            let message =
-                "another request with this Idempotency-Key is still being served: try again";
-            let message = message.to_string();
-            SubmitError::Backend(BackendError::Unavailable { message })
+        self.wait_until_open()?;
+        let turn = self.turns.wait(key.key, TURN_TIMEOUT, &self.clock);
+        let _turn = turn.ok_or_else(|| {
+            unavailable(
+                "another request with this Idempotency-Key is still being served: try again",
+            )
         })?;
         let is_same = |known: RequestKey, job: &JobName| match known.is_same_request(&key) {
             true => Ok(()),
@@ -117,6 +126,20 @@ impl Scheduler {
                 Ok((view, Submitted::Now))
             }
         }
+    }
+
+    /// A process before this one may have sent the same request, and its create may yet be carried out.
+    fn wait_until_open(&self) -> Result<(), SubmitError> {
+        let deadline = self.clock.instant() + TURN_TIMEOUT;
+        while !self.index.is_open() {
+            if self.clock.instant() >= deadline {
+                let message =
+                    "starting, and what was asked for before may not be known yet: try again";
+                return Err(unavailable(message));
+            }
+            self.clock.sleep(OPEN_LOOK);
+        }
+        Ok(())
     }
 
     /// Does what an earlier submit of the same request may have left undone.
@@ -205,7 +228,7 @@ impl Scheduler {
             }
             Err(CreateError::Unanswered(e)) => {
                 match key {
-                    Some(_) => self.leave_in_doubt(name, key),
+                    Some(key) => self.leave_in_doubt(name, key),
                     None => self.abort(name),
                 }
                 Err(e)
@@ -214,8 +237,8 @@ impl Scheduler {
     }
 
     /// The same request may come again, and then finishes what this one began.
-    fn leave_in_doubt(&self, name: &JobName, key: Option<RequestKey>) {
-        self.index.unanswered(name, key);
+    fn leave_in_doubt(&self, name: &JobName, key: RequestKey) {
+        self.index.create_unanswered(name, key);
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
         if let Some(record) = self.index.get(name) {

@@ -8,7 +8,7 @@ use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -59,7 +59,13 @@ impl Backend for Buggy {
     fn admit(&self, _: &Job) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn stop(&self, _: &Job) -> Result<Job, BackendError> {
+    fn calls_end_within(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn list(&self) -> Result<JobList, BackendError> {
+        unreachable!()
+    }
+    fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn resume(&self, _: &Job, _: Option<Queued>) -> Result<Job, BackendError> {
@@ -103,8 +109,8 @@ fn a_panic_is_a_500_for_its_request_alone() {
         Clock::real(),
         Arc::default(),
     ));
-    scheduler.jobs_relist_begins();
-    scheduler.jobs_relisted(Vec::new(), 1);
+    let begun = scheduler.jobs_relist_begins();
+    scheduler.jobs_relisted(JobList::default(), begun);
     scheduler.attempts_relisted(Vec::new());
     let listener = http::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -375,11 +375,14 @@ impl World {
     }
 
     fn render_all(&self, of_pods: bool, selector: Option<&str>) -> Vec<String> {
-        if of_pods {
-            return self.pods.values().map(render_pod).collect();
-        }
         let selector = selector.unwrap_or_default();
         let selector = selector.replace("%3D", "=").replace("%2F", "/");
+        if of_pods {
+            let job = selector.strip_prefix("batch.kubernetes.io/job-name=");
+            let selected = |pod: &&Pod| job.is_none_or(|job| pod.job == job);
+            let pods = self.pods.values().filter(selected);
+            return pods.map(render_pod).collect();
+        }
         let selected = |job: &&Job| {
             selector.split("%2C").all(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, Job, JobName, JobRecord, Queued};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
     HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION, PodObject, QUEUED_ANNOTATION,
-    RESTARTED_ANNOTATION, STOPPED_ANNOTATION, queued_text,
+    RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, queued_text,
 };
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
@@ -53,6 +53,9 @@ const CREATE_TRIES: u32 = 3;
 
 /// A caller is told within this that the API server does not answer: all calls for one request together.
 const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// The calls of a process that was killed end with its connections.
+const KILLED_CALLS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// The jobs of one component in one namespace.
 pub struct Kubernetes {
@@ -278,9 +281,12 @@ impl Backend for Kubernetes {
         self.change_job(job, Condition::Unchanged, annotations, Some(false))
     }
 
-    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
-        let now = self.clock.now().to_string();
-        let annotations = json!({STOPPED_ANNOTATION: now, QUEUED_ANNOTATION: null});
+    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError> {
+        let annotations = json!({
+            STOPPED_ANNOTATION: self.clock.now().to_string(),
+            STOP_REASON_ANNOTATION: Some(reason).filter(|reason| !reason.is_empty()),
+            QUEUED_ANNOTATION: null,
+        });
         self.change_job(job, Condition::Whatever, annotations, Some(true))
     }
 
@@ -288,6 +294,7 @@ impl Backend for Kubernetes {
         // Unchanged, so that of two restarts one does nothing.
         let annotations = json!({
             STOPPED_ANNOTATION: null,
+            STOP_REASON_ANNOTATION: null,
             RESTARTED_ANNOTATION: self.clock.now().to_string(),
             QUEUED_ANNOTATION: queued.map(queued_text),
         });
@@ -354,6 +361,18 @@ impl Backend for Kubernetes {
         }
     }
 
+    fn calls_end_within(&self) -> Duration {
+        KILLED_CALLS_END_WITHIN
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        let selector = objects::selector(&self.component);
+        let listed = watch::list_all::<Jobs>(&self.calls, &self.namespace, &selector);
+        let (jobs, version) = listed.map_err(explain)?;
+        let version = watch::number(&version);
+        Ok(JobList { jobs, version })
+    }
+
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
         self.look_until(name, self.deadline())
     }
@@ -369,7 +388,8 @@ impl Backend for Kubernetes {
             .list(&path, Patience::Until(self.deadline()))
             .map_err(explain)?;
         let attempts = pods.items.into_iter().filter_map(PodObject::into_attempt);
-        Ok(attempts.map(|(_, attempt)| attempt).collect())
+        let own = attempts.filter(|(job, _)| job == name);
+        Ok(own.map(|(_, attempt)| attempt).collect())
     }
 
     fn logs(

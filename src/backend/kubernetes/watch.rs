@@ -5,7 +5,7 @@ use super::protobuf::{Message, decode};
 use super::wire::{Event, JobObject, PodObject, decode_object};
 use crate::backend::Observer;
 use crate::clock::Clock;
-use crate::job::{Attempt, Job, JobName};
+use crate::job::{Attempt, Job, JobList, JobName, ListBegun};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -37,10 +37,10 @@ pub trait Watched: 'static {
     /// Below the namespace.
     const RESOURCE: &'static str;
     fn version(object: &Self::Object) -> &str;
-    fn relist_begins(observer: &dyn Observer);
+    fn relist_begins(observer: &dyn Observer) -> ListBegun;
     /// `None` for an object that is not ours, or gone for us.
     fn listed(object: Self::Object) -> Option<Self::Listed>;
-    fn relisted(observer: &dyn Observer, all: Vec<Self::Listed>, version: u64);
+    fn relisted(observer: &dyn Observer, all: Vec<Self::Listed>, version: u64, begun: ListBegun);
     fn seen(observer: &dyn Observer, object: Self::Object);
     fn gone(observer: &dyn Observer, object: Self::Object);
 }
@@ -57,8 +57,8 @@ impl Watched for Jobs {
         &object.metadata.resource_version
     }
 
-    fn relist_begins(observer: &dyn Observer) {
-        observer.jobs_relist_begins();
+    fn relist_begins(observer: &dyn Observer) -> ListBegun {
+        observer.jobs_relist_begins()
     }
 
     fn listed(object: JobObject) -> Option<Job> {
@@ -69,8 +69,8 @@ impl Watched for Jobs {
         }
     }
 
-    fn relisted(observer: &dyn Observer, jobs: Vec<Job>, version: u64) {
-        observer.jobs_relisted(jobs, version);
+    fn relisted(observer: &dyn Observer, jobs: Vec<Job>, version: u64, begun: ListBegun) {
+        observer.jobs_relisted(JobList { jobs, version }, begun);
     }
 
     fn seen(observer: &dyn Observer, object: JobObject) {
@@ -101,13 +101,15 @@ impl Watched for Pods {
         &object.metadata.resource_version
     }
 
-    fn relist_begins(_: &dyn Observer) {}
+    fn relist_begins(_: &dyn Observer) -> ListBegun {
+        ListBegun::default()
+    }
 
     fn listed(object: PodObject) -> Option<(JobName, Attempt)> {
         object.into_attempt()
     }
 
-    fn relisted(observer: &dyn Observer, attempts: Vec<(JobName, Attempt)>, _: u64) {
+    fn relisted(observer: &dyn Observer, attempts: Vec<(JobName, Attempt)>, _: u64, _: ListBegun) {
         observer.attempts_relisted(attempts);
     }
 
@@ -164,19 +166,9 @@ impl Life {
 
 /// How long to pause between steps: longer with each one that came to nothing, and from the start again after a watch that
 /// worked. A list that succeeds proves no watch.
+#[derive(Default)]
 struct Pace {
     failures: u32,
-    /// How many objects to ask for in one answer of a list: fewer where they turned out to be too much for one.
-    page: usize,
-}
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
-            failures: 0,
-            page: MAX_PAGE,
-        }
-    }
 }
 
 impl Pace {
@@ -230,15 +222,9 @@ impl Watch<'_> {
             );
         };
         let State::Watch { version, broken } = state else {
-            return match self.counted_list::<T>(pace.page) {
-                Ok(version) => {
-                    pace.page = (pace.page * 2).min(MAX_PAGE);
-                    (State::Watch { version, broken: 0 }, Duration::ZERO)
-                }
+            return match self.counted_list::<T>() {
+                Ok(version) => (State::Watch { version, broken: 0 }, Duration::ZERO),
                 Err(e) => {
-                    if e.code().is_none() {
-                        pace.page = (pace.page / 2).max(1);
-                    }
                     let pause = pace.after_failure(self.clock.jitter());
                     complain(&e.to_string(), pause);
                     (State::List, pause)
@@ -269,9 +255,9 @@ impl Watch<'_> {
         }
     }
 
-    fn counted_list<T: Watched>(&self, page: usize) -> Result<String, ApiError> {
+    fn counted_list<T: Watched>(&self) -> Result<String, ApiError> {
         self.metrics.relist(T::KIND);
-        let version = self.list::<T>(page)?;
+        let version = self.list::<T>()?;
         self.heard::<T>();
         Ok(version)
     }
@@ -281,36 +267,12 @@ impl Watch<'_> {
         self.metrics.watch_heard(T::KIND, self.clock.now());
     }
 
-    fn path<T: Watched>(&self, query: &str) -> String {
-        let resource = T::RESOURCE.replace("{namespace}", self.namespace);
-        let selector = self
-            .selector
-            .replace('=', "%3D")
-            .replace(',', "%2C")
-            .replace('/', "%2F");
-        format!("/{resource}?labelSelector={selector}&{query}")
-    }
-
-    /// Lists all pages; a page whose continuation is too old starts over as any failure does.
-    fn list<T: Watched>(&self, limit: usize) -> Result<String, ApiError> {
-        T::relist_begins(self.observer);
-        let mut all = Vec::new();
-        let mut token = String::new();
-        loop {
-            let page: Page<T::Object> = self.calls.list(
-                &self.path::<T>(&format!("limit={limit}&continue={}", encode_token(&token))),
-                Patience::List,
-            )?;
-            // A page at a time: what is kept of an object is a tenth of it.
-            all.extend(page.items.into_iter().filter_map(T::listed));
-            token = page.metadata.r#continue;
-            if token.is_empty() {
-                log::debug!("watch={} listed={}", T::KIND, all.len());
-                let version = page.metadata.resource_version;
-                T::relisted(self.observer, all, number(&version));
-                return Ok(version);
-            }
-        }
+    fn list<T: Watched>(&self) -> Result<String, ApiError> {
+        let begun = T::relist_begins(self.observer);
+        let (all, version) = list_all::<T>(self.calls, self.namespace, self.selector)?;
+        log::debug!("watch={} listed={}", T::KIND, all.len());
+        T::relisted(self.observer, all, number(&version), begun);
+        Ok(version)
     }
 
     fn watch<T: Watched>(&self, version: String) -> (End, Life) {
@@ -319,7 +281,9 @@ impl Watch<'_> {
         let query = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        let opened = self.calls.watch(&self.path::<T>(&query));
+        let opened = self
+            .calls
+            .watch(&path::<T>(self.namespace, self.selector, &query));
         let began = self.clock.instant();
         let frames = Cell::new(0);
         let end = match opened {
@@ -344,6 +308,44 @@ impl Watch<'_> {
             frames: frames.get(),
         };
         (end, life)
+    }
+}
+
+fn path<T: Watched>(namespace: &str, selector: &str, query: &str) -> String {
+    let resource = T::RESOURCE.replace("{namespace}", namespace);
+    let selector = selector
+        .replace('=', "%3D")
+        .replace(',', "%2C")
+        .replace('/', "%2F");
+    format!("/{resource}?labelSelector={selector}&{query}")
+}
+
+/// Lists all pages; a page whose continuation is too old fails the list. Returns what is kept of the objects, and the
+/// version that they are of.
+pub fn list_all<T: Watched>(
+    calls: &Calls,
+    namespace: &str,
+    selector: &str,
+) -> Result<(Vec<T::Listed>, String), ApiError> {
+    let (mut all, mut token, mut limit) = (Vec::new(), String::new(), MAX_PAGE);
+    loop {
+        let query = format!("limit={limit}&continue={}", encode_token(&token));
+        let path = path::<T>(namespace, selector, &query);
+        let page: Page<T::Object> = match calls.list(&path, Patience::List) {
+            Ok(page) => page,
+            // It may be too much for one answer: jobs can be long.
+            Err(ApiError::Lost { .. } | ApiError::Malformed { .. }) if limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        // A page at a time: what is kept of an object is a tenth of it.
+        all.extend(page.items.into_iter().filter_map(T::listed));
+        token = page.metadata.r#continue;
+        if token.is_empty() {
+            return Ok((all, page.metadata.resource_version));
+        }
     }
 }
 
@@ -488,7 +490,7 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 }
 
 /// A resourceVersion, which is a decimal number that grows with each change; 0 for one that is not.
-fn number(version: &str) -> u64 {
+pub fn number(version: &str) -> u64 {
     version.parse().unwrap_or(0)
 }
 
@@ -539,11 +541,12 @@ mod tests {
     }
 
     impl Observer for Recorder {
-        fn jobs_relist_begins(&self) {
+        fn jobs_relist_begins(&self) -> ListBegun {
             self.note("begin".into());
+            ListBegun::default()
         }
-        fn jobs_relisted(&self, jobs: Vec<Job>, _: u64) {
-            self.note(format!("jobs {}", jobs.len()));
+        fn jobs_relisted(&self, list: JobList, _: ListBegun) {
+            self.note(format!("jobs {}", list.jobs.len()));
         }
         fn job_seen(&self, job: Job) {
             self.note(format!("{}@{} {}", job.name, job.version, job.status));

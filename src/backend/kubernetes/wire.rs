@@ -21,6 +21,8 @@ pub const PAYLOAD_ANNOTATION: &str = "job-scheduler/payload";
 pub const QUEUED_ANNOTATION: &str = "job-scheduler/queued";
 /// When somebody stopped the job: it is suspended for that.
 pub const STOPPED_ANNOTATION: &str = "job-scheduler/stopped";
+/// Why the scheduler stopped the job, where nobody had asked for it.
+pub const STOP_REASON_ANNOTATION: &str = "job-scheduler/stop-reason";
 /// When the job was last restarted in place.
 pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
 /// The finished job that this one does again.
@@ -293,6 +295,9 @@ impl JobObject {
             (Status::Failed, Some(condition)) => format!("{}: {}", condition.reason, condition.message),
             (Status::Waiting, _) if queued.is_none() => {
                 "suspended by somebody else, as kubectl does: it goes on once its spec.suspend is false".to_string()
+            }
+            (Status::Stopping | Status::Stopped, _) => {
+                annotation(STOP_REASON_ANNOTATION).unwrap_or_default().to_string()
             }
             _ => String::new(),
         };

@@ -23,7 +23,9 @@ use crate::backend::{
     Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
 };
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp,
+};
 use crate::sync::Lock;
 use admission::{Admission, Place};
 use logs::{Follow, Log};
@@ -404,7 +406,12 @@ impl Machine {
 
     /// Tells of all jobs of a component, so that the observer can forget what it kept to be safe from old reports.
     fn relist(&self, component: usize, observer: &dyn Observer) {
-        observer.jobs_relist_begins();
+        let begun = observer.jobs_relist_begins();
+        observer.jobs_relisted(self.list(component), begun);
+    }
+
+    /// All jobs of a component.
+    fn list(&self, component: usize) -> JobList {
         let table = self.table.lock();
         let jobs = table
             .jobs
@@ -413,8 +420,7 @@ impl Machine {
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
         let version = self.next_version();
-        drop(table);
-        observer.jobs_relisted(jobs, version);
+        JobList { jobs, version }
     }
 
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
@@ -839,7 +845,7 @@ impl Backend for Local {
         self.machine.look(self.part, &job.name)
     }
 
-    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
+    fn stop(&self, job: &Job, _reason: &str) -> Result<Job, BackendError> {
         self.machine.stop(self.part, self.part()?, &job.name)
     }
 
@@ -849,6 +855,15 @@ impl Backend for Local {
 
     fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
         self.machine.hide(self.part, self.part()?, &job.name, key)
+    }
+
+    /// What is on disk when it starts is all there is.
+    fn calls_end_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        Ok(self.machine.list(self.part))
     }
 
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
