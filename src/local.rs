@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -481,7 +481,6 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
         ("image", settings.image.is_some()),
         ("imageTagName", settings.image_tag_name.is_some()),
         ("node", settings.node.is_some()),
-        ("ports", !component.ports.is_empty()),
         ("readOnlyFileSystem", component.read_only_file_system),
         ("runAsUser", settings.run_as_user.is_some()),
         ("runtime", settings.runtime.is_some()),
@@ -502,6 +501,23 @@ fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
     format!("http://{host}:{}/", component.scheduler_port)
 }
 
+/// Where a running job of a component is reached: at its own ports, since it is a process of this
+/// machine. One job at a time can have them.
+fn job_ports(component: &JobComponent) -> String {
+    let ports = component.ports.iter().map(|port| {
+        let number = port.port;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
+            Ok(_) => format!("http://127.0.0.1:{number}"),
+            Err(_) => format!("{number} ({}) is taken by another process", port.name),
+        }
+    });
+    let ports: Vec<String> = ports.collect();
+    match ports.is_empty() {
+        true => "-".to_string(),
+        false => ports.join(", "),
+    }
+}
+
 /// What runs where, for whoever started it.
 fn table(
     options: &LocalOptions,
@@ -509,11 +525,7 @@ fn table(
     machine: &Machine,
     capacity: Amount,
 ) -> String {
-    let mut rows = vec![[
-        "COMPONENT".to_string(),
-        "JOBS".to_string(),
-        "PAYLOAD".to_string(),
-    ]];
+    let mut rows = vec![["COMPONENT", "JOBS", "PAYLOAD", "A JOB'S PORTS"].map(str::to_string)];
     for (number, component) in components.iter().enumerate() {
         let payload = match &component.payload_path {
             None => "none taken".to_string(),
@@ -524,19 +536,22 @@ fn table(
             component.name.clone(),
             format!("{}api/v1/jobs", address_of(options, component)),
             payload,
+            job_ports(component),
         ]);
     }
     let width = |column: usize| {
         let widths = rows.iter().filter_map(|row| row.get(column));
         widths.map(|cell| cell.len()).max().unwrap_or(0)
     };
-    let widths = [width(0), width(1)];
+    let widths: Vec<usize> = (0..4).map(width).collect();
     let mut text = String::new();
-    for [component, url, payload] in &rows {
-        text.push_str(&format!(
-            "{component:0$}  {url:1$}  {payload}\n",
-            widths[0], widths[1]
-        ));
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
     }
     text.push_str(&format!(
         "{} CPU and {} of memory for jobs, which are kept in {}\n",

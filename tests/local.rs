@@ -1032,3 +1032,27 @@ fn a_log_keeps_its_end_within_its_bound() {
     assert!(text.starts_with("000") && text.ends_with("62500\nend\n"));
     scheduler.end();
 }
+
+#[test]
+fn the_ports_of_jobs_are_named_at_the_start() {
+    let (free, taken) = (
+        free_port(),
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let taken = taken
+        .local_addr()
+        .map(|address| (address.port(), taken))
+        .unwrap();
+    let lines = format!(
+        "{TRUE}\nports: [{{name: http, port: {free}}}, {{name: admin, port: {}}}]",
+        taken.0
+    );
+    let place = Place::new(&[("compute", &lines)]);
+    let scheduler = place.start(&[]);
+    let expected = format!(
+        "http://127.0.0.1:{free}, {} (admin) is taken by another process\n",
+        taken.0
+    );
+    assert!(place.log().contains(&expected), "{}", place.log());
+    scheduler.end();
+}
