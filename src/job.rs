@@ -212,9 +212,18 @@ impl PartialOrd for Queued {
 pub struct RequestKey {
     pub key: u128,
     pub body: u128,
-    /// When the job was sent to the backend, in microseconds since 1970; 0 where it cannot come late. A scheduler that dies
-    /// may leave one on its way, which arrives after the request was sent again: then the later one counts.
-    pub sent: u64,
+    /// When the job was sent to the backend. A scheduler that dies may leave one on its way, which arrives after the request
+    /// was sent again: then the later one counts.
+    pub sent: Sent,
+}
+
+/// When something was sent, by a clock that all schedulers share as far as there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sent {
+    /// The highest version that the backend had reported: no process that starts later has a lower one.
+    pub version: u64,
+    /// Microseconds since 1970 on the scheduler's clock, which never gives the same twice.
+    pub micros: u64,
 }
 
 impl RequestKey {
@@ -268,15 +277,67 @@ impl AttemptState {
 pub struct JobRecord {
     pub job: Job,
     pub attempts: Vec<Attempt>,
+    /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty where there is nothing.
+    pub notice: Box<str>,
+    /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
+    pub is_whole: bool,
+    /// It is reported as Stopped and shown as Stopping: what stopped it came so soon after what let it run that the backend
+    /// may not have noticed either.
+    pub may_be_stopping: bool,
+}
+
+/// What was known when a list of all jobs was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListBegun {
+    /// Lists that had been asked for, with this one.
+    pub lists: u64,
+    /// The highest version that had been reported.
+    pub version: u64,
+}
+
+/// All jobs that there were at a version.
+#[derive(Debug, Default)]
+pub struct JobList {
+    pub jobs: Vec<Job>,
+    pub version: u64,
 }
 
 /// Seconds after which a running job without a single pod is worth a remark.
 const NO_POD_REMARK_SECONDS: i64 = 4;
 
 impl JobRecord {
+    pub fn new(job: Job, attempts: Vec<Attempt>) -> JobRecord {
+        JobRecord {
+            job,
+            attempts,
+            notice: "".into(),
+            is_whole: false,
+            may_be_stopping: false,
+        }
+    }
+
+    /// The same with a newer report of the job.
+    pub fn with(&self, job: Job) -> JobRecord {
+        JobRecord {
+            job,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a payload of its own may be missing: it has one, and nothing has shown yet that it is stored. No container
+    /// starts without it.
+    pub fn may_lack_payload(&self) -> bool {
+        let (job, mut attempts) = (&self.job, self.attempts.iter());
+        let has_started = attempts.any(|attempt| attempt.started.is_some());
+        job.has_payload && !job.status.is_finished() && !self.is_whole && !has_started
+    }
+
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the
     /// queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
+        if self.job.status == Status::Waiting && !self.notice.is_empty() {
+            return self.notice.to_string();
+        }
         // A backend with a queue of its own says what the job waits for.
         if let (Status::Waiting, Some(position), true) =
             (self.job.status, position, self.job.message.is_empty())
@@ -312,6 +373,7 @@ impl JobRecord {
                     self.job.name
                 )
             }
+            (Status::Running, _) if self.job.message.is_empty() => self.notice.to_string(),
             _ => self.job.message.to_string(),
         }
     }
@@ -484,7 +546,7 @@ mod tests {
         let mut job = Job::sample("compute-20210407115556-rkwaibwe", status, 1);
         (job.created, job.started) = (NOON, Some(NOON));
         job.message = "BackoffLimitExceeded".into();
-        JobRecord { job, attempts }
+        JobRecord::new(job, attempts)
     }
 
     fn attempt(

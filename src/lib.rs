@@ -20,6 +20,7 @@
 
 pub mod backend;
 pub mod cli;
+pub mod clock;
 pub mod config;
 #[cfg(test)]
 mod golden;

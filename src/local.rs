@@ -5,6 +5,7 @@ use crate::backend::local::{
     cpu_milli,
 };
 use crate::cli::LocalOptions;
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
@@ -381,8 +382,7 @@ fn serve(
         component,
         Arc::new(Local::new(machine.clone(), number)),
         limits,
-        Timestamp::now,
-        fastrand::Rng::new(),
+        Clock::real(),
         Arc::default(),
     ));
     machine.observe(number, scheduler.clone());

@@ -3,6 +3,7 @@
 //! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
 //! is handed out again when that worker is done, never to a second worker meanwhile.
 
+use crate::clock::Clock;
 use crate::sync::Lock;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -16,13 +17,20 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 pub struct Queue<K> {
     state: Lock<State<K>>,
     changed: Condvar,
+    clock: Clock,
 }
 
-impl<K: Clone + Ord + Hash> Queue<K> {
-    pub fn new() -> Self {
+/// Which keys go first.
+pub trait Urgency {
+    fn is_urgent(&self) -> bool;
+}
+
+impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
+    pub fn new(clock: Clock) -> Self {
         Queue {
             state: Lock::new(State::new()),
             changed: Condvar::new(),
+            clock,
         }
     }
 
@@ -34,7 +42,8 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 
     /// Asks for `key` to be reconciled once `delay` has passed.
     pub fn add_after(&self, key: K, delay: Duration) {
-        self.state.lock().add_at(key, Instant::now() + delay);
+        let due = self.clock.instant() + delay;
+        self.state.lock().add_at(key, due);
         self.changed.notify_one();
     }
 
@@ -45,7 +54,7 @@ impl<K: Clone + Ord + Hash> Queue<K> {
             if state.closed {
                 return None;
             }
-            let now = Instant::now();
+            let now = self.clock.instant();
             if let Some(key) = state.take(now) {
                 return Some(key);
             }
@@ -58,21 +67,34 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         }
     }
 
+    /// A key that is due, without waiting for one. What is said of [`Queue::take`] holds.
+    pub fn try_take(&self) -> Option<K> {
+        self.state.lock().take(self.clock.instant())
+    }
+
+    /// When a key is due, if one is in the queue.
+    pub fn next_due(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        match state.ready() {
+            0 => state.next_due(),
+            _ => Some(self.clock.instant()),
+        }
+    }
+
     /// The key is reconciled; its failures are forgotten.
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
         state.done(key);
         // The worker itself comes for the next one.
-        if state.order.len() > 1 {
+        if state.ready() > 1 {
             self.changed.notify_one();
         }
     }
 
     /// The key could not be reconciled: it comes again, later each time, with jitter.
     pub fn retry(&self, key: K) {
-        self.state
-            .lock()
-            .retry(key, Instant::now(), fastrand::f64());
+        let (now, jitter) = (self.clock.instant(), self.clock.jitter());
+        self.state.lock().retry(key, now, jitter);
         self.changed.notify_one();
     }
 
@@ -83,15 +105,9 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     }
 }
 
-impl<K: Clone + Ord + Hash> Default for Queue<K> {
-    fn default() -> Self {
-        Queue::new()
-    }
-}
-
 struct State<K> {
-    /// Keys to hand out, in order; never one that is in `processing`.
-    order: VecDeque<K>,
+    /// Keys to hand out, in order, the urgent ones and the others; never one that is in `processing`.
+    order: [VecDeque<K>; 2],
     /// Keys that wait to be handed out: all of `order`, and those of `processing` that were added again.
     dirty: HashSet<K>,
     /// Keys that a worker has.
@@ -103,10 +119,10 @@ struct State<K> {
     closed: bool,
 }
 
-impl<K: Clone + Ord + Hash> State<K> {
+impl<K: Clone + Ord + Hash + Urgency> State<K> {
     fn new() -> Self {
         State {
-            order: VecDeque::new(),
+            order: [VecDeque::new(), VecDeque::new()],
             dirty: HashSet::new(),
             processing: HashSet::new(),
             delayed: BTreeSet::new(),
@@ -117,8 +133,21 @@ impl<K: Clone + Ord + Hash> State<K> {
 
     fn add(&mut self, key: K) {
         if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
-            self.order.push_back(key);
+            self.hand_out(key);
         }
+    }
+
+    fn hand_out(&mut self, key: K) {
+        let [urgent, others] = &mut self.order;
+        match key.is_urgent() {
+            true => urgent.push_back(key),
+            false => others.push_back(key),
+        }
+    }
+
+    /// How many keys are to be handed out.
+    fn ready(&self) -> usize {
+        self.order.iter().map(VecDeque::len).sum()
     }
 
     fn add_at(&mut self, key: K, due: Instant) {
@@ -131,7 +160,8 @@ impl<K: Clone + Ord + Hash> State<K> {
                 self.add(key);
             }
         }
-        let key = self.order.pop_front()?;
+        let [urgent, others] = &mut self.order;
+        let key = urgent.pop_front().or_else(|| others.pop_front())?;
         self.dirty.remove(&key);
         self.processing.insert(key.clone());
         Some(key)
@@ -159,7 +189,7 @@ impl<K: Clone + Ord + Hash> State<K> {
     fn release(&mut self, key: &K) {
         self.processing.remove(key);
         if self.dirty.contains(key) {
-            self.order.push_back(key.clone());
+            self.hand_out(key.clone());
         }
     }
 }
@@ -167,6 +197,22 @@ impl<K: Clone + Ord + Hash> State<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Urgency for &str {
+        fn is_urgent(&self) -> bool {
+            self.starts_with('!')
+        }
+    }
+
+    #[test]
+    fn urgent_keys_go_first() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        for key in ["a", "!b", "c", "!d"] {
+            queue.add(key);
+        }
+        let taken = [(); 5].map(|()| queue.take(now));
+        assert_eq!(taken, [Some("!b"), Some("!d"), Some("a"), Some("c"), None]);
+    }
 
     #[test]
     fn a_key_is_queued_once() {
@@ -226,7 +272,7 @@ mod tests {
 
     #[test]
     fn closing_lets_workers_go() {
-        let queue = std::sync::Arc::new(Queue::<u8>::new());
+        let queue = std::sync::Arc::new(Queue::<&str>::new(Clock::real()));
         let worker = std::thread::spawn({
             let queue = queue.clone();
             move || queue.take()

@@ -2,8 +2,8 @@
 
 use crate::config::fields::{Fields, Item, Report};
 use crate::config::tree::{JsonError, Node, Value};
-use crate::config::{FieldError, Settings, read_settings};
-use crate::job::RequestKey;
+use crate::config::{FieldError, JobComponent, Settings, read_settings};
+use crate::job::{RequestKey, Sent};
 use std::fmt;
 
 /// A request to start a job.
@@ -19,6 +19,56 @@ pub struct JobRequest {
     pub settings: Settings,
 }
 
+/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many jobs, and Linux starts no
+/// process with a longer argument.
+const MAX_DESCRIPTION_BYTES: usize = 131_072;
+
+impl JobRequest {
+    /// What of it this component's jobs cannot have.
+    pub fn check(&self, component: &JobComponent) -> Result<(), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let mut error = |field: String, message: String| {
+            errors.push(FieldError {
+                field,
+                line: None,
+                message,
+            })
+        };
+        if self.payload.is_some() && component.payload_path.is_none() {
+            let message = format!(
+                "the job component {} takes none: set payload.path for it in radixconfig.yaml, or leave the payload out",
+                component.name
+            );
+            error("payload".to_string(), message);
+        }
+        for name in &component.secrets {
+            if self.settings.variables.contains_key(name) {
+                let message = "comes from the component's Secret: give the variable another name";
+                error(format!("variables.{name}"), message.to_string());
+            }
+        }
+        let bytes = description_bytes(&component.settings.overridden_by(&self.settings));
+        if bytes > MAX_DESCRIPTION_BYTES {
+            let message = format!(
+                "variables, command and args take {bytes} bytes together, and may take {MAX_DESCRIPTION_BYTES}: \
+                 send what is long as the payload"
+            );
+            error("variables".to_string(), message);
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+}
+
+fn description_bytes(settings: &Settings) -> usize {
+    let variables = settings.variables.iter();
+    let variables = variables.map(|(name, value)| name.len() + value.len());
+    let words = settings.command.iter().chain(&settings.args).flatten();
+    variables.chain(words.map(String::len)).sum()
+}
+
 /// An idempotency key that cannot be one.
 #[derive(Debug, PartialEq)]
 pub struct BadKey;
@@ -31,7 +81,7 @@ pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
     Ok(RequestKey {
         key: digest(key.as_bytes()),
         body: digest(body),
-        sent: 0,
+        sent: Sent::default(),
     })
 }
 

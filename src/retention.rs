@@ -1,6 +1,49 @@
 //! Which finished jobs to let go. Pure.
 
 use crate::job::{JobName, Status, Timestamp};
+use std::collections::HashSet;
+
+/// How long the key of a request stands for its job, in seconds from the job's end.
+const KEY_PROMISE_SECONDS: i64 = 15 * 60;
+/// How far clocks may be apart, in seconds: a minute each.
+const CLOCK_ERROR_SECONDS: i64 = 120;
+/// Jobs that are kept, hidden, for their key alone: the latest.
+const MAX_HIDDEN_FOR_KEYS: usize = 1000;
+
+/// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it does no more.
+pub fn key_stands(end: Timestamp, now: Timestamp) -> Option<u64> {
+    let left = end.0 + KEY_PROMISE_SECONDS + CLOCK_ERROR_SECONDS - now.0;
+    u64::try_from(left).ok().filter(|seconds| *seconds > 0)
+}
+
+/// Hidden jobs that nothing needs.
+#[derive(Debug, Default, PartialEq)]
+pub struct Needless {
+    pub names: HashSet<JobName>,
+    /// In how many seconds the next one will be needless, if there is one.
+    pub next: Option<u64>,
+}
+
+/// Of hidden jobs whose payload nobody uses, each with whether it has a key, those whose key does not stand for them, or
+/// that are too many.
+pub fn needless(
+    hidden: impl IntoIterator<Item = (bool, (JobName, Status, (Timestamp, u64)))>,
+    now: Timestamp,
+) -> Needless {
+    let (mut result, mut needed) = (Needless::default(), Vec::new());
+    for (has_key, (name, _, end)) in hidden {
+        match key_stands(end.0, now).filter(|_| has_key) {
+            Some(seconds) => needed.push((end, seconds, name)),
+            None => drop(result.names.insert(name)),
+        }
+    }
+    needed.sort();
+    let too_many = needed.len().saturating_sub(MAX_HIDDEN_FOR_KEYS);
+    let oldest = needed.drain(..too_many);
+    result.names.extend(oldest.map(|(_, _, name)| name));
+    result.next = needed.first().map(|(_, seconds, _)| *seconds);
+    result
+}
 
 /// The finished jobs beyond the `limit` latest of each outcome, oldest first.
 ///
@@ -70,6 +113,32 @@ mod tests {
         check("a:ok:5 b:ok:5 c:ok:5", 1, "a b");
         check("a:ok:5:9 b:ok:5:8 c:ok:5:7", 1, "c b");
         check("a:ok:4:9 b:ok:5:8", 1, "a");
+    }
+
+    #[test]
+    fn a_hidden_job_is_needed_while_its_key_stands_for_it() {
+        let (ago, now) = (
+            |seconds: i64| Timestamp(10_000 - seconds),
+            Timestamp(10_000),
+        );
+        let check = |jobs: &[(&str, bool, i64)], names: &[&str], next: Option<u64>| {
+            let hidden = jobs.iter().map(|(name, has_key, seconds)| {
+                let name = JobName::parse(name).unwrap();
+                (*has_key, (name, Status::Failed, (ago(*seconds), 1)))
+            });
+            let names = names.iter().filter_map(|name| JobName::parse(name));
+            let expected = Needless {
+                names: names.collect(),
+                next,
+            };
+            assert_eq!(needless(hidden, now), expected, "{jobs:?}");
+        };
+        check(&[("a", true, 899), ("b", true, 5)], &[], Some(121));
+        check(&[("a", true, 1019), ("b", true, 1020)], &["b"], Some(1));
+        check(&[("a", false, 5)], &["a"], None);
+        let names: Vec<String> = (0..1003).map(|number| format!("j-{number:04}")).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), true, 9)).collect();
+        check(&many, &["j-0000", "j-0001", "j-0002"], Some(1011));
     }
 
     #[test]

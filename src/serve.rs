@@ -3,10 +3,10 @@
 use crate::backend::Observer;
 use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
 use crate::cli::ServeOptions;
+use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard};
 use crate::index::Bounds;
-use crate::job::Timestamp;
 use crate::metrics::Metrics;
 use crate::scheduler::{Limits, Scheduler};
 use crate::sync::spawn;
@@ -105,8 +105,10 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         .local_addr()
         .map_err(io_error("listening address"))?;
 
+    let clock = Clock::real();
     let kubernetes = Arc::new(Kubernetes::new(
-        client,
+        Arc::new(client),
+        clock.clone(),
         component.clone(),
         options.image_pull_secrets.clone(),
         metrics.clone(),
@@ -123,8 +125,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         component,
         kubernetes.clone(),
         limits,
-        Timestamp::now,
-        fastrand::Rng::new(),
+        clock,
         metrics,
     ));
     let observer: Arc<dyn Observer> = scheduler.clone();

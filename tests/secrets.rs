@@ -270,7 +270,8 @@ impl ApiServer {
     fn run(&self, mut job: Value) -> Value {
         let name = job["metadata"]["name"].clone();
         let mut frames = [&self.frames[0], &self.frames[1]].map(|frames| frames.lock().unwrap());
-        let version = frames[0].len() + 10;
+        // Each version is later than all before.
+        let version = (frames[0].len() + 1) * 1000;
         let time = "2021-04-07T09:08:37Z";
         for (field, value) in [
             ("uid", json!(format!("u{version}"))),
@@ -288,7 +289,8 @@ impl ApiServer {
         frames[0].push(json!({"type": "MODIFIED", "object": failed}));
         frames[1].push(json!({"type": "ADDED", "object": {
             "metadata": {
-                "name": format!("{}-x", name.as_str().unwrap()), "resourceVersion": "1", "creationTimestamp": time,
+                "name": format!("{}-x", name.as_str().unwrap()), "creationTimestamp": time,
+                "resourceVersion": (version + 50).to_string(),
                 "labels": {"batch.kubernetes.io/job-name": name},
             },
             "status": {"phase": "Failed", "containerStatuses": [

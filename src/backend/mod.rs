@@ -5,7 +5,7 @@ pub mod kubernetes;
 pub mod local;
 
 use crate::config::{JobComponent, Settings};
-use crate::job::{Attempt, Job, JobName, JobRecord, Queued, RequestKey};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey};
 use std::fmt;
 use std::io::Read;
 use std::time::Duration;
@@ -47,26 +47,40 @@ pub trait Backend: Send + Sync {
     /// Makes the running job reachable by its name, if it has ports.
     fn expose(&self, job: &Job) -> Result<(), BackendError>;
 
-    /// Checks that an unfinished job has its payload, which a crash between the two writes leaves it without.
+    /// Checks that an unfinished job has its payload, its own or another's, which a crash between the two writes leaves it
+    /// without.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError>;
 
     /// Stores the payload of a job that a crash may have left without; one that is there stays.
     fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError>;
 
-    /// Lets a queued job run.
+    /// Lets a queued job run, if it is still as described.
     fn admit(&self, job: &Job) -> Result<Job, BackendError>;
 
-    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped.
-    fn stop(&self, job: &Job) -> Result<Job, BackendError>;
+    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. `reason` is for its user; empty
+    /// where somebody asked for it.
+    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError>;
 
-    /// Runs a stopped job again in place, at once or from the queue.
+    /// Runs a stopped job again in place, at once or from the queue, if it is still as described.
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;
 
-    /// Marks the job as deleted for its users, while its payload is kept for another.
-    fn hide(&self, job: &Job) -> Result<Job, BackendError>;
+    /// Takes the job out of its users' sight, while its payload or its key is still needed.
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError>;
 
-    /// Deletes the job and all that belongs to it. `false` if there was no such job.
-    fn delete(&self, name: &JobName) -> Result<bool, BackendError>;
+    /// Deletes this very job and all that belongs to it. `false` if it is gone.
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError>;
+
+    /// How long after the end of a process what it has asked for may still be done.
+    fn calls_end_within(&self) -> Duration;
+
+    /// All jobs there are at this moment.
+    fn list(&self) -> Result<JobList, BackendError>;
+
+    /// The job of this name as it is stored at this moment; `None` if there is none.
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError>;
+
+    /// The attempts that there are at this moment of the job of this name, which may be gone itself.
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError>;
 
     /// What an attempt of the job, which has started, has written; `attempt` is its index. With `follow`, a read waits for
     /// more for about a second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
@@ -87,6 +101,22 @@ pub struct LogOptions {
     pub tail: Option<u32>,
 }
 
+/// Whether a hidden job's idempotency key goes on standing for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HiddenKey {
+    Kept,
+    Forgotten,
+}
+
+/// What a deletion depends on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Condition {
+    /// Whatever has become of the job.
+    Whatever,
+    /// Nothing has changed of it.
+    Unchanged,
+}
+
 /// Whether the same create may have been sent before.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Resend {
@@ -97,11 +127,11 @@ pub enum Resend {
 /// Who is told what a backend observes. A backend calls it from one thread for jobs and one for attempts.
 pub trait Observer: Send + Sync {
     /// A list of all jobs is about to be asked for.
-    fn jobs_relist_begins(&self);
+    fn jobs_relist_begins(&self) -> ListBegun;
     /// The list that was begun.
-    fn jobs_relisted(&self, jobs: Vec<Job>);
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun);
     fn job_seen(&self, job: Job);
-    fn job_gone(&self, name: &JobName);
+    fn job_gone(&self, name: &JobName, uid: &str);
     /// A job has left a queue of the backend's own after so long.
     fn job_waited(&self, time: Duration);
     /// All attempts there are.
@@ -119,8 +149,12 @@ pub enum BackendError {
     Gone { message: String },
     /// The backend refuses for now: a quota, missing rights.
     Refused { message: String },
-    /// The backend is out of reach or failing; the caller may try again.
+    /// The job has changed meanwhile: nothing was done.
+    Changed { message: String },
+    /// The backend is out of reach or failing, and nothing was done; the caller may try again.
     Unavailable { message: String },
+    /// The backend did not answer: whether it was done is unknown. The caller may try again.
+    Unanswered { message: String },
 }
 
 impl fmt::Display for BackendError {
@@ -129,7 +163,9 @@ impl fmt::Display for BackendError {
             BackendError::Invalid { message }
             | BackendError::Gone { message }
             | BackendError::Refused { message }
-            | BackendError::Unavailable { message } => f.write_str(message),
+            | BackendError::Changed { message }
+            | BackendError::Unavailable { message }
+            | BackendError::Unanswered { message } => f.write_str(message),
         }
     }
 }
@@ -141,6 +177,8 @@ pub enum CreateError {
     NameTaken,
     /// Nothing of it exists.
     Nothing(BackendError),
-    /// Something of it exists or may exist: delete it, or send the same again.
-    Leftover(BackendError),
+    /// The job exists, and its payload certainly not: delete it.
+    Incomplete(BackendError),
+    /// It may exist, or be without its payload: delete it, or send the same again.
+    Unanswered(BackendError),
 }

@@ -476,7 +476,9 @@ impl From<BackendError> for Reply {
             BackendError::Gone { message } | BackendError::Refused { message } => {
                 Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 10)
             }
-            BackendError::Unavailable { message } => {
+            BackendError::Changed { message }
+            | BackendError::Unavailable { message }
+            | BackendError::Unanswered { message } => {
                 Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 1)
             }
         }
@@ -491,7 +493,7 @@ mod tests {
 
     fn fields(job: Job, position: Option<usize>) -> serde_json::Value {
         let attempts = Vec::new();
-        let record = Arc::new(JobRecord { job, attempts });
+        let record = Arc::new(JobRecord::new(job, attempts));
         let reply = Reply::job(&JobView { record, position }, Timestamp(0));
         serde_json::from_slice(&reply.body).unwrap()
     }

@@ -8,6 +8,9 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// What a test says that could not be done on this cluster.
+pub const NOT_TESTED: &str = "not tested";
+
 pub const APP: &str = "e2e";
 pub const ENVIRONMENTS: [&str; 2] = ["dev", "prod"];
 pub const CONFIG: &str = "testdata/e2e/radixconfig.yaml";
@@ -166,10 +169,9 @@ impl Cluster {
                 file,
                 begin: std::fs::metadata(file).unwrap().len(),
             }),
-            None => Err(vec![
-                "not tested: only the project's own cluster tells what its API server was asked"
-                    .to_string(),
-            ]),
+            None => Err(vec![format!(
+                "{NOT_TESTED}: only the project's own cluster tells what its API server was asked"
+            )]),
         }
     }
 }

@@ -116,7 +116,7 @@ fn main() -> ExitCode {
     });
     let state = report.lock();
     println!(
-        "\ntest result: {}. {} passed; {} failed; {} left out; finished in {:.1} s",
+        "\ntest result: {}. {} passed; {} failed; {} skipped; finished in {:.1} s",
         if state.failed.is_empty() {
             "ok"
         } else {
@@ -179,6 +179,14 @@ impl Report {
         let mut state = self.lock();
         state.running.retain(|name| *name != test.name);
         match outcome {
+            Ok(proved)
+                if proved
+                    .iter()
+                    .any(|line| line.starts_with(cluster::NOT_TESTED)) =>
+            {
+                println!("test {} ... skipped", test.name);
+                println!("    {}", proved.join("\n    "));
+            }
             Ok(proved) => {
                 state.passed += 1;
                 println!("test {} ... ok ({seconds:.1} s)", test.name);

@@ -5,6 +5,7 @@ use crate::harness::http::Connection;
 use crate::harness::scheduler::{JOBS, Scheduler};
 use crate::harness::{holds, within};
 use crate::proxy::Proxy;
+use crate::watching::{SHORT, wait_for_all};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -51,20 +52,67 @@ fn submit_for_sure(port: u16, number: usize, deadline: Instant) -> (String, usiz
 #[test]
 #[ignore = "takes a minute"]
 fn a_thousand_keyed_submits_survive_fifty_kills() {
-    kills_lose_nothing("kill", 1000, 50);
+    kills_lose_nothing("kill", 1000, 50, Jobs::Stay);
 }
 
 #[test]
-fn a_hundred_keyed_submits_survive_eight_kills() {
-    kills_lose_nothing("kills", 100, 8);
+#[ignore = "takes two minutes"]
+fn jobs_run_end_and_are_deleted_through_fifty_kills() {
+    kills_lose_nothing("kill-run", 240, 50, Jobs::Run);
 }
 
-fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize) {
-    let namespace = Namespace::new(purpose, "");
-    namespace.quota(json!({"pods": "0"}));
+#[test]
+fn jobs_run_end_and_are_deleted_through_eight_kills() {
+    kills_lose_nothing("kills", 60, 8, Jobs::Run);
+}
+
+/// What becomes of the jobs that are submitted.
+#[derive(Clone, Copy, PartialEq)]
+enum Jobs {
+    /// None gets a pod.
+    Stay,
+    /// Each runs once, and one in seven is deleted by its owner.
+    Run,
+}
+
+impl Jobs {
+    fn are_deleted(self, number: usize) -> bool {
+        self == Jobs::Run && number % 7 == 3
+    }
+}
+
+/// Deletes a job that was acknowledged; nothing but "try again" keeps it from that.
+fn delete_for_sure(port: u16, name: &str, deadline: Instant) {
+    loop {
+        assert!(Instant::now() < deadline, "{name} was not deleted");
+        let path = format!("{JOBS}/{name}");
+        let answer = Connection::local(port, Duration::from_secs(5))
+            .and_then(|mut c| c.ask("DELETE", &path, &[], b""));
+        match answer {
+            // Not found: an answer before was lost.
+            Ok(answer) if [200, 404].contains(&answer.code) => return,
+            Ok(answer) => assert_eq!(answer.code, 503, "{name}: {answer}"),
+            Err(_) => {}
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize, jobs_do: Jobs) {
+    let namespace = Namespace::new(purpose, SHORT);
+    if jobs_do == Jobs::Stay {
+        namespace.quota(json!({"pods": "0"}));
+    }
     let proxy = Proxy::start();
     // The proxy slows the API server down a little, so that kills meet every step between the two writes.
-    let flags = ["--max-running", "1", "--max-waiting", "5000"];
+    let flags = [
+        "--max-running",
+        "8",
+        "--max-waiting",
+        "5000",
+        "--history-limit",
+        "5000",
+    ];
     let mut scheduler = Scheduler::start(&namespace, &proxy.url(), &flags);
     let port = scheduler.port;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -81,7 +129,11 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize) {
                 if number >= orders {
                     return mine;
                 }
-                mine.push((number, submit_for_sure(port, number, deadline)));
+                let taken = submit_for_sure(port, number, deadline);
+                if jobs_do.are_deleted(number) {
+                    delete_for_sure(port, &taken.0, deadline);
+                }
+                mine.push((number, taken));
                 done.fetch_add(1, Ordering::Relaxed);
             }
         };
@@ -112,23 +164,39 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize) {
 
     // The same request again names the same job.
     for number in [0, orders / 2, orders - 1] {
+        assert!(!jobs_do.are_deleted(number));
         let (name, _) = submit_for_sure(port, number, Instant::now() + Duration::from_secs(20));
         assert_eq!(Some(&name), names.get(&number));
     }
     // One that a killed scheduler's create made late is known for one too many, and is on its way out, with its Secret.
-    within(Duration::from_secs(20), || {
+    names.retain(|number, _| !jobs_do.are_deleted(*number));
+    let kept = names.len();
+    within(Duration::from_secs(60), || {
         let (jobs, secrets) = (namespace.jobs().len(), namespace.payloads().len());
-        holds((jobs, secrets) == (orders, orders), || {
-            format!("{jobs} Jobs and {secrets} Secrets of {orders} orders")
+        holds((jobs, secrets) == (kept, kept), || {
+            format!("{jobs} Jobs and {secrets} Secrets of {kept} orders")
         })
     });
+    if jobs_do == Jobs::Run {
+        let ended: Vec<_> = names
+            .values()
+            .map(|name| (name.clone(), "Succeeded"))
+            .collect();
+        wait_for_all(&scheduler, &ended, Duration::from_secs(240));
+        // Each ran once.
+        for job in namespace.jobs() {
+            let status = &job["status"];
+            let runs = (&status["succeeded"], status["failed"].as_u64());
+            assert_eq!(runs, (&json!(1), None), "{}", name_of(&job));
+        }
+    }
     let jobs = namespace.jobs();
     let by_id = |job: &Value| {
         let id = job["metadata"]["annotations"]["job-scheduler/job-id"].clone();
         (id.as_str().unwrap().to_string(), name_of(job))
     };
     let stored: BTreeMap<String, String> = jobs.iter().map(by_id).collect();
-    assert_eq!(stored.len(), orders, "orders in Kubernetes");
+    assert_eq!(stored.len(), kept, "orders in Kubernetes");
     let twice = jobs
         .iter()
         .map(by_id)
@@ -138,21 +206,22 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize) {
         .collect();
     assert!(twice.is_empty(), "orders with two Jobs: {twice:?}");
     let payloads: BTreeMap<String, Vec<u8>> = namespace.payloads().into_iter().collect();
-    assert_eq!(payloads.len(), orders, "Secrets in Kubernetes");
+    assert_eq!(payloads.len(), kept, "Secrets in Kubernetes");
     for (number, name) in &names {
         assert_eq!(stored.get(&format!("order-{number}")), Some(name));
         let intact = payloads.get(name).map(Vec::as_slice) == Some(payload(*number).as_bytes());
         assert!(intact, "the payload of order {number}, {name}");
     }
-    assert_eq!(scheduler.list().len(), orders, "jobs listed");
+    assert_eq!(scheduler.list().len(), kept, "jobs listed");
     assert_eq!(
         namespace.api.list(&namespace.core_path("services")).len(),
         0
     );
     println!(
-        "{orders} orders from {CLIENTS} clients, sent {sent} times, {killed} kills in {:.1} s: {} jobs, 0 lost, 0 doubled, {} payloads intact",
+        "{orders} orders from {CLIENTS} clients, sent {sent} times, {killed} kills in {:.1} s: {} jobs kept, {} deleted, 0 lost, 0 doubled, {} payloads intact",
         took.as_secs_f64(),
         jobs.len(),
+        orders - kept,
         payloads.len(),
     );
 }

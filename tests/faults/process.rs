@@ -2,12 +2,13 @@
 
 use crate::harness::http::Connection;
 use job_scheduler::backend::{
-    Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend,
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
 };
+use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Job, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -40,7 +41,7 @@ impl Backend for Buggy {
             version: 1,
         })
     }
-    fn delete(&self, _: &JobName) -> Result<bool, BackendError> {
+    fn delete(&self, _: &Job, _: Condition) -> Result<bool, BackendError> {
         panic!("a bug")
     }
     fn recreate(&self, _: &Job, _: &JobName, _: Option<Queued>) -> Result<Job, CreateError> {
@@ -58,13 +59,25 @@ impl Backend for Buggy {
     fn admit(&self, _: &Job) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn stop(&self, _: &Job) -> Result<Job, BackendError> {
+    fn calls_end_within(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn list(&self) -> Result<JobList, BackendError> {
+        unreachable!()
+    }
+    fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn resume(&self, _: &Job, _: Option<Queued>) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn hide(&self, _: &Job) -> Result<Job, BackendError> {
+    fn hide(&self, _: &Job, _: HiddenKey) -> Result<Job, BackendError> {
+        unreachable!()
+    }
+    fn look(&self, _: &JobName) -> Result<Option<Job>, BackendError> {
+        unreachable!()
+    }
+    fn attempts(&self, _: &JobName) -> Result<Vec<Attempt>, BackendError> {
         unreachable!()
     }
     fn logs(
@@ -93,12 +106,11 @@ fn a_panic_is_a_500_for_its_request_alone() {
         config.job_component("dev", "compute").unwrap(),
         Arc::new(Buggy),
         limits,
-        Timestamp::now,
-        fastrand::Rng::new(),
+        Clock::real(),
         Arc::default(),
     ));
-    scheduler.jobs_relist_begins();
-    scheduler.jobs_relisted(Vec::new());
+    let begun = scheduler.jobs_relist_begins();
+    scheduler.jobs_relisted(JobList::default(), begun);
     scheduler.attempts_relisted(Vec::new());
     let listener = http::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -32,7 +32,10 @@ impl Asked {
 
     /// A create below a resource, `jobs` or `secrets`, that is meant (a dry run is not).
     pub fn creates(&self, resource: &str) -> bool {
-        self.method == "POST" && self.path.ends_with(&format!("/{resource}"))
+        let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
+        self.method == "POST"
+            && path.ends_with(&format!("/{resource}"))
+            && !query.contains("dryRun")
     }
 }
 

@@ -22,6 +22,8 @@ struct Pods {
     all: BTreeSet<String>,
     most: usize,
     most_were: BTreeSet<String>,
+    /// Nothing is known of what came after.
+    ended: bool,
 }
 
 fn watch_pods(namespace: &Namespace) -> Arc<Mutex<Pods>> {
@@ -52,6 +54,7 @@ fn watch_pods(namespace: &Namespace) -> Arc<Mutex<Pods>> {
             }
             Arc::strong_count(&told) > 1
         });
+        told.lock().unwrap().ended = true;
     });
     pods
 }
@@ -119,6 +122,11 @@ fn a_free_place_is_taken_within_50_milliseconds() {
 #[test]
 fn the_cap_holds_under_deletes_stops_and_restarts() {
     cap_holds(24, 0);
+}
+
+#[test]
+fn the_cap_holds_under_deletes_stops_restarts_and_a_few_kills() {
+    cap_holds(18, 3);
 }
 
 #[test]
@@ -223,6 +231,8 @@ fn cap_holds(count: usize, kills: usize) {
         holds(pods.live.is_empty(), || format!("{:?} live", pods.live))
     });
     let pods = pods.lock().unwrap();
+    assert!(!pods.ended, "the watch of pods ended: not all were seen");
+    assert!(killed >= kills.min(1), "nothing was killed");
     println!(
         "{count} jobs, cap {CAP}, {deleted} deletes, {stopped} stops, {restarted} restarts, {killed} kills: {} pods, at most {} live at once; {} admitted in order",
         pods.all.len(),

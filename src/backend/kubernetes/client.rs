@@ -1,12 +1,10 @@
 //! The Kubernetes REST API over HTTP: the only user of ureq.
 
+use super::api::{Api, ApiError, ApiStatus, Call, Format, PROTOBUF, Patience};
 use super::breaker::Breaker;
-use super::protobuf::{Malformed, Message, Value};
 use super::wire::decode_object;
 use crate::metrics::Metrics;
 use crate::sync::Lock;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -22,22 +20,9 @@ use ureq::{Agent, AsSendBody, Body};
 
 /// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
-const JSON: &str = "application/json";
-const ANY: &str = "application/json, */*";
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-/// As the API server likes best, or else in JSON.
-const WATCHED: &str = "application/vnd.kubernetes.protobuf;stream=watch, application/json";
-/// Of an object that is not looked at: a Secret would come back with all of its payload.
-///
-/// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
-const METADATA_ALONE: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// One page of a list. The caller of no request waits for it.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Enough to send what is nearly too late, and to be told so.
-const MIN_TIMEOUT: Duration = Duration::from_millis(20);
 /// The API server sends a bookmark about once a minute: silence for longer is a dead connection.
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How often it is seen to whether a silent watch is to be doubted before that.
@@ -69,141 +54,8 @@ pub struct Client {
     watches: Agent,
     url: String,
     token: Option<Token>,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
-}
-
-/// What is sent.
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    /// As in [`crate::metrics::VERBS`].
-    verb: &'static str,
-    method: &'static str,
-    path: &'a str,
-    /// Content type and content.
-    body: Option<(&'static str, &'a [u8])>,
-    /// What is to be answered with: an `Accept` header.
-    accept: &'static str,
-    patience: Patience,
-}
-
-/// How long an answer is waited for.
-#[derive(Clone, Copy)]
-enum Patience {
-    /// Somebody waits for it, until then; with the breaker.
-    Until(Instant),
-    /// A watch's own list, which has a backoff of its own.
-    List,
-    /// For as long as it says something now and then.
-    Watch,
-    /// A read gives up after [`LOG_TIMEOUT`], and may be repeated.
-    Log,
-}
-
-impl Call<'_> {
-    /// The call by its name: what it asks for, without how.
-    fn name(&self) -> String {
-        format!(
-            "{} {}",
-            self.method,
-            self.path.split('?').next().unwrap_or(self.path)
-        )
-    }
-}
-
-/// Why a call failed, and on what.
-#[derive(Debug)]
-pub enum ApiError {
-    /// Kubernetes answered with an error. `call` is method and path.
-    Status {
-        call: String,
-        code: u16,
-        reason: String,
-        message: String,
-    },
-    /// No connection was made: nothing was asked.
-    Unreachable { call: String, cause: String },
-    /// No answer came in time: whether it was done is unknown.
-    TimedOut { call: String, cause: String },
-    /// The answer was lost: whether it was done is unknown.
-    Lost { call: String, cause: String },
-    /// The answer is not what it should be.
-    Malformed { call: String, cause: String },
-    /// The token file could not be read.
-    Token { file: PathBuf, cause: String },
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ApiError::Status {
-                call,
-                code,
-                message,
-                ..
-            } => write!(f, "{call}: {code}: {message}"),
-            ApiError::Unreachable { call, cause } => {
-                write!(f, "{call}: the API server is out of reach: {cause}")
-            }
-            ApiError::TimedOut { call, cause } | ApiError::Lost { call, cause } => {
-                write!(f, "{call}: the API server did not answer: {cause}")
-            }
-            ApiError::Malformed { call, cause } => write!(f, "{call}: not understood: {cause}"),
-            ApiError::Token { file, cause } => write!(f, "token file {}: {cause}", file.display()),
-        }
-    }
-}
-
-impl ApiError {
-    /// The status code, if Kubernetes answered.
-    pub fn code(&self) -> Option<u16> {
-        match self {
-            ApiError::Status { code, .. } => Some(*code),
-            _ => None,
-        }
-    }
-}
-
-/// Kubernetes' answer to what it could not do.
-///
-/// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ApiStatus {
-    pub code: u16,
-    pub reason: String,
-    pub message: String,
-}
-
-impl<'a> Message<'a> for ApiStatus {
-    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
-        match field {
-            3 => self.message = value.text()?,
-            4 => self.reason = value.text()?,
-            6 => self.code = value.number()?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// How the API server writes what it answers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Format {
-    /// One value, or one on each line of a watch.
-    Json,
-    /// One object, or events with their lengths before them.
-    Protobuf,
-}
-
-impl Format {
-    fn of<B>(response: &Response<B>) -> Format {
-        let content_type = response.headers().get("Content-Type");
-        match content_type.is_some_and(|text| text.as_bytes().starts_with(PROTOBUF.as_bytes())) {
-            true => Format::Protobuf,
-            false => Format::Json,
-        }
-    }
 }
 
 /// Why there is no client.
@@ -269,151 +121,13 @@ impl Client {
             watches: agent(watches),
             url: access.url.trim_end_matches('/').to_string(),
             token,
-            breaker: Breaker::default(),
+            breaker: Arc::default(),
             metrics,
         })
     }
 
-    /// One object.
-    pub fn get<T: DeserializeOwned>(&self, path: &str, deadline: Instant) -> Result<T, ApiError> {
-        self.call(Call {
-            verb: "get",
-            method: "GET",
-            path,
-            body: None,
-            accept: ANY,
-            patience: Patience::Until(deadline),
-        })
-    }
-
-    /// One page of a list.
-    pub fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.call(Call {
-            verb: "list",
-            method: "GET",
-            path,
-            body: None,
-            accept: ANY,
-            patience: Patience::List,
-        })
-    }
-
-    /// Creates an object, and reads what became of it.
-    pub fn create<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        object: &impl Serialize,
-        deadline: Instant,
-    ) -> Result<T, ApiError> {
-        self.post(path, object, ANY, deadline)
-    }
-
-    /// Creates an object of which nothing more is to be known than that it was made.
-    pub fn create_unread(
-        &self,
-        path: &str,
-        object: &impl Serialize,
-        deadline: Instant,
-    ) -> Result<(), ApiError> {
-        self.post::<IgnoredAny>(path, object, METADATA_ALONE, deadline)
-            .map(|_| ())
-    }
-
-    fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        object: &impl Serialize,
-        accept: &'static str,
-        deadline: Instant,
-    ) -> Result<T, ApiError> {
-        let (body, patience) = (encode(object), Patience::Until(deadline));
-        self.call(Call {
-            verb: "create",
-            method: "POST",
-            path,
-            body: Some((JSON, &body)),
-            accept,
-            patience,
-        })
-    }
-
-    /// Changes the fields that `change` names, and no other (RFC 7396).
-    pub fn patch<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        change: &impl Serialize,
-        deadline: Instant,
-    ) -> Result<T, ApiError> {
-        let (body, patience) = (encode(change), Patience::Until(deadline));
-        self.call(Call {
-            verb: "patch",
-            method: "PATCH",
-            path,
-            body: Some((MERGE_PATCH, &body)),
-            accept: ANY,
-            patience,
-        })
-    }
-
-    pub fn delete(&self, path: &str, deadline: Instant) -> Result<(), ApiError> {
-        let patience = Patience::Until(deadline);
-        let call = Call {
-            verb: "delete",
-            method: "DELETE",
-            path,
-            body: None,
-            accept: ANY,
-            patience,
-        };
-        self.call::<IgnoredAny>(call).map(|_| ())
-    }
-
-    /// Opens a watch: its frames come until the server or the connection ends, or that is silent for so long that it must be
-    /// dead. In protobuf, if the server has that: all API servers do, but not all that stands for one.
-    pub fn watch(&self, path: &str) -> Result<(Format, impl Read + use<'_>), ApiError> {
-        let call = Call {
-            verb: "watch",
-            method: "GET",
-            path,
-            body: None,
-            accept: WATCHED,
-            patience: Patience::Watch,
-        };
-        let response = self.send(call)?;
-        let format = Format::of(&response);
-        let body = response.into_body().into_with_config();
-        let body = WatchReader {
-            body: PatientReader(body.limit(u64::MAX).reader()),
-            breaker: &self.breaker,
-            heard: Instant::now(),
-        };
-        Ok((format, body))
-    }
-
-    /// Opens a log: its bytes as they come. A read that fails with `TimedOut` may be repeated.
-    pub fn log(&self, path: &str) -> Result<impl Read + Send + use<>, ApiError> {
-        let response = self.send(Call {
-            verb: "get",
-            method: "GET",
-            path,
-            body: None,
-            accept: ANY,
-            patience: Patience::Log,
-        })?;
-        let body = response.into_body().into_with_config();
-        Ok(PatientReader(body.limit(u64::MAX).reader()))
-    }
-
-    fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
-        let bytes = read_answer(self.send(call)?).map_err(|e| failed(call, e))?;
-        serde_json::from_slice(&bytes).map_err(|e| ApiError::Malformed {
-            call: call.name(),
-            cause: e.to_string(),
-        })
-    }
-
-    /// Sends, with a new token if the old one is refused, and turns a status of 400 and over into an error.
-    fn send(&self, call: Call) -> Result<Response<Body>, ApiError> {
+    /// Asks, with a new token if the old one is refused, and turns a status of 400 and over into an error.
+    fn ask(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut response = self.send_counted(call)?;
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some(token) = &self.token
@@ -425,7 +139,7 @@ impl Client {
         if code < 400 {
             return Ok(response);
         }
-        let format = Format::of(&response);
+        let format = format_of(&response);
         let bytes = read_answer(response).map_err(|e| failed(call, e))?;
         let status = match format {
             Format::Json => serde_json::from_slice(&bytes).ok(),
@@ -439,18 +153,22 @@ impl Client {
                 .collect(),
             ..ApiStatus::default()
         });
-        let (reason, message) = (status.reason, status.message);
+        let causes = status.details.causes.into_iter();
         Err(ApiError::Status {
             call: call.name(),
             code,
-            reason,
-            message,
+            reason: status.reason,
+            message: status.message,
+            fields: causes.map(|cause| cause.field).collect(),
         })
     }
 
     fn send_counted(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let start = Instant::now();
         let is_breakable = matches!(call.patience, Patience::Until(_));
+        if matches!(call.patience, Patience::Until(deadline) if deadline <= start) {
+            return Err(ApiError::Late { call: call.name() });
+        }
         if is_breakable && !self.breaker.lets_through(start) {
             let cause = "it did not answer a moment ago".to_string();
             return Err(ApiError::Unreachable {
@@ -479,7 +197,7 @@ impl Client {
     fn send_once(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut request = ureq::http::Request::builder()
             .method(call.method)
-            .uri(format!("{}{}", self.url, call.path))
+            .uri(self.uri(&call))
             .header("Accept", call.accept);
         if let Some(token) = &self.token {
             request = request.header("Authorization", token.header()?);
@@ -496,6 +214,19 @@ impl Client {
                 .and_then(|r| self.run(r, call.patience)),
         };
         sent.map_err(|e| failed(call, e))
+    }
+
+    /// The API server is told, too, for how long the caller waits, so that it does nothing after that.
+    ///
+    /// Source: `WithRequestDeadline` in <https://github.com/kubernetes/apiserver> (`pkg/endpoints/filters`)
+    fn uri(&self, call: &Call) -> String {
+        let uri = format!("{}{}", self.url, call.path);
+        let Patience::Until(deadline) = call.patience else {
+            return uri;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let joint = if call.path.contains('?') { '&' } else { '?' };
+        format!("{uri}{joint}timeout={}ms", left.as_millis().max(1))
     }
 
     fn run<B: AsSendBody>(
@@ -516,9 +247,7 @@ impl Client {
             }
             Patience::List => self.calls.run(request),
             Patience::Until(deadline) => {
-                let left = deadline
-                    .saturating_duration_since(Instant::now())
-                    .max(MIN_TIMEOUT);
+                let left = deadline.saturating_duration_since(Instant::now());
                 let request = self
                     .calls
                     .configure_request(request)
@@ -527,6 +256,36 @@ impl Client {
                 self.calls.run(request)
             }
         }
+    }
+}
+
+impl Api for Client {
+    fn send(&self, call: &Call) -> Result<Vec<u8>, ApiError> {
+        read_answer(self.ask(*call)?).map_err(|e| failed(*call, e))
+    }
+
+    fn open(&self, call: &Call) -> Result<(Format, Box<dyn Read + Send>), ApiError> {
+        let response = self.ask(*call)?;
+        let format = format_of(&response);
+        let body = response.into_body().into_with_config();
+        let body = PatientReader(body.limit(u64::MAX).reader());
+        if call.patience != Patience::Watch {
+            return Ok((format, Box::new(body)));
+        }
+        let body = WatchReader {
+            body,
+            breaker: self.breaker.clone(),
+            heard: Instant::now(),
+        };
+        Ok((format, Box::new(body)))
+    }
+}
+
+fn format_of<B>(response: &Response<B>) -> Format {
+    let content_type = response.headers().get("Content-Type");
+    match content_type.is_some_and(|text| text.as_bytes().starts_with(PROTOBUF.as_bytes())) {
+        true => Format::Protobuf,
+        false => Format::Json,
     }
 }
 
@@ -546,13 +305,13 @@ impl<R: Read> Read for PatientReader<R> {
 }
 
 /// Goes on reading a silent watch for as long as nothing says that it is dead.
-struct WatchReader<'a, R> {
+struct WatchReader<R> {
     body: R,
-    breaker: &'a Breaker,
+    breaker: Arc<Breaker>,
     heard: Instant,
 }
 
-impl<R: Read> Read for WatchReader<'_, R> {
+impl<R: Read> Read for WatchReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.body.read(buffer) {
@@ -570,11 +329,6 @@ impl<R: Read> Read for WatchReader<'_, R> {
             }
         }
     }
-}
-
-fn encode(object: &impl Serialize) -> Vec<u8> {
-    // Our objects are plain structs with string keys, which always serialize.
-    serde_json::to_vec(object).unwrap_or_default()
 }
 
 fn read_answer(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
@@ -709,7 +463,9 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
+    use super::super::api::Calls;
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn a_replaced_token_is_used_once_the_old_one_is_refused() {
@@ -751,7 +507,8 @@ mod tests {
             connections: 1,
         };
         let client = Client::new(&access, Arc::default()).ok().unwrap();
-        let answer = client.get::<ApiStatus>("/version", Instant::now() + LIST_TIMEOUT);
+        let calls = Calls::new(Arc::new(client), Clock::real());
+        let answer = calls.get::<ApiStatus>("/version", Instant::now() + LIST_TIMEOUT);
         assert!(
             matches!(answer, Err(ApiError::Unreachable { .. })),
             "{answer:?}"

@@ -2,11 +2,10 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-read-log-of-the-specified-pod>
 
-use super::client::{ApiError, Client};
+use super::api::{ApiError, Calls};
 use crate::backend::LogOptions;
 use std::fmt::Write;
 use std::io::{self, ErrorKind, Read};
-use std::sync::Arc;
 
 /// The container is named, for others may have been put beside it.
 pub fn path(namespace: &str, pod: &str, container: &str, options: LogOptions) -> String {
@@ -23,16 +22,16 @@ pub fn path(namespace: &str, pod: &str, container: &str, options: LogOptions) ->
 
 /// The log, as it comes.
 pub struct PodLog {
-    client: Arc<Client>,
+    calls: Calls,
     path: String,
     /// `None` while nothing has come: a followed log is answered with its first line, and not before.
     open: Option<Box<dyn Read + Send>>,
 }
 
 impl PodLog {
-    pub fn open(client: &Arc<Client>, path: String) -> Result<PodLog, ApiError> {
+    pub fn open(calls: &Calls, path: String) -> Result<PodLog, ApiError> {
         let mut log = PodLog {
-            client: client.clone(),
+            calls: calls.clone(),
             path,
             open: None,
         };
@@ -43,7 +42,7 @@ impl PodLog {
     }
 
     fn try_open(&mut self) -> Result<(), ApiError> {
-        self.open = Some(Box::new(self.client.log(&self.path)?));
+        self.open = Some(self.calls.log(&self.path)?);
         Ok(())
     }
 }
@@ -66,9 +65,11 @@ impl Read for PodLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::kubernetes::Access;
+    use crate::backend::kubernetes::{Access, Client};
+    use crate::clock::Clock;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::sync::Arc;
     use std::thread::{sleep, spawn};
     use std::time::Duration;
 
@@ -118,7 +119,8 @@ mod tests {
             ca_file: None,
             connections: 1,
         };
-        let client = Arc::new(Client::new(&access, Arc::default()).ok().unwrap());
+        let client = Client::new(&access, Arc::default()).ok().unwrap();
+        let client = Calls::new(Arc::new(client), Clock::real());
         let mut log = PodLog::open(&client, "/log".to_string()).ok().unwrap();
         let (mut text, mut silences, mut buffer) = (Vec::new(), 0, [0; 100]);
         loop {

@@ -3,40 +3,44 @@
 //! Order of writes: Job, then Secret, then the answer. A pod whose Secret does not exist yet waits, so no job runs
 //! without its payload; all is owned by the Job, so nothing outlives it. The Role needs no more than `create` on Secrets.
 
+pub mod api;
 mod breaker;
 mod client;
 mod logs;
 mod objects;
 mod protobuf;
-mod watch;
+pub mod watch;
 mod wire;
 
 pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
-use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::backend::{
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+};
+use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Job, JobName, JobRecord, Queued, Timestamp};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
 use crate::metrics::Metrics;
-use client::ApiError;
+use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use watch::{Jobs, Pods, Watch};
+use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
-    HIDDEN_ANNOTATION, JobObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOPPED_ANNOTATION,
-    queued_text,
+    HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION, PodObject, QUEUED_ANNOTATION,
+    RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, queued_text,
 };
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
 #[cfg(fuzzing)]
 pub fn follow_stream(stream: &[u8], of_pods: bool, in_protobuf: bool, observer: &dyn Observer) {
     let format = match in_protobuf {
-        true => client::Format::Protobuf,
-        false => client::Format::Json,
+        true => api::Format::Protobuf,
+        false => api::Format::Json,
     };
     match of_pods {
         true => watch::follow_to_end::<Pods>(stream, format, observer),
@@ -50,9 +54,13 @@ const CREATE_TRIES: u32 = 3;
 /// A caller is told within this that the API server does not answer: all calls for one request together.
 const PATIENCE: Duration = Duration::from_millis(1800);
 
+/// The calls of a process that was killed end with its connections.
+const KILLED_CALLS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// The jobs of one component in one namespace.
 pub struct Kubernetes {
-    client: Arc<Client>,
+    calls: Calls,
+    clock: Clock,
     component: JobComponent,
     namespace: String,
     pull_secrets: Vec<String>,
@@ -62,14 +70,16 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// `pull_secrets` name the Secrets with which the nodes pull the jobs' images.
     pub fn new(
-        client: Client,
+        api: Arc<dyn Api>,
+        clock: Clock,
         component: JobComponent,
         pull_secrets: Vec<String>,
         metrics: Arc<Metrics>,
     ) -> Kubernetes {
         let namespace = component.namespace();
         Kubernetes {
-            client: Arc::new(client),
+            calls: Calls::new(api, clock.clone()),
+            clock,
             component,
             namespace,
             pull_secrets,
@@ -78,32 +88,33 @@ impl Kubernetes {
     }
 
     /// Starts to watch: a thread for jobs and one for pods, for as long as the process.
-    pub fn watch(&self, observer: &Arc<dyn Observer>) -> std::io::Result<()> {
-        self.watch_kind::<Jobs>("watch-jobs", observer)?;
-        self.watch_kind::<Pods>("watch-pods", observer)
+    pub fn watch(self: &Arc<Self>, observer: &Arc<dyn Observer>) -> std::io::Result<()> {
+        self.watch_on_a_thread::<Jobs>("watch-jobs", observer)?;
+        self.watch_on_a_thread::<Pods>("watch-pods", observer)
     }
 
-    fn watch_kind<T: watch::Watched>(
-        &self,
+    fn watch_on_a_thread<T: Watched>(
+        self: &Arc<Self>,
         thread: &str,
         observer: &Arc<dyn Observer>,
     ) -> std::io::Result<()> {
-        let (client, observer, metrics) =
-            (self.client.clone(), observer.clone(), self.metrics.clone());
-        let (namespace, selector) = (self.namespace.clone(), objects::selector(&self.component));
-        crate::sync::spawn(thread, move || {
-            let stop = AtomicBool::new(false);
-            Watch {
-                client: &client,
-                observer: &*observer,
-                namespace: &namespace,
-                selector: &selector,
-                metrics: &metrics,
-                stop: &stop,
-            }
-            .run::<T>();
-        })
-        .map(|_| ())
+        let (backend, observer) = (self.clone(), observer.clone());
+        let run = move || backend.watch_kind::<T>(&*observer, &AtomicBool::new(false));
+        crate::sync::spawn(thread, run).map(|_| ())
+    }
+
+    /// Lists and watches one kind until `stop`.
+    pub fn watch_kind<T: Watched>(&self, observer: &dyn Observer, stop: &AtomicBool) {
+        Watch {
+            calls: &self.calls,
+            clock: &self.clock,
+            observer,
+            namespace: &self.namespace,
+            selector: &objects::selector(&self.component),
+            metrics: &self.metrics,
+            stop,
+        }
+        .run::<T>();
     }
 
     fn jobs(&self) -> String {
@@ -118,43 +129,40 @@ impl Kubernetes {
         format!("{}/{name}", self.jobs())
     }
 
-    /// Creates the Job. If an answer is lost, the same name is sent again: "exists already" then means that it was ours.
+    /// Creates the Job. If an answer is lost, the same name is sent again: "exists already" then means that it was ours, if
+    /// it is what was sent.
     fn create_job(
         &self,
         name: &JobName,
         object: &impl Serialize,
         resend: Resend,
+        is_sent: impl Fn(&Job) -> bool,
         deadline: Instant,
     ) -> Result<Job, CreateError> {
-        let mut resend = resend;
-        for tries_left in (0..CREATE_TRIES).rev() {
-            let error = match self
-                .client
+        let send = || {
+            self.calls
                 .create::<JobObject>(&self.jobs(), object, deadline)
-            {
-                Ok(created) => return read_job(created).map_err(CreateError::Leftover),
-                Err(error) => error,
-            };
-            match (error.code(), resend) {
-                (Some(409), Resend::First) => return Err(CreateError::NameTaken),
-                (Some(409), Resend::Again) => {
-                    let found = self.client.get::<JobObject>(&self.job_path(name), deadline);
-                    return found
-                        .map_err(explain)
-                        .and_then(read_job)
-                        .map_err(CreateError::Leftover);
-                }
-                _ if outcome_unknown(&error) && tries_left > 0 => resend = Resend::Again,
-                (_, Resend::First) if !outcome_unknown(&error) => {
-                    return Err(CreateError::Nothing(explain(error)));
-                }
-                _ => return Err(CreateError::Leftover(explain(error))),
-            }
+        };
+        let Failure { error, may_be_done } = match repeat(resend, send) {
+            Ok(created) => return read_job(created).map_err(CreateError::Unanswered),
+            Err(failure) => failure,
+        };
+        match (error.reason(), may_be_done) {
+            ("AlreadyExists", true) => match self.look_until(name, deadline) {
+                Ok(Some(job)) if is_sent(&job) => Ok(job),
+                Ok(Some(_)) => Err(CreateError::NameTaken),
+                Ok(None) => Err(CreateError::Unanswered(BackendError::Gone {
+                    message: format!("job {name} was deleted while it was being made"),
+                })),
+                Err(e) => Err(CreateError::Unanswered(e)),
+            },
+            ("AlreadyExists", false) => Err(CreateError::NameTaken),
+            (_, true) => Err(CreateError::Unanswered(explain(error))),
+            (_, false) => Err(CreateError::Nothing(explain(error))),
         }
-        let message = format!("POST {}: no answer", self.jobs());
-        Err(CreateError::Leftover(BackendError::Unavailable { message }))
     }
 
+    /// Stores the payload. The name is this job's alone, so a Secret that exists already is its own.
     fn store_payload_until(
         &self,
         job: &Job,
@@ -162,31 +170,56 @@ impl Kubernetes {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let secret = objects::secret(&self.component, job, payload);
-        let store = || {
-            self.client
-                .create_unread(&self.secrets(), &secret, deadline)
-        };
-        let mut stored = store();
-        if stored.as_ref().is_err_and(outcome_unknown) {
-            stored = store();
+        let path = self.secrets();
+        let send = || self.calls.create_unread(&path, &secret, deadline);
+        match repeat(Resend::First, send) {
+            Err(failure) if failure.error.reason() == "AlreadyExists" => Ok(()),
+            stored => stored.map_err(Failure::explain),
         }
-        match stored {
-            Err(e) if e.code() != Some(409) => Err(explain(e)),
-            // The name is this job's alone, so a Secret that exists already is its own.
-            _ => Ok(()),
+    }
+
+    fn look_until(&self, name: &JobName, deadline: Instant) -> Result<Option<Job>, BackendError> {
+        let found = self.calls.get::<JobObject>(&self.job_path(name), deadline);
+        match found.map_err(explain) {
+            Ok(object) if object.metadata.deletion_timestamp.is_some() => Ok(None),
+            Ok(object) => read_job(object).map(Some),
+            Err(BackendError::Gone { .. }) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
     /// Until when somebody who waits is kept waiting.
     fn deadline(&self) -> Instant {
-        Instant::now() + PATIENCE
+        self.clock.instant() + PATIENCE
     }
 
-    fn change_job(&self, job: &Job, change: &Value) -> Result<Job, BackendError> {
-        let changed =
-            self.client
-                .patch::<JobObject>(&self.job_path(&job.name), change, self.deadline());
-        read_job(changed.map_err(explain)?)
+    /// Changes annotations and, where it is given, `suspend` of this very job.
+    fn change_job(
+        &self,
+        job: &Job,
+        condition: Condition,
+        annotations: Value,
+        suspend: Option<bool>,
+    ) -> Result<Job, BackendError> {
+        let is_unchanged = condition == Condition::Unchanged;
+        let change = JobPatch {
+            metadata: MetadataPatch {
+                uid: &job.uid,
+                resource_version: is_unchanged.then(|| job.version.to_string()),
+                annotations,
+            },
+            spec: suspend.map(|suspend| SpecPatch { suspend }),
+        };
+        let path = self.job_path(&job.name);
+        match self
+            .calls
+            .patch::<JobObject>(&path, &change, self.deadline())
+        {
+            Ok(changed) => read_job(changed),
+            // It has another uid: it is another job of that name.
+            Err(error) if error.is_about("metadata.uid") => Err(gone(job)),
+            Err(error) => Err(Failure::of(error).explain()),
+        }
     }
 }
 
@@ -199,10 +232,20 @@ impl Backend for Kubernetes {
             .map_err(|e| invalid(format!("image: {e}")))?;
         let deadline = self.deadline();
         let object = objects::job(new, &image, &self.pull_secrets);
-        let job = self.create_job(&new.name, &object, resend, deadline)?;
+        let is_sent = |found: &Job| match (&found.key, &new.key) {
+            (Some(found), Some(sent)) => found.is_same_request(sent),
+            (None, None) => found.job_id.as_deref() == new.job_id && found.restart_of.is_none(),
+            _ => false,
+        };
+        let job = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
         if let Some(payload) = new.payload {
             self.store_payload_until(&job, payload, deadline)
-                .map_err(CreateError::Leftover)?;
+                .map_err(|e| match e {
+                    BackendError::Unanswered { .. } => CreateError::Unanswered(e),
+                    // An earlier send may have stored it.
+                    e if resend == Resend::Again => CreateError::Unanswered(e),
+                    e => CreateError::Incomplete(e),
+                })?;
         }
         Ok(job)
     }
@@ -216,12 +259,16 @@ impl Backend for Kubernetes {
     ) -> Result<Job, CreateError> {
         let deadline = self.deadline();
         let found = self
-            .client
+            .calls
             .get::<Value>(&self.job_path(&old.name), deadline)
             .map_err(explain);
         let object = found.map_err(CreateError::Nothing)?;
+        if object.pointer("/metadata/uid") != Some(&json!(&*old.uid)) {
+            return Err(CreateError::Nothing(gone(old)));
+        }
         let again = objects::job_again(&object, &self.component, name, queued);
-        self.create_job(name, &again, Resend::First, deadline)
+        let is_sent = |found: &Job| found.restart_of.as_ref() == Some(&old.name);
+        self.create_job(name, &again, Resend::First, is_sent, deadline)
     }
 
     fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
@@ -229,51 +276,43 @@ impl Backend for Kubernetes {
     }
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {
-        // With its version, so that a stop that comes between is not undone.
-        self.change_job(
-            job,
-            &json!({
-                "metadata": {
-                    "resourceVersion": job.version.to_string(),
-                    "annotations": {QUEUED_ANNOTATION: null},
-                },
-                "spec": {"suspend": false},
-            }),
-        )
+        // Unchanged, so that a stop that comes between is not undone.
+        let annotations = json!({QUEUED_ANNOTATION: null});
+        self.change_job(job, Condition::Unchanged, annotations, Some(false))
     }
 
-    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
-        self.change_job(
-            job,
-            &json!({
-                "metadata": {"annotations": {STOPPED_ANNOTATION: now, QUEUED_ANNOTATION: null}},
-                "spec": {"suspend": true},
-            }),
-        )
+    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError> {
+        let annotations = json!({
+            STOPPED_ANNOTATION: self.clock.now().to_string(),
+            STOP_REASON_ANNOTATION: Some(reason).filter(|reason| !reason.is_empty()),
+            QUEUED_ANNOTATION: null,
+        });
+        self.change_job(job, Condition::Whatever, annotations, Some(true))
     }
 
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
+        // Unchanged, so that of two restarts one does nothing.
+        let annotations = json!({
+            STOPPED_ANNOTATION: null,
+            STOP_REASON_ANNOTATION: null,
+            RESTARTED_ANNOTATION: self.clock.now().to_string(),
+            QUEUED_ANNOTATION: queued.map(queued_text),
+        });
         self.change_job(
             job,
-            &json!({
-                "metadata": {"annotations": {
-                    STOPPED_ANNOTATION: null,
-                    RESTARTED_ANNOTATION: now,
-                    QUEUED_ANNOTATION: queued.map(queued_text),
-                }},
-                "spec": {"suspend": queued.is_some()},
-            }),
+            Condition::Unchanged,
+            annotations,
+            Some(queued.is_some()),
         )
     }
 
-    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
-        let now = Timestamp::now().to_string();
-        self.change_job(
-            job,
-            &json!({"metadata": {"annotations": {HIDDEN_ANNOTATION: now}}}),
-        )
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
+        let now = self.clock.now().to_string();
+        let annotations = match key {
+            HiddenKey::Kept => json!({HIDDEN_ANNOTATION: now}),
+            HiddenKey::Forgotten => json!({HIDDEN_ANNOTATION: now, KEY_ANNOTATION: null}),
+        };
+        self.change_job(job, Condition::Whatever, annotations, None)
     }
 
     fn expose(&self, job: &Job) -> Result<(), BackendError> {
@@ -281,34 +320,76 @@ impl Backend for Kubernetes {
             return Ok(());
         };
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
-        match self.client.create_unread(&path, &service, self.deadline()) {
-            Err(e) if e.code() != Some(409) => Err(explain(e)),
-            _ => Ok(()),
+        let deadline = self.deadline();
+        let send = || self.calls.create_unread(&path, &service, deadline);
+        match repeat(Resend::First, send) {
+            Err(failure) if failure.error.reason() == "AlreadyExists" => Ok(()),
+            made => made.map_err(Failure::explain),
         }
     }
 
-    /// Asks with a create that is not carried out: 409 means that the Secret exists. So no right to read is needed.
+    /// Asks with a create that is not carried out: "exists already" means that the Secret does. So no right to read is
+    /// needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
-        match self.client.create_unread(
-            &path,
-            &objects::secret(&self.component, job, ""),
-            self.deadline(),
-        ) {
-            Ok(_) => Ok(false),
-            Err(e) if e.code() == Some(409) => Ok(true),
+        let mut secret = objects::secret(&self.component, job, "");
+        let owner = job.payload_of.as_ref().unwrap_or(&job.name);
+        secret.metadata.name = Some(owner.to_string());
+        match self.calls.create_unread(&path, &secret, self.deadline()) {
+            Ok(()) => Ok(false),
+            Err(e) if e.reason() == "AlreadyExists" => Ok(true),
             Err(e) => Err(explain(e)),
         }
     }
 
-    fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
+        let version = job.version.to_string();
+        let preconditions = match condition {
+            Condition::Whatever => json!({"uid": &*job.uid}),
+            Condition::Unchanged => json!({"uid": &*job.uid, "resourceVersion": version}),
+        };
         // Background: the Job is gone at once, and the garbage collector ends its pods and removes what it owns.
-        let path = format!("{}?propagationPolicy=Background", self.job_path(name));
-        match self.client.delete(&path, self.deadline()) {
+        let options = json!({"propagationPolicy": "Background", "preconditions": preconditions});
+        let path = self.job_path(&job.name);
+        let deleted = self.calls.delete(&path, &options, self.deadline());
+        match deleted.map_err(|e| Failure::of(e).explain()) {
             Ok(()) => Ok(true),
-            Err(e) if e.code() == Some(404) => Ok(false),
-            Err(e) => Err(explain(e)),
+            Err(BackendError::Gone { .. }) => Ok(false),
+            // It has another uid.
+            Err(BackendError::Changed { .. }) if condition == Condition::Whatever => Ok(false),
+            Err(e) => Err(e),
         }
+    }
+
+    fn calls_end_within(&self) -> Duration {
+        KILLED_CALLS_END_WITHIN
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        let selector = objects::selector(&self.component);
+        let listed = watch::list_all::<Jobs>(&self.calls, &self.namespace, &selector);
+        let (jobs, version) = listed.map_err(explain)?;
+        let version = watch::number(&version);
+        Ok(JobList { jobs, version })
+    }
+
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        self.look_until(name, self.deadline())
+    }
+
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let label = JOB_NAME_LABEL.replace('/', "%2F");
+        let path = format!(
+            "/api/v1/namespaces/{}/pods?labelSelector={label}%3D{name}",
+            self.namespace
+        );
+        let pods: watch::Page<PodObject> = self
+            .calls
+            .list(&path, Patience::Until(self.deadline()))
+            .map_err(explain)?;
+        let attempts = pods.items.into_iter().filter_map(PodObject::into_attempt);
+        let own = attempts.filter(|(job, _)| job == name);
+        Ok(own.map(|(_, attempt)| attempt).collect())
     }
 
     fn logs(
@@ -326,7 +407,7 @@ impl Backend for Kubernetes {
             &self.component.name,
             options,
         );
-        match logs::PodLog::open(&self.client, path) {
+        match logs::PodLog::open(&self.calls, path) {
             Ok(log) => Ok(Box::new(log)),
             // Its container was never started.
             Err(e) if e.code() == Some(400) => Ok(Box::new(io::empty())),
@@ -338,6 +419,77 @@ impl Backend for Kubernetes {
     }
 }
 
+/// A change of a Job. With its uid, no other job of that name is changed; with its version, nothing that has changed.
+#[derive(Serialize)]
+struct JobPatch<'a> {
+    metadata: MetadataPatch<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<SpecPatch>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetadataPatch<'a> {
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<String>,
+    annotations: Value,
+}
+
+#[derive(Serialize)]
+struct SpecPatch {
+    suspend: bool,
+}
+
+/// Why a write failed, after all its tries.
+struct Failure {
+    error: ApiError,
+    /// Whether one of the tries may have been carried out.
+    may_be_done: bool,
+}
+
+impl Failure {
+    /// Of one try.
+    fn of(error: ApiError) -> Failure {
+        let may_be_done = is_outcome_unknown(&error);
+        Failure { error, may_be_done }
+    }
+
+    fn explain(self) -> BackendError {
+        let message = self.error.to_string();
+        match explain(self.error) {
+            _ if self.may_be_done => BackendError::Unanswered { message },
+            error => error,
+        }
+    }
+}
+
+/// Sends a create until it is answered for certain, a few times at most: it can be done once alone, since the name is
+/// taken then.
+fn repeat<T>(resend: Resend, send: impl Fn() -> Result<T, ApiError>) -> Result<T, Failure> {
+    let mut may_be_done = resend == Resend::Again;
+    let mut tries_left = CREATE_TRIES;
+    loop {
+        tries_left -= 1;
+        let error = match send() {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        may_be_done |= is_outcome_unknown(&error);
+        // "Conflict" is what a create is told whose quota was used by another at the same time.
+        let is_final = !is_outcome_unknown(&error) && error.reason() != "Conflict";
+        if is_final || tries_left == 0 {
+            return Err(Failure { error, may_be_done });
+        }
+    }
+}
+
+fn gone(job: &Job) -> BackendError {
+    BackendError::Gone {
+        message: format!("job {} is gone", job.name),
+    }
+}
+
 fn read_job(object: JobObject) -> Result<Job, BackendError> {
     object.into_job().ok_or_else(|| BackendError::Unavailable {
         message: "Kubernetes answered with a Job without a name or a time".to_string(),
@@ -345,43 +497,35 @@ fn read_job(object: JobObject) -> Result<Job, BackendError> {
 }
 
 /// Whether Kubernetes may have done what was asked although it did not say so.
-fn outcome_unknown(error: &ApiError) -> bool {
+fn is_outcome_unknown(error: &ApiError) -> bool {
     match error {
         ApiError::TimedOut { .. } | ApiError::Lost { .. } | ApiError::Malformed { .. } => true,
         // A gateway's or an overloaded server's: it may have passed the request on.
         ApiError::Status { code, .. } => matches!(code, 500 | 502 | 503 | 504),
-        ApiError::Unreachable { .. } | ApiError::Token { .. } => false,
+        ApiError::Unreachable { .. } | ApiError::Late { .. } | ApiError::Token { .. } => false,
     }
 }
 
 fn explain(error: ApiError) -> BackendError {
     let text = error.to_string();
-    match error {
-        ApiError::Status {
-            code: 400 | 413 | 422,
-            message,
-            ..
-        } => BackendError::Invalid {
+    let ApiError::Status {
+        code,
+        reason,
+        message,
+        ..
+    } = error
+    else {
+        return BackendError::Unavailable { message: text };
+    };
+    match (code, reason.as_str()) {
+        (400 | 413 | 422, _) => BackendError::Invalid {
             message: format!("Kubernetes refuses the job: {message}"),
         },
-        ApiError::Status {
-            code: 404,
-            reason,
-            message,
-            ..
-        } if reason == "NotFound" => BackendError::Gone { message },
-        ApiError::Status {
-            code: 401 | 403 | 404,
-            message,
-            ..
-        } => BackendError::Refused {
+        (404, "NotFound") => BackendError::Gone { message },
+        (409, "Conflict") => BackendError::Changed { message },
+        (401 | 403 | 404, _) => BackendError::Refused {
             message: format!("Kubernetes refuses: {message}"),
         },
-        ApiError::Status { .. }
-        | ApiError::Unreachable { .. }
-        | ApiError::TimedOut { .. }
-        | ApiError::Lost { .. }
-        | ApiError::Malformed { .. }
-        | ApiError::Token { .. } => BackendError::Unavailable { message: text },
+        _ => BackendError::Unavailable { message: text },
     }
 }

@@ -502,7 +502,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Settings};
     use crate::golden;
-    use crate::job::{JobName, RequestKey, Status};
+    use crate::job::{JobName, RequestKey, Sent, Status};
     use crate::request::parse_request;
 
     fn name(component: &JobComponent) -> JobName {
@@ -610,7 +610,10 @@ mod tests {
         new.key = Some(RequestKey {
             key: 1,
             body: 2,
-            sent: 3,
+            sent: Sent {
+                version: 3,
+                micros: 5,
+            },
         });
         golden::check("job-queued", &job(&new, "i", &[]));
     }
@@ -623,7 +626,10 @@ mod tests {
         new.key = Some(RequestKey {
             key: 1,
             body: 2,
-            sent: 3,
+            sent: Sent {
+                version: 3,
+                micros: 5,
+            },
         });
         let mut old = serde_json::to_value(job(&new, "i", &[])).unwrap();
         // What the API server and its controllers add.

@@ -1,10 +1,11 @@
 //! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
 
-use super::client::{ApiError, ApiStatus, Client, Format};
+use super::api::{ApiError, ApiStatus, Calls, Format, Patience};
 use super::protobuf::{Message, decode};
 use super::wire::{Event, JobObject, PodObject, decode_object};
 use crate::backend::Observer;
-use crate::job::{Attempt, Job, JobName, Timestamp};
+use crate::clock::Clock;
+use crate::job::{Attempt, Job, JobList, JobName, ListBegun};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,10 +13,12 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Objects asked for in one answer of a list.
-const PAGE: usize = 500;
+/// Objects asked for in one answer of a list, at most.
+const MAX_PAGE: usize = 500;
+/// Watches in a row that break off without a word until everything is listed again.
+const MAX_BROKEN: u32 = 2;
 /// A frame holds one object, and etcd keeps none of 2 MiB.
 const MAX_FRAME_BYTES: u64 = 8 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -34,10 +37,10 @@ pub trait Watched: 'static {
     /// Below the namespace.
     const RESOURCE: &'static str;
     fn version(object: &Self::Object) -> &str;
-    fn relist_begins(observer: &dyn Observer);
+    fn relist_begins(observer: &dyn Observer) -> ListBegun;
     /// `None` for an object that is not ours, or gone for us.
     fn listed(object: Self::Object) -> Option<Self::Listed>;
-    fn relisted(observer: &dyn Observer, all: Vec<Self::Listed>);
+    fn relisted(observer: &dyn Observer, all: Vec<Self::Listed>, version: u64, begun: ListBegun);
     fn seen(observer: &dyn Observer, object: Self::Object);
     fn gone(observer: &dyn Observer, object: Self::Object);
 }
@@ -54,8 +57,8 @@ impl Watched for Jobs {
         &object.metadata.resource_version
     }
 
-    fn relist_begins(observer: &dyn Observer) {
-        observer.jobs_relist_begins();
+    fn relist_begins(observer: &dyn Observer) -> ListBegun {
+        observer.jobs_relist_begins()
     }
 
     fn listed(object: JobObject) -> Option<Job> {
@@ -66,8 +69,8 @@ impl Watched for Jobs {
         }
     }
 
-    fn relisted(observer: &dyn Observer, jobs: Vec<Job>) {
-        observer.jobs_relisted(jobs);
+    fn relisted(observer: &dyn Observer, jobs: Vec<Job>, version: u64, begun: ListBegun) {
+        observer.jobs_relisted(JobList { jobs, version }, begun);
     }
 
     fn seen(observer: &dyn Observer, object: JobObject) {
@@ -81,7 +84,7 @@ impl Watched for Jobs {
 
     fn gone(observer: &dyn Observer, object: JobObject) {
         if let Some(job) = object.into_job() {
-            observer.job_gone(&job.name);
+            observer.job_gone(&job.name, &job.uid);
         }
     }
 }
@@ -98,13 +101,15 @@ impl Watched for Pods {
         &object.metadata.resource_version
     }
 
-    fn relist_begins(_: &dyn Observer) {}
+    fn relist_begins(_: &dyn Observer) -> ListBegun {
+        ListBegun::default()
+    }
 
     fn listed(object: PodObject) -> Option<(JobName, Attempt)> {
         object.into_attempt()
     }
 
-    fn relisted(observer: &dyn Observer, attempts: Vec<(JobName, Attempt)>) {
+    fn relisted(observer: &dyn Observer, attempts: Vec<(JobName, Attempt)>, _: u64, _: ListBegun) {
         observer.attempts_relisted(attempts);
     }
 
@@ -129,23 +134,20 @@ impl Watched for Pods {
 enum State {
     /// Nothing is known, or too old: list everything.
     List,
-    /// All until this resourceVersion is known: watch from there.
-    Watch { version: String },
+    /// All until this resourceVersion is known: watch from there. `broken` watches in a row came to nothing from it.
+    Watch { version: String, broken: u32 },
 }
 
 /// Why a watch ended.
 #[derive(Debug)]
 enum End {
     /// The server's time was up, or the connection's: go on from the last version.
-    Stream {
-        version: String,
-    },
-    /// The version is too old: list again.
-    Expired,
-    Error {
-        version: String,
-        cause: String,
-    },
+    Stream { version: String },
+    /// The connection broke off: go on from the last version, but for one that always breaks.
+    Broken { version: String, cause: String },
+    /// The version is too old, or the server has an error where events should be: list again, as client-go does. Asked again
+    /// from the same version, it might say the same for ever.
+    Error { cause: String },
 }
 
 /// What a watch was good for.
@@ -188,7 +190,8 @@ impl Pace {
 
 /// Watches one kind in one namespace until `stop`.
 pub struct Watch<'a> {
-    pub client: &'a Client,
+    pub calls: &'a Calls,
+    pub clock: &'a Clock,
     pub observer: &'a dyn Observer,
     pub namespace: &'a str,
     /// A label selector, not yet percent-encoded.
@@ -205,7 +208,7 @@ impl Watch<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             let pause;
             (state, pause) = self.step::<T>(state, &mut pace);
-            std::thread::sleep(pause);
+            self.clock.sleep(pause);
         }
     }
 
@@ -218,32 +221,36 @@ impl Watch<'_> {
                 pause.as_millis()
             );
         };
-        let State::Watch { version } = state else {
+        let State::Watch { version, broken } = state else {
             return match self.counted_list::<T>() {
-                Ok(version) => (State::Watch { version }, Duration::ZERO),
+                Ok(version) => (State::Watch { version, broken: 0 }, Duration::ZERO),
                 Err(e) => {
-                    let pause = pace.after_failure(fastrand::f64());
+                    let pause = pace.after_failure(self.clock.jitter());
                     complain(&e.to_string(), pause);
                     (State::List, pause)
                 }
             };
         };
         let (end, life) = self.watch::<T>(version);
-        let pause = pace.after_watch(&life, fastrand::f64());
+        let pause = pace.after_watch(&life, self.clock.jitter());
         match end {
             End::Stream { version } => {
                 if !life.worked() {
                     complain("the watch ended at once", pause);
                 }
-                (State::Watch { version }, pause)
+                (State::Watch { version, broken: 0 }, pause)
             }
-            End::Expired => {
-                log::info!("watch={} relist: the resourceVersion is too old", T::KIND);
-                (State::List, pause)
-            }
-            End::Error { version, cause } => {
+            End::Broken { version, cause } => {
                 complain(&cause, pause);
-                (State::Watch { version }, pause)
+                match broken + 1 {
+                    _ if life.frames > 0 => (State::Watch { version, broken: 0 }, pause),
+                    broken if broken >= MAX_BROKEN => (State::List, pause),
+                    broken => (State::Watch { version, broken }, pause),
+                }
+            }
+            End::Error { cause } => {
+                complain(&format!("{cause}: listing again"), pause);
+                (State::List, pause)
             }
         }
     }
@@ -257,47 +264,27 @@ impl Watch<'_> {
 
     /// Something came of this kind.
     fn heard<T: Watched>(&self) {
-        self.metrics.watch_heard(T::KIND, Timestamp::now());
+        self.metrics.watch_heard(T::KIND, self.clock.now());
     }
 
-    fn path<T: Watched>(&self, query: &str) -> String {
-        let resource = T::RESOURCE.replace("{namespace}", self.namespace);
-        let selector = self
-            .selector
-            .replace('=', "%3D")
-            .replace(',', "%2C")
-            .replace('/', "%2F");
-        format!("/{resource}?labelSelector={selector}&{query}")
-    }
-
-    /// Lists all pages; a page whose continuation is too old starts over as any failure does.
     fn list<T: Watched>(&self) -> Result<String, ApiError> {
-        T::relist_begins(self.observer);
-        let mut all = Vec::new();
-        let mut token = String::new();
-        loop {
-            let page: Page<T::Object> = self.client.list(
-                &self.path::<T>(&format!("limit={PAGE}&continue={}", encode_token(&token))),
-            )?;
-            // A page at a time: what is kept of an object is a tenth of it.
-            all.extend(page.items.into_iter().filter_map(T::listed));
-            token = page.metadata.r#continue;
-            if token.is_empty() {
-                log::debug!("watch={} listed={}", T::KIND, all.len());
-                T::relisted(self.observer, all);
-                return Ok(page.metadata.resource_version);
-            }
-        }
+        let begun = T::relist_begins(self.observer);
+        let (all, version) = list_all::<T>(self.calls, self.namespace, self.selector)?;
+        log::debug!("watch={} listed={}", T::KIND, all.len());
+        T::relisted(self.observer, all, number(&version), begun);
+        Ok(version)
     }
 
     fn watch<T: Watched>(&self, version: String) -> (End, Life) {
         // The server ends a watch after this; spread, so that not all come back at once.
-        let seconds = fastrand::u32(240..480);
+        let seconds = self.clock.rng().u32(240..480);
         let query = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}"
         );
-        let opened = self.client.watch(&self.path::<T>(&query));
-        let began = Instant::now();
+        let opened = self
+            .calls
+            .watch(&path::<T>(self.namespace, self.selector, &query));
+        let began = self.clock.instant();
         let frames = Cell::new(0);
         let end = match opened {
             Ok((format, stream)) => {
@@ -307,18 +294,58 @@ impl Watch<'_> {
                 };
                 follow::<T>(stream, format, version, self.observer, self.stop, &heard)
             }
-            Err(e) if e.code() == Some(410) => End::Expired,
-            Err(e) => End::Error {
+            Err(e) if e.code().is_some() => End::Error {
+                cause: e.to_string(),
+            },
+            Err(e) => End::Broken {
                 version,
                 cause: e.to_string(),
             },
         };
         self.metrics.watch_ended(T::KIND);
         let life = Life {
-            lived: began.elapsed(),
+            lived: self.clock.instant() - began,
             frames: frames.get(),
         };
         (end, life)
+    }
+}
+
+fn path<T: Watched>(namespace: &str, selector: &str, query: &str) -> String {
+    let resource = T::RESOURCE.replace("{namespace}", namespace);
+    let selector = selector
+        .replace('=', "%3D")
+        .replace(',', "%2C")
+        .replace('/', "%2F");
+    format!("/{resource}?labelSelector={selector}&{query}")
+}
+
+/// Lists all pages; a page whose continuation is too old fails the list. Returns what is kept of the objects, and the
+/// version that they are of.
+pub fn list_all<T: Watched>(
+    calls: &Calls,
+    namespace: &str,
+    selector: &str,
+) -> Result<(Vec<T::Listed>, String), ApiError> {
+    let (mut all, mut token, mut limit) = (Vec::new(), String::new(), MAX_PAGE);
+    loop {
+        let query = format!("limit={limit}&continue={}", encode_token(&token));
+        let path = path::<T>(namespace, selector, &query);
+        let page: Page<T::Object> = match calls.list(&path, Patience::List) {
+            Ok(page) => page,
+            // It may be too much for one answer: jobs can be long.
+            Err(ApiError::Lost { .. } | ApiError::Malformed { .. }) if limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        // A page at a time: what is kept of an object is a tenth of it.
+        all.extend(page.items.into_iter().filter_map(T::listed));
+        token = page.metadata.r#continue;
+        if token.is_empty() {
+            return Ok((all, page.metadata.resource_version));
+        }
     }
 }
 
@@ -338,26 +365,25 @@ fn follow<T: Watched>(
             Ok(true) => {}
             Ok(false) => return End::Stream { version },
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-                return End::Error {
+                return End::Broken {
                     version,
                     cause: "the watch was cut inside a frame".to_string(),
                 };
             }
             // An idle or broken connection is no news: go on from the last version on another one.
             Err(e) => {
-                return End::Error {
+                return End::Broken {
                     version,
                     cause: format!("the watch broke off: {e}"),
                 };
             }
         }
-        match take_frame::<T>(&frame, format, observer) {
+        match take_frame::<T>(&frame, format, &version, observer) {
             Ok(newer) => {
                 heard();
                 version = newer.unwrap_or(version);
             }
-            Err(FrameError::Expired) => return End::Expired,
-            Err(FrameError::Other(cause)) => return End::Error { version, cause },
+            Err(FrameError(cause)) => return End::Error { cause },
         }
     }
     End::Stream { version }
@@ -396,15 +422,14 @@ pub fn follow_to_end<T: Watched>(stream: &[u8], format: Format, observer: &dyn O
     follow::<T>(stream, format, String::new(), observer, &stop, &|| ());
 }
 
-enum FrameError {
-    Expired,
-    Other(String),
-}
+struct FrameError(String);
 
-/// One frame of a watch, told to the observer. Returns the version up to which all is now known.
+/// One frame of a watch, told to the observer unless it was told already: all is known up to `known`. Returns the version
+/// up to which all is known now, where that is new.
 fn take_frame<T: Watched>(
     frame: &[u8],
     format: Format,
+    known: &str,
     observer: &dyn Observer,
 ) -> Result<Option<String>, FrameError> {
     let Frame { r#type, object } = match format {
@@ -412,7 +437,10 @@ fn take_frame<T: Watched>(
         Format::Protobuf => read_event(frame)?,
     };
     let version = T::version(&object).to_string();
+    // Events come in the order of their versions, so this one was sent twice.
+    let is_old = number(&version) <= number(known) && number(known) > 0;
     match r#type.as_str() {
+        "ADDED" | "MODIFIED" | "DELETED" if is_old => return Ok(None),
         "ADDED" | "MODIFIED" => T::seen(observer, object),
         "DELETED" => T::gone(observer, object),
         "BOOKMARK" => {}
@@ -446,14 +474,11 @@ fn read_event<T: for<'a> Message<'a>>(frame: &[u8]) -> Result<Frame<T>, FrameErr
 
 /// What an event says that is an error.
 fn error(status: ApiStatus) -> FrameError {
-    match status.code {
-        410 => FrameError::Expired,
-        code => FrameError::Other(format!("{code}: {}", status.message)),
-    }
+    FrameError(format!("{}: {}", status.code, status.message))
 }
 
 fn not_understood(why: &dyn Display) -> FrameError {
-    FrameError::Other(format!("a frame of the watch is not understood: {why}"))
+    FrameError(format!("a frame of the watch is not understood: {why}"))
 }
 
 /// Exponential, between half and all of it, so that many schedulers do not come back in step.
@@ -462,6 +487,11 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
         .saturating_mul(1 << failures.min(16))
         .min(MAX_BACKOFF)
         .mul_f64(0.5 + jitter / 2.0)
+}
+
+/// A resourceVersion, which is a decimal number that grows with each change; 0 for one that is not.
+pub fn number(version: &str) -> u64 {
+    version.parse().unwrap_or(0)
 }
 
 /// Continue tokens are base64url, but for what a server may choose.
@@ -474,10 +504,11 @@ fn encode_token(token: &str) -> String {
         .replace('&', "%26")
 }
 
+/// One page of a list.
 #[derive(Deserialize)]
-struct Page<T> {
+pub struct Page<T> {
     metadata: PageMetadata,
-    items: Vec<T>,
+    pub items: Vec<T>,
 }
 
 #[derive(Default, Deserialize)]
@@ -510,17 +541,18 @@ mod tests {
     }
 
     impl Observer for Recorder {
-        fn jobs_relist_begins(&self) {
+        fn jobs_relist_begins(&self) -> ListBegun {
             self.note("begin".into());
+            ListBegun::default()
         }
-        fn jobs_relisted(&self, jobs: Vec<Job>) {
-            self.note(format!("jobs {}", jobs.len()));
+        fn jobs_relisted(&self, list: JobList, _: ListBegun) {
+            self.note(format!("jobs {}", list.jobs.len()));
         }
         fn job_seen(&self, job: Job) {
             self.note(format!("{}@{} {}", job.name, job.version, job.status));
             self.1.lock().push(format!("{job:?}"));
         }
-        fn job_gone(&self, name: &JobName) {
+        fn job_gone(&self, name: &JobName, _: &str) {
             self.note(format!("{name} gone"));
         }
         fn job_waited(&self, time: Duration) {
@@ -602,8 +634,8 @@ mod tests {
         let end = follow::<T>(stream, format, "1".into(), &recorder, &stop, &|| {});
         let end = match end {
             End::Stream { version } => format!("end@{version}"),
-            End::Expired => "expired".to_string(),
-            End::Error { version, cause } => format!("error@{version} {cause}"),
+            End::Broken { version, cause } => format!("broken@{version} {cause}"),
+            End::Error { cause } => format!("relist: {cause}"),
         };
         let mut heard = recorder.0.into_inner();
         heard.push(end);
@@ -631,7 +663,7 @@ mod tests {
             include_str!("../../../testdata/watch/jobs.json"),
             include_str!("../../../testdata/watch/jobs.protobuf.hex"),
             "waits@19857 Waiting, stopped@19881 Running, bad@20718 Failed, good@21034 Succeeded, \
-             stopped@21791 Stopping, good gone, expired",
+             stopped@21791 Stopping, good gone, relist: 410: too old resource version: 1 (1606)",
         );
         check_both::<Pods>(
             include_str!("../../../testdata/watch/pods.json"),
@@ -643,16 +675,16 @@ mod tests {
         let (cut, _) = hear::<Jobs>(&jobs[..5000], Format::Protobuf);
         assert_eq!(
             cut,
-            "waits@19857 Waiting, stopped@19881 Running, error@19881 the watch was cut inside a frame"
+            "waits@19857 Waiting, stopped@19881 Running, broken@19881 the watch was cut inside a frame"
         );
         let (cut, _) = hear::<Jobs>(&jobs[..2], Format::Protobuf);
-        assert_eq!(cut, "error@1 the watch was cut inside a frame");
+        assert_eq!(cut, "broken@1 the watch was cut inside a frame");
     }
 
     #[test]
     fn an_event_in_protobuf_that_is_none_is_an_error() {
         let heard = |frame: &[u8]| hear::<Jobs>(frame, Format::Protobuf).0;
-        let cause = "error@1 a frame of the watch is not understood:";
+        let cause = "relist: a frame of the watch is not understood:";
         assert_eq!(
             heard(&[0, 0, 0, 1, 0xff]),
             format!("{cause} malformed protobuf")
@@ -663,7 +695,7 @@ mod tests {
         );
         assert_eq!(
             heard(&[0xff; 20]),
-            "error@1 the watch was cut inside a frame"
+            "broken@1 the watch was cut inside a frame"
         );
         let other = b"\0\0\0\x0f\x0a\x03NEW\x12\x08\x0a\x06k8s\0\x12\0";
         assert_eq!(
@@ -700,10 +732,17 @@ mod tests {
         let error = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"old"}}"#;
         check::<Jobs>(
             &format!("{}{error}\n", frame("ADDED", "a", 5)),
-            "a@5 Running, expired",
+            "a@5 Running, relist: 410: old",
         );
         let error = r#"{"type":"ERROR","object":{"kind":"Status","code":500,"message":"oh"}}"#;
-        check::<Jobs>(&format!("{error}\n"), "error@1 500: oh");
+        check::<Jobs>(&format!("{error}\n"), "relist: 500: oh");
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again() {
+        let (first, second) = (frame("ADDED", "a", 5), frame("DELETED", "a", 6));
+        let repeated = format!("{first}{first}{second}{first}{second}");
+        check::<Jobs>(&repeated, "a@5 Running, a gone, end@6");
     }
 
     #[test]
@@ -712,7 +751,7 @@ mod tests {
         let cut = format!("{stream}{}", &stream[..40]);
         check::<Jobs>(
             &cut,
-            "a@5 Running, error@5 the watch was cut inside a frame",
+            "a@5 Running, broken@5 the watch was cut inside a frame",
         );
     }
 

@@ -6,7 +6,9 @@ mod numbered;
 
 pub use numbered::{Event, decode_object};
 
-use crate::job::{Attempt, AttemptState, Job, JobName, Queued, RequestKey, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobName, Queued, RequestKey, Sent, Status, Timestamp,
+};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -19,6 +21,8 @@ pub const PAYLOAD_ANNOTATION: &str = "job-scheduler/payload";
 pub const QUEUED_ANNOTATION: &str = "job-scheduler/queued";
 /// When somebody stopped the job: it is suspended for that.
 pub const STOPPED_ANNOTATION: &str = "job-scheduler/stopped";
+/// Why the scheduler stopped the job, where nobody had asked for it.
+pub const STOP_REASON_ANNOTATION: &str = "job-scheduler/stop-reason";
 /// When the job was last restarted in place.
 pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
 /// The finished job that this one does again.
@@ -29,6 +33,8 @@ pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
+/// Of a pod: its job component, which is also the name of the job's own container.
+pub const CONTAINER_LABEL: &str = super::COMPONENT_LABEL;
 /// The label by which Kubernetes ties a pod to its Job.
 pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
@@ -53,7 +59,7 @@ const OWN_PREFIX: &str = "job-scheduler/";
 
 /// Whether a label or annotation is read here, by its key.
 fn is_read(key: &str) -> bool {
-    key == JOB_NAME_LABEL || key.starts_with(OWN_PREFIX)
+    [JOB_NAME_LABEL, CONTAINER_LABEL].contains(&key) || key.starts_with(OWN_PREFIX)
 }
 
 /// Those of the labels and annotations that are read here: the others are most, and to keep them costs.
@@ -165,6 +171,7 @@ struct PodStatus {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ContainerStatus {
+    name: String,
     state: ContainerState,
     restart_count: u32,
     image: String,
@@ -234,16 +241,21 @@ fn parse_queued(text: &str) -> Option<Queued> {
 
 /// A request's key as it is kept with the job.
 pub fn key_text(key: RequestKey) -> String {
-    format!("{:032x}{:032x}/{}", key.key, key.body, key.sent)
+    let Sent { version, micros } = key.sent;
+    format!("{:032x}{:032x}/{version}/{micros}", key.key, key.body)
 }
 
 fn parse_key(text: &str) -> Option<RequestKey> {
     let (text, sent) = text.split_once('/')?;
+    let (version, micros) = sent.split_once('/')?;
     let hex = |part: Option<&str>| u128::from_str_radix(part?, 16).ok();
     Some(RequestKey {
         key: hex(text.get(..32))?,
         body: hex(text.get(32..))?,
-        sent: sent.parse().ok()?,
+        sent: Sent {
+            version: version.parse().ok()?,
+            micros: micros.parse().ok()?,
+        },
     })
 }
 
@@ -284,6 +296,9 @@ impl JobObject {
             (Status::Waiting, _) if queued.is_none() => {
                 "suspended by somebody else, as kubectl does: it goes on once its spec.suspend is false".to_string()
             }
+            (Status::Stopping | Status::Stopped, _) => {
+                annotation(STOP_REASON_ANNOTATION).unwrap_or_default().to_string()
+            }
             _ => String::new(),
         };
         let secret = annotation(PAYLOAD_ANNOTATION);
@@ -319,7 +334,12 @@ impl PodObject {
     /// The job that this pod is an attempt of, and the attempt; `None` if it is no job's.
     pub fn into_attempt(self) -> Option<(JobName, Attempt)> {
         let job = JobName::parse(self.metadata.labels.get(JOB_NAME_LABEL)?)?;
-        let container = self.status.container_statuses.first();
+        // Others may have been put beside it, and Kubernetes sorts them by name.
+        let own = self.metadata.labels.get(CONTAINER_LABEL);
+        let container = match self.status.container_statuses.as_slice() {
+            [only] => Some(only),
+            all => all.iter().find(|container| Some(&container.name) == own),
+        };
         let state = container.map(|c| &c.state);
         let terminated = state.and_then(|s| s.terminated.as_ref());
         let waiting = state
@@ -500,7 +520,10 @@ mod tests {
             RequestKey {
                 key: 1,
                 body: u128::MAX,
-                sent: 7,
+                sent: Sent {
+                    version: 7,
+                    micros: u64::MAX,
+                },
             },
         );
         assert_eq!(parse_queued(&queued_text(queued)), Some(queued));
@@ -535,7 +558,8 @@ mod tests {
         let check = |status: &str, expected: &str| {
             let text = format!(
                 r#"{{"metadata":{{"name":"p","resourceVersion":"7","creationTimestamp":"2021-04-07T09:08:37Z",
-                    "labels":{{"batch.kubernetes.io/job-name":"compute-1"}}}},"status":{status}}}"#
+                    "labels":{{"batch.kubernetes.io/job-name":"compute-1","radix-component":"compute"}}}},
+                    "status":{status}}}"#
             );
             let (job, a) = serde_json::from_str::<PodObject>(&text)
                 .unwrap()
@@ -548,7 +572,10 @@ mod tests {
             );
         };
         let container = |phase: &str, state: &str| {
-            format!(r#"{{"phase":"{phase}","containerStatuses":[{{"state":{state}}}]}}"#)
+            let other = r#"{"name":"a-sidecar","state":{"running":{}}}"#;
+            format!(
+                r#"{{"phase":"{phase}","containerStatuses":[{other},{{"name":"compute","state":{state}}}]}}"#
+            )
         };
         check(r#"{"phase":"Pending"}"#, "Pending None");
         check(
@@ -597,7 +624,7 @@ mod tests {
         );
         check(
             r#"{"phase":"Failed","reason":"DeadlineExceeded","message":"too long",
-                "containerStatuses":[{"state":{"terminated":{"exitCode":143,"reason":"Error"}}}]}"#,
+                "containerStatuses":[{"name":"compute","state":{"terminated":{"exitCode":143,"reason":"Error"}}}]}"#,
             "Failed Some(143) DeadlineExceeded too long",
         );
     }

@@ -18,9 +18,13 @@ mod work;
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
-use crate::backend::{Backend, BackendError, CreateError, LogOptions, NewJob, Observer, Resend};
+use crate::backend::{
+    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+};
 use crate::config::JobComponent;
-use crate::job::{Attempt, AttemptState, Job, JobName, JobRecord, Queued, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp,
+};
 use crate::sync::Lock;
 use admission::{Admission, Place};
 use logs::{Follow, Log};
@@ -200,7 +204,7 @@ impl Entry {
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
             position: place.map(|place| place.position),
-            key: header.key(),
+            key: header.key().filter(|_| !self.record.key_forgotten),
             restarted: self.record.resumed.map(Timestamp),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
@@ -401,7 +405,12 @@ impl Machine {
 
     /// Tells of all jobs of a component, so that the observer can forget what it kept to be safe from old reports.
     fn relist(&self, component: usize, observer: &dyn Observer) {
-        observer.jobs_relist_begins();
+        let begun = observer.jobs_relist_begins();
+        observer.jobs_relisted(self.list(component), begun);
+    }
+
+    /// All jobs of a component.
+    fn list(&self, component: usize) -> JobList {
         let table = self.table.lock();
         let jobs = table
             .jobs
@@ -409,8 +418,8 @@ impl Machine {
             .filter(|(_, entry)| entry.part == component && !entry.deleted)
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
-        drop(table);
-        observer.jobs_relisted(jobs);
+        let version = self.next_version();
+        JobList { jobs, version }
     }
 
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
@@ -674,15 +683,24 @@ impl Machine {
             .ok_or_else(|| gone(name))
     }
 
-    /// Takes a finished job out of its users' sight, while another copies its payload.
-    fn hide(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+    /// Takes a finished job out of its users' sight, while another copies its payload or its key stands for it.
+    fn hide(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        name: &JobName,
+        key: HiddenKey,
+    ) -> Result<Job, BackendError> {
+        let changes: &[Change] = match key {
+            HiddenKey::Kept => &[Change::Hidden],
+            HiddenKey::Forgotten => &[Change::Hidden, Change::KeyForgotten],
+        };
         let job = self.with_entry(number, name, |entry| {
-            entry.record.apply(&Change::Hidden);
+            changes.iter().for_each(|change| entry.record.apply(change));
             entry.job(name, self.next_version())
         })?;
-        part.store
-            .append(name, &[Change::Hidden])
-            .map_err(|e| not_written(&e))?;
+        let written = part.store.append(name, changes);
+        written.map_err(|e| not_written(&e))?;
         Ok(job)
     }
 
@@ -785,7 +803,14 @@ impl Backend for Local {
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
         match (resend, self.machine.look(self.part, &new.name)) {
-            (Resend::Again, Ok(job)) => Ok(job),
+            (Resend::Again, Ok(job))
+                if job
+                    .key
+                    .zip(new.key)
+                    .is_some_and(|(a, b)| a.is_same_request(&b)) =>
+            {
+                Ok(job)
+            }
             _ => self.machine.create(self.part, part, new),
         }
     }
@@ -819,7 +844,7 @@ impl Backend for Local {
         self.machine.look(self.part, &job.name)
     }
 
-    fn stop(&self, job: &Job) -> Result<Job, BackendError> {
+    fn stop(&self, job: &Job, _reason: &str) -> Result<Job, BackendError> {
         self.machine.stop(self.part, self.part()?, &job.name)
     }
 
@@ -827,14 +852,48 @@ impl Backend for Local {
         self.machine.resume(self.part, self.part()?, &job.name)
     }
 
-    fn hide(&self, job: &Job) -> Result<Job, BackendError> {
-        self.machine.hide(self.part, self.part()?, &job.name)
+    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
+        self.machine.hide(self.part, self.part()?, &job.name, key)
     }
 
-    fn delete(&self, name: &JobName) -> Result<bool, BackendError> {
+    /// What is on disk when it starts is all there is.
+    fn calls_end_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn list(&self) -> Result<JobList, BackendError> {
+        Ok(self.machine.list(self.part))
+    }
+
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        match self.machine.look(self.part, name) {
+            Ok(job) => Ok(Some(job)),
+            Err(BackendError::Gone { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let machine = &self.machine;
+        let attempts = machine.with_entry(self.part, name, |entry| {
+            entry.attempts(name, machine.next_version())
+        });
+        Ok(attempts.unwrap_or_default())
+    }
+
+    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
+        // A stopped job may have been restarted meanwhile.
+        if condition == Condition::Unchanged
+            && self
+                .look(&job.name)?
+                .is_some_and(|now| now.status != job.status)
+        {
+            let message = format!("job {} has changed", job.name);
+            return Err(BackendError::Changed { message });
+        }
         self.machine
-            .delete(self.part, part, name)
+            .delete(self.part, part, &job.name)
             .map_err(|e| BackendError::Unavailable {
                 message: format!("the job cannot be removed from the disk: {e}"),
             })

@@ -12,7 +12,7 @@
 //! ```
 
 use super::work::Work;
-use crate::job::{JobName, Queued, RequestKey, Status};
+use crate::job::{JobName, Queued, RequestKey, Sent, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -61,7 +61,7 @@ impl Header {
             key: u128::from_str_radix(key, 16).ok()?,
             body: u128::from_str_radix(body, 16).ok()?,
             // A record is on disk or not: none comes late.
-            sent: 0,
+            sent: Sent::default(),
         })
     }
 }
@@ -83,8 +83,10 @@ pub enum Change {
     StopAsked,
     /// It was stopped, and is to run again; `arrival` is its new place in the queue.
     Resumed { at: i64, arrival: u64 },
-    /// It is deleted for its users, and kept while its payload is copied.
+    /// It is out of its users' sight, and kept while its payload is copied or its key stands for it.
     Hidden,
+    /// Its idempotency key does not stand for it any more.
+    KeyForgotten,
 }
 
 /// How an attempt ended.
@@ -131,6 +133,7 @@ pub struct Record {
     pub resumed: Option<i64>,
     pub stop_asked: bool,
     pub hidden: bool,
+    pub key_forgotten: bool,
 }
 
 impl Record {
@@ -148,6 +151,7 @@ impl Record {
             resumed: None,
             stop_asked: false,
             hidden: false,
+            key_forgotten: false,
         }
     }
 
@@ -173,6 +177,7 @@ impl Record {
                 self.queued.arrival = *arrival;
             }
             Change::Hidden => self.hidden = true,
+            Change::KeyForgotten => self.key_forgotten = true,
         }
     }
 

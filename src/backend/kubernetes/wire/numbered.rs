@@ -202,6 +202,7 @@ impl<'a> Message<'a> for PodStatus {
 impl<'a> Message<'a> for ContainerStatus {
     fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
         match field {
+            1 => self.name = value.text()?,
             2 => self.state = value.message()?,
             5 => self.restart_count = value.number()?,
             6 => self.image = value.text()?,

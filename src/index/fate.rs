@@ -1,0 +1,121 @@
+//! What is to be known of a name beside its record, or while it has none: the names that are not, not yet, or no longer
+//! jobs of the index. An entry lives for as long as it says something.
+
+use crate::job::{Attempt, JobName, JobRecord, RequestKey, Status};
+use std::time::Instant;
+
+#[derive(Default, PartialEq)]
+pub struct Fate {
+    /// Calls of this process that are in flight and change the job.
+    pub calls: u32,
+    /// Calls in flight that delete it: nobody may begin to use its payload.
+    pub deletions: u32,
+    /// Creates in flight of jobs that use its payload: it must not be deleted.
+    pub pins: u32,
+    /// The job that had this name is gone.
+    pub tombstone: Option<Tombstone>,
+    /// Given up: whatever is reported under this name is to be deleted.
+    pub aborted: bool,
+    /// The outcome of a write is unknown: until then it may turn out to have let the job run.
+    pub unanswered: Option<Instant>,
+    /// The request whose create has an unknown outcome. Sent again, it takes the same name.
+    pub request: Option<RequestKey>,
+    /// The job was let run and then suspended or deleted: until then the backend may start an attempt all the same.
+    pub may_start: Option<Instant>,
+    /// Attempts whose job is not here: not seen yet, since jobs and attempts are watched apart, or gone before them.
+    pub orphans: Vec<Attempt>,
+}
+
+/// A job that is gone: no report of this very one counts any more.
+#[derive(PartialEq)]
+pub struct Tombstone {
+    pub uid: Box<str>,
+    /// It was deleted here, and older reports of it may come until its end is reported or shown by a list.
+    pub is_awaited: bool,
+    /// How many lists had been begun when it went: a later one knows better.
+    pub lists: u64,
+}
+
+impl Fate {
+    /// Whether there is nothing to be known.
+    pub fn is_empty(&self) -> bool {
+        *self == Fate::default()
+    }
+
+    /// Whether something may run under this name that no record shows.
+    pub fn may_run(&self) -> bool {
+        self.in_doubt().is_some() || is_live(&self.orphans)
+    }
+
+    /// Until when it must be thought that something may run here.
+    pub fn in_doubt(&self) -> Option<Instant> {
+        self.unanswered.max(self.may_start)
+    }
+
+    /// Whether this very job is gone.
+    pub fn is_gone(&self, uid: &str) -> bool {
+        self.tombstone
+            .as_ref()
+            .is_some_and(|gone| *gone.uid == *uid)
+    }
+
+    /// Forgets a tombstone that nothing needs any more: its end was reported, and no answer is due that could be older.
+    pub fn settle_tombstone(&mut self) {
+        let is_needed = |gone: &Tombstone| gone.is_awaited || self.calls > 0;
+        if !self.tombstone.as_ref().is_some_and(is_needed) {
+            self.tombstone = None;
+        }
+    }
+
+    /// The record leaves the index. Its attempts that go on are kept until their end is reported, and if it may yet get
+    /// one, that is in doubt until `until`.
+    pub fn bury(&mut self, record: &JobRecord, until: Instant) {
+        let live = |attempt: &&Attempt| !attempt.state.is_finished();
+        self.orphans = record.attempts.iter().filter(live).cloned().collect();
+        if record.job.status == Status::Running || self.unanswered.is_some() {
+            self.may_start = Some(until);
+        }
+    }
+}
+
+/// Whether one of the attempts has not ended.
+pub fn is_live(attempts: &[Attempt]) -> bool {
+    attempts.iter().any(|attempt| !attempt.state.is_finished())
+}
+
+/// What a call in flight does to the job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Flight {
+    /// Creates or changes it: a report of it meanwhile is no news, and it must not be let go.
+    Change,
+    Deletion,
+    /// Creates another job that uses its payload.
+    Pin,
+}
+
+impl Flight {
+    pub fn count(self, fate: &mut Fate) -> &mut u32 {
+        match self {
+            Flight::Change => &mut fate.calls,
+            Flight::Deletion => &mut fate.deletions,
+            Flight::Pin => &mut fate.pins,
+        }
+    }
+}
+
+/// A call that is in flight, until this is dropped.
+pub struct InFlight<'a> {
+    pub(super) index: &'a super::Index,
+    pub(super) name: JobName,
+    pub(super) flight: Flight,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let flight = self.flight;
+        self.index.state.write().change(&self.name, |_, fate| {
+            *flight.count(fate) -= 1;
+            fate.settle_tombstone();
+        });
+    }
+}

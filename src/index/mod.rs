@@ -1,0 +1,637 @@
+//! The scheduler's only picture of the jobs: small records, bounded, read without asking the backend.
+//!
+//! Invariants: what this process created or deleted is here before its caller is answered, and no older report undoes
+//! it; a relist is built aside and swapped in whole, so that it leaves no ghosts; a job is counted as running from
+//! before it is created until nothing of it can run any more, so that a concurrency cap holds at every instant.
+
+mod capacity;
+mod fate;
+#[cfg(test)]
+mod tests;
+
+pub use capacity::{Bounds, Full, Reservation};
+pub use fate::{Flight, InFlight};
+
+use crate::clock::Clock;
+use crate::job::{
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Status,
+};
+use crate::sync::SharedLock;
+use capacity::Reserved;
+use fate::{Fate, Tombstone, is_live};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A job that was suspended or deleted gets no attempt any more after this.
+pub const ATTEMPTS_COME_WITHIN: Duration = Duration::from_secs(5);
+/// A call that was not answered has no effect any more after this.
+pub const CALLS_END_WITHIN: Duration = Duration::from_secs(15);
+
+/// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of readers.
+pub struct Index {
+    state: SharedLock<State>,
+    bounds: Bounds,
+    clock: Clock,
+}
+
+/// A job went from one status to another.
+#[derive(Debug, PartialEq)]
+pub struct Transition {
+    /// `None` for a job that was not known before.
+    pub from: Option<Status>,
+    pub record: Arc<JobRecord>,
+}
+
+/// What follows from a report of a job.
+#[derive(Debug, Default, PartialEq)]
+pub struct Change {
+    /// Its status changed.
+    pub transition: Option<Transition>,
+    /// A job that nobody was told of, to be discarded: this one, or another of the same request.
+    pub unwanted: Option<JobName>,
+    /// Whether an attempt of it may come that is not known of: see [`Index::doubt`].
+    pub is_in_doubt: bool,
+}
+
+/// What is known of an idempotency key.
+#[derive(Debug, PartialEq)]
+pub enum Keyed {
+    /// It made this job.
+    Job(Arc<JobRecord>),
+    /// It was sent to make a job of this name, and whether it did is unknown.
+    InDoubt { name: JobName, request: RequestKey },
+}
+
+#[derive(Default)]
+struct State {
+    /// By name, which is by the second they were made in. Some are hidden.
+    jobs: BTreeMap<JobName, Arc<JobRecord>>,
+    fates: HashMap<JobName, Fate>,
+    /// The queue, first in line first.
+    waiting: BTreeSet<(Queued, JobName)>,
+    /// Digests of idempotency keys.
+    keys: HashMap<u128, JobName>,
+    tally: Tally,
+    reserved: Reserved,
+    is_open: bool,
+    /// Lists that were begun.
+    lists: u64,
+    /// The highest version that was reported.
+    reported: u64,
+}
+
+/// What is counted of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Tally {
+    unfinished: usize,
+    /// Runs, may run, or is about to.
+    busy: usize,
+    unanswered: usize,
+}
+
+impl Tally {
+    fn of(record: Option<&JobRecord>, fate: Option<&Fate>) -> Tally {
+        let runs = |record: &JobRecord| {
+            matches!(record.job.status, Status::Running | Status::Stopping)
+                || is_live(&record.attempts)
+        };
+        let is_busy = record.is_some_and(runs) || fate.is_some_and(Fate::may_run);
+        Tally {
+            unfinished: usize::from(record.is_some_and(|r| !r.job.status.is_finished())),
+            busy: usize::from(is_busy),
+            unanswered: usize::from(fate.is_some_and(|fate| fate.unanswered.is_some())),
+        }
+    }
+
+    /// In this order nothing goes below zero.
+    fn replace(&mut self, before: Tally, after: Tally) {
+        self.unfinished = self.unfinished + after.unfinished - before.unfinished;
+        self.busy = self.busy + after.busy - before.busy;
+        self.unanswered = self.unanswered + after.unanswered - before.unanswered;
+    }
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(bounds: Bounds, clock: Clock) -> Index {
+        Index {
+            state: SharedLock::new(State::default()),
+            bounds,
+            clock,
+        }
+    }
+
+    /// The job of this name, unless it is hidden.
+    pub fn get(&self, name: &JobName) -> Option<Arc<JobRecord>> {
+        let state = self.state.read();
+        let record = state.jobs.get(name)?;
+        (!record.job.hidden).then(|| record.clone())
+    }
+
+    /// What is known of the request with this idempotency key (its digest).
+    pub fn by_key(&self, key: u128) -> Option<Keyed> {
+        let state = self.state.read();
+        let name = state.keys.get(&key)?;
+        if let Some(record) = state.jobs.get(name) {
+            return Some(Keyed::Job(record.clone()));
+        }
+        let request = state.fates.get(name)?.request?;
+        let name = name.clone();
+        Some(Keyed::InDoubt { name, request })
+    }
+
+    /// All jobs but hidden ones, by name, which is by the second they were made in.
+    pub fn list(&self) -> Vec<Arc<JobRecord>> {
+        let state = self.state.read();
+        let visible = state.jobs.values().filter(|record| !record.job.hidden);
+        visible.cloned().collect()
+    }
+
+    /// The hidden jobs whose payload nobody uses, and that nothing is about to delete.
+    pub fn hidden_and_unused(&self) -> Vec<Arc<JobRecord>> {
+        let state = self.state.read();
+        let hidden = state.jobs.values().filter(|record| record.job.hidden);
+        let unused = hidden.filter(|record| !state.uses_payload(&record.job.name));
+        unused.cloned().collect()
+    }
+
+    /// The place of a job in the queue, from 1; `None` if the queue does not hold it.
+    pub fn position(&self, job: &Job) -> Option<usize> {
+        let key = (job.queued?, job.name.clone());
+        let state = self.state.read();
+        let waiting = &state.waiting;
+        if !waiting.contains(&key) {
+            return None;
+        }
+        // From both ends: most that ask are among the last, who have just come, or among the first.
+        let ends = waiting.iter().zip(waiting.iter().rev());
+        let (before, (first, _)) = ends
+            .enumerate()
+            .find(|(_, (first, last))| **first == key || **last == key)?;
+        match *first == key {
+            true => Some(before + 1),
+            false => Some(waiting.len() - before),
+        }
+    }
+
+    /// The queue, first in line first.
+    pub fn queue(&self) -> Vec<JobName> {
+        let state = self.state.read();
+        state.waiting.iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// A call that changes or deletes the job, or pins its payload, is in flight until the guard is dropped. `None` if what
+    /// is in flight or kept already forbids it: a payload that is about to go cannot be used, and one that is used must
+    /// not go.
+    pub fn begin(&self, name: &JobName, flight: Flight) -> Option<InFlight<'_>> {
+        let mut state = self.state.write();
+        let is_going = |fate: &Fate| fate.deletions > 0;
+        let is_forbidden = match flight {
+            Flight::Change => false,
+            Flight::Deletion => state.uses_payload(name),
+            Flight::Pin => state.fates.get(name).is_some_and(is_going),
+        };
+        if is_forbidden {
+            return None;
+        }
+        state.change(name, |_, fate| *flight.count(fate) += 1);
+        drop(state);
+        let name = name.clone();
+        Some(InFlight {
+            index: self,
+            name,
+            flight,
+        })
+    }
+
+    /// Whether a call is in flight here that changes the job.
+    pub fn is_changing(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        state.fates.get(name).is_some_and(|fate| fate.calls > 0)
+    }
+
+    /// A job as the answer to a call shows it. Returns its record, which may already be newer; `None` if it is gone again.
+    pub fn answered(&self, job: Job) -> (Option<Arc<JobRecord>>, Change) {
+        let name = job.name.clone();
+        let mut state = self.state.write();
+        let change = state.put(job, self.clock.instant(), false);
+        (state.jobs.get(&name).cloned(), change)
+    }
+
+    /// The job is known to be whole: it was acknowledged, or its payload was found to be stored.
+    pub fn confirm(&self, name: &JobName) {
+        let mut state = self.state.write();
+        state.change_record(name, |record| record.is_whole = true);
+    }
+
+    /// What the scheduler has to say of a job to its user; empty where there is nothing.
+    pub fn notice(&self, name: &JobName, text: &str) {
+        let mut state = self.state.write();
+        if state.jobs.get(name).is_some_and(|r| &*r.notice != text) {
+            state.change_record(name, |record| record.notice = text.into());
+        }
+    }
+
+    /// A job was deleted here: it is out, whatever is still reported of it. Returns whether it may yet get an attempt that is
+    /// not known of: see [`Index::doubt`].
+    pub fn deleted(&self, name: &JobName) -> bool {
+        self.bury(name, true)
+    }
+
+    /// The backend reports that a job is gone. Returns `None` if it was not here, else as [`Index::deleted`].
+    pub fn job_gone(&self, name: &JobName, uid: &str) -> Option<bool> {
+        let mut state = self.state.write();
+        let is_known = state.jobs.get(name).is_some_and(|r| *r.job.uid == *uid);
+        if !is_known {
+            state.change(name, |_, fate| {
+                if fate.is_gone(uid) {
+                    fate.tombstone
+                        .iter_mut()
+                        .for_each(|gone| gone.is_awaited = false);
+                } else if fate.calls > 0 {
+                    // The answer to its create is still to come.
+                    fate.tombstone = Some(Tombstone {
+                        uid: uid.into(),
+                        is_awaited: false,
+                        lists: 0,
+                    });
+                }
+                fate.settle_tombstone();
+            });
+            return None;
+        }
+        drop(state);
+        Some(self.bury(name, false))
+    }
+
+    fn bury(&self, name: &JobName, is_awaited: bool) -> bool {
+        let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
+        self.state.write().bury(name, is_awaited, until)
+    }
+
+    /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted
+    /// whenever it is reported.
+    pub fn aborted(&self, name: &JobName) {
+        let now = self.clock.instant();
+        let mut state = self.state.write();
+        state.change(name, |record, fate| {
+            if let Some(record) = record.take() {
+                fate.bury(&record, now + ATTEMPTS_COME_WITHIN);
+            }
+            fate.aborted = true;
+            fate.request = None;
+            fate.unanswered = Some(now + CALLS_END_WITHIN);
+        });
+    }
+
+    /// Whether the job was given up here.
+    pub fn is_aborted(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        state.fates.get(name).is_some_and(|fate| fate.aborted)
+    }
+
+    /// A create was not answered: unless the job was reported already, it may exist. Sent again, the request takes its name.
+    pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
+        let until = self.clock.instant() + CALLS_END_WITHIN;
+        self.state.write().change(name, |record, fate| {
+            if record.is_none() {
+                fate.unanswered = Some(until);
+                fate.request = Some(request);
+            }
+        });
+    }
+
+    /// A change that lets the job run was not answered: it may run.
+    pub fn change_unanswered(&self, name: &JobName) {
+        let until = self.clock.instant() + CALLS_END_WITHIN;
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.unanswered = Some(until));
+    }
+
+    /// For how much longer something may begin to run under this name that no report shows; `None` where there is no doubt.
+    pub fn doubt(&self, name: &JobName) -> Option<Duration> {
+        let state = self.state.read();
+        let until = state.fates.get(name)?.in_doubt()?;
+        Some(until.saturating_duration_since(self.clock.instant()))
+    }
+
+    /// The doubt is resolved: the job is as it was last reported, and these are all its attempts.
+    pub fn resolved(&self, name: &JobName, attempts: Vec<Attempt>) {
+        let now = self.clock.instant();
+        let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
+        let mut state = self.state.write();
+        for attempt in attempts {
+            state.change_attempts(name, |known| merge(known, attempt));
+        }
+        state.change(name, |_, fate| {
+            fate.may_start = is_over(fate.may_start);
+            fate.unanswered = is_over(fate.unanswered);
+            fate.request = fate.request.filter(|_| fate.unanswered.is_some());
+        });
+    }
+
+    /// Nothing can come under this name any more.
+    pub fn forget(&self, name: &JobName) {
+        self.state
+            .write()
+            .change(name, |_, fate| fate.aborted = false);
+    }
+
+    /// The highest version of the backend's that was reported: what is sent now is later than that.
+    pub fn version(&self) -> u64 {
+        self.state.read().reported
+    }
+
+    /// A job as it is at this moment, after all that was in doubt of it could happen.
+    pub fn found(&self, job: Job) -> Change {
+        let mut state = self.state.write();
+        // A newer report may have come meanwhile.
+        let known = state
+            .jobs
+            .get(&job.name)
+            .map_or(0, |record| record.job.version);
+        let is_newest = job.version >= known;
+        state.put(job, self.clock.instant(), is_newest)
+    }
+
+    /// The backend reports a job.
+    pub fn job_seen(&self, job: Job) -> Change {
+        let mut state = self.state.write();
+        state.reported = state.reported.max(job.version);
+        state.put(job, self.clock.instant(), false)
+    }
+
+    /// A list of all jobs is about to be asked for.
+    pub fn relist_begins(&self) -> ListBegun {
+        let mut state = self.state.write();
+        state.lists += 1;
+        ListBegun {
+            lists: state.lists,
+            version: state.reported,
+        }
+    }
+
+    /// The list that was begun: what is not in it is gone, but for what has changed since. Returns what follows, and the jobs
+    /// that are gone, each with whether it is in doubt.
+    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, Vec<(JobName, bool)>) {
+        let JobList { jobs, version } = list;
+        let now = self.clock.instant();
+        let mut state = self.state.write();
+        // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
+        let is_older = version < begun.version;
+        state.reported = match is_older {
+            true => version,
+            false => version.max(state.reported),
+        };
+        state.forget_old_tombstones(begun.lists);
+        let mut gone: BTreeMap<JobName, bool> = BTreeMap::new();
+        for (name, record) in &state.jobs {
+            if is_older || record.job.version <= version {
+                gone.insert(name.clone(), true);
+            }
+        }
+        let mut changes = Vec::new();
+        for job in jobs {
+            let is_authoritative = gone.remove(&job.name).is_some();
+            changes.push(state.put(job, now, is_authoritative));
+        }
+        for (name, is_in_doubt) in &mut gone {
+            *is_in_doubt = state.bury(name, false, now + ATTEMPTS_COME_WITHIN);
+        }
+        (changes, gone.into_iter().collect())
+    }
+
+    /// The backend reports an attempt of a job, which need not be known yet.
+    pub fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+        let mut state = self.state.write();
+        state.change_attempts(job, |attempts| merge(attempts, attempt));
+    }
+
+    /// The backend reports that an attempt is gone. How a finished one ended stays known while its job is.
+    pub fn attempt_gone(&self, job: &JobName, attempt: &str) {
+        let mut state = self.state.write();
+        let known = state.jobs.contains_key(job);
+        state.change_attempts(job, |attempts| {
+            attempts.retain(|one| &*one.name != attempt || (known && one.state.is_finished()));
+        });
+    }
+
+    /// All attempts there are.
+    pub fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+        let mut by_job: HashMap<JobName, Vec<Attempt>> = HashMap::new();
+        for (job, attempt) in attempts {
+            by_job.entry(job).or_default().push(attempt);
+        }
+        let mut state = self.state.write();
+        let with_orphans = state
+            .fates
+            .iter()
+            .filter(|(_, fate)| !fate.orphans.is_empty());
+        let with_attempts = state
+            .jobs
+            .iter()
+            .filter(|(_, record)| !record.attempts.is_empty());
+        let known = with_orphans
+            .map(|(name, _)| name)
+            .chain(with_attempts.map(|(name, _)| name));
+        for name in known.cloned().collect::<Vec<_>>() {
+            by_job.entry(name).or_default();
+        }
+        for (name, mut listed) in by_job {
+            sort(&mut listed);
+            state.change_attempts(&name, |attempts| *attempts = listed);
+        }
+    }
+}
+
+fn sort(attempts: &mut [Attempt]) {
+    attempts.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+}
+
+/// Takes an attempt in, unless a newer report of it is there.
+fn merge(attempts: &mut Vec<Attempt>, attempt: Attempt) {
+    match attempts.iter_mut().find(|known| known.name == attempt.name) {
+        Some(known) if known.version >= attempt.version => {}
+        Some(known) => *known = attempt,
+        None => attempts.push(attempt),
+    }
+    sort(attempts);
+}
+
+impl State {
+    fn uses_payload(&self, owner: &JobName) -> bool {
+        self.fates.get(owner).is_some_and(|fate| fate.pins > 0)
+            || self
+                .jobs
+                .values()
+                .any(|r| r.job.payload_of.as_ref() == Some(owner))
+    }
+
+    /// The one way to change what is known of a name: what is counted and found by other means than the name follows.
+    fn change<T>(
+        &mut self,
+        name: &JobName,
+        change: impl FnOnce(&mut Option<Arc<JobRecord>>, &mut Fate) -> T,
+    ) -> T {
+        let mut record = self.jobs.remove(name);
+        let known = self.fates.remove(name);
+        let before = Tally::of(record.as_deref(), known.as_ref());
+        if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
+            self.waiting.remove(&(queued, name.clone()));
+        }
+        let mut fate = known.unwrap_or_default();
+        if let Some(key) =
+            request(record.as_deref(), &fate).filter(|k| self.keys.get(&k.key) == Some(name))
+        {
+            self.keys.remove(&key.key);
+        }
+        let result = change(&mut record, &mut fate);
+        if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
+            self.waiting.insert((queued, name.clone()));
+        }
+        if let Some(key) = request(record.as_deref(), &fate) {
+            self.keys.entry(key.key).or_insert_with(|| name.clone());
+        }
+        self.tally
+            .replace(before, Tally::of(record.as_deref(), Some(&fate)));
+        if let Some(record) = record {
+            self.jobs.insert(name.clone(), record);
+        }
+        if !fate.is_empty() {
+            self.fates.insert(name.clone(), fate);
+        }
+        result
+    }
+
+    fn change_record(&mut self, name: &JobName, change: impl FnOnce(&mut JobRecord)) {
+        self.change(name, |record, _| {
+            if let Some(record) = record {
+                change(Arc::make_mut(record));
+            }
+        });
+    }
+
+    fn change_attempts(&mut self, name: &JobName, change: impl FnOnce(&mut Vec<Attempt>)) {
+        self.change(name, |record, fate| match record {
+            Some(record) => change(&mut Arc::make_mut(record).attempts),
+            None => change(&mut fate.orphans),
+        });
+    }
+
+    /// Takes in a job unless it is gone or given up, or a newer version of it is here; an authoritative report is true
+    /// whatever is here.
+    fn put(&mut self, mut job: Job, now: Instant, is_authoritative: bool) -> Change {
+        let (name, key) = (job.name.clone(), job.key);
+        let mut result = self.change(&name, |record, fate| {
+            let is_old = |known: &Arc<JobRecord>| known.job.version >= job.version;
+            if fate.is_gone(&job.uid) || (!is_authoritative && record.as_ref().is_some_and(is_old))
+            {
+                return Change::default();
+            }
+            if fate.aborted {
+                let unwanted = Some(job.name);
+                return Change {
+                    unwanted,
+                    ..Change::default()
+                };
+            }
+            let known = record.take();
+            let from = known.as_ref().map(|known| known.job.status);
+            // It was let run, and is held back: the backend may just be starting an attempt.
+            let was_let_run = from == Some(Status::Running) || fate.unanswered.is_some();
+            let is_in_doubt = was_let_run && !is_let_run_or_over(job.status);
+            if is_in_doubt {
+                fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
+            }
+            let may_be_stopping = !is_authoritative
+                && job.status == Status::Stopped
+                && (is_in_doubt || known.as_ref().is_some_and(|known| known.may_be_stopping));
+            if may_be_stopping {
+                job.status = Status::Stopping;
+                job.finished = None;
+            }
+            let to = job.status;
+            (fate.unanswered, fate.request) = (None, None);
+            let mut new = match known {
+                Some(known) => known.with(job),
+                None => JobRecord::new(job, std::mem::take(&mut fate.orphans)),
+            };
+            new.may_be_stopping = may_be_stopping;
+            let new = Arc::new(new);
+            *record = Some(new.clone());
+            let transition = (from != Some(to)).then_some(Transition { from, record: new });
+            Change {
+                transition,
+                unwanted: None,
+                is_in_doubt,
+            }
+        });
+        if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {
+            result.unwanted = result.unwanted.or_else(|| self.claim(key, &name));
+        }
+        result
+    }
+
+    /// Of two jobs of one request, the one that was sent later counts. Returns the other, if there is one.
+    fn claim(&mut self, key: RequestKey, name: &JobName) -> Option<JobName> {
+        let other = self
+            .keys
+            .get(&key.key)
+            .filter(|other| *other != name)?
+            .clone();
+        let other_key = self.jobs.get(&other).and_then(|record| record.job.key);
+        // One that is only in doubt is looked at again when it is seen.
+        if other_key.is_some_and(|other_key| (other_key.sent, &other) > (key.sent, name)) {
+            return Some(name.clone());
+        }
+        self.keys.insert(key.key, name.clone());
+        other_key.map(|_| other)
+    }
+
+    /// A record leaves. Returns whether it may yet get an attempt that is not known of.
+    fn bury(&mut self, name: &JobName, is_awaited: bool, until: Instant) -> bool {
+        let lists = self.lists;
+        self.change(name, |record, fate| {
+            if let Some(record) = record.take() {
+                fate.bury(&record, until);
+                let uid = record.job.uid.clone();
+                fate.tombstone = Some(Tombstone {
+                    uid,
+                    is_awaited,
+                    lists,
+                });
+            }
+            fate.settle_tombstone();
+            fate.may_start.is_some()
+        })
+    }
+
+    /// The list that has come was begun later, and knows of them.
+    fn forget_old_tombstones(&mut self, lists: u64) {
+        let is_old = |fate: &Fate| fate.tombstone.as_ref().is_some_and(|t| t.lists < lists);
+        let old = self.fates.iter().filter(|(_, fate)| is_old(fate));
+        let old: Vec<JobName> = old.map(|(name, _)| name.clone()).collect();
+        for name in old {
+            self.change(&name, |_, fate| {
+                fate.tombstone
+                    .iter_mut()
+                    .for_each(|gone| gone.is_awaited = false);
+                fate.settle_tombstone();
+            });
+        }
+    }
+}
+
+/// Whether a job in this status is not held back, or is at its end for good.
+fn is_let_run_or_over(status: Status) -> bool {
+    match status {
+        Status::Running | Status::Succeeded | Status::Failed => true,
+        Status::Waiting | Status::Stopping | Status::Stopped => false,
+    }
+}
+
+/// The request that a name belongs to.
+fn request(record: Option<&JobRecord>, fate: &Fate) -> Option<RequestKey> {
+    record.map_or(fate.request, |record| record.job.key)
+}

@@ -1,0 +1,585 @@
+use super::*;
+use crate::clock::Source;
+use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
+use crate::job::Sent;
+use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
+use crate::sync::Lock;
+
+/// Time that passes when it is told to.
+struct Time(Instant, Lock<Duration>);
+
+impl Source for Time {
+    fn micros(&self) -> u64 {
+        0
+    }
+    fn instant(&self) -> Instant {
+        self.0 + *self.1.lock()
+    }
+    fn random(&self) -> u64 {
+        0
+    }
+    fn sleep(&self, time: Duration) {
+        *self.1.lock() += time;
+    }
+}
+
+fn name(text: &str) -> JobName {
+    JobName::parse(text).unwrap()
+}
+
+fn job(name: &str, status: Status, version: u64) -> Job {
+    Job::sample(name, status, version)
+}
+
+fn attempt(name: &str, state: AttemptState, version: u64) -> Attempt {
+    Attempt::sample(name, state, version)
+}
+
+fn queued(name: &str, priority: i8, arrival: u64) -> Job {
+    Job {
+        queued: Some(Queued { priority, arrival }),
+        ..job(name, Waiting, 1)
+    }
+}
+
+fn with_key(name: &str, status: Status, version: u64, sent: u64) -> Job {
+    let sent = Sent {
+        version: sent,
+        micros: 0,
+    };
+    Job {
+        key: Some(RequestKey {
+            key: 7,
+            body: 1,
+            sent,
+        }),
+        ..job(name, status, version)
+    }
+}
+
+fn bounded(unfinished: usize, running: usize) -> Index {
+    let bounds = Bounds {
+        unfinished,
+        running,
+        waiting: 3,
+    };
+    let time = Time(Instant::now(), Lock::new(Duration::ZERO));
+    let index = Index::new(bounds, Clock::of(Arc::new(time)));
+    index.open();
+    index
+}
+
+fn unbounded() -> Index {
+    bounded(99, 0)
+}
+
+fn capped(running: usize) -> Index {
+    bounded(99, running)
+}
+
+/// The index, once no attempt and no answer can come any more that is not here.
+fn settled(index: &Index, names: &[&str]) {
+    index.clock.sleep(CALLS_END_WITHIN);
+    for text in names {
+        index.resolved(&name(text), Vec::new());
+    }
+}
+
+fn relisted(
+    index: &Index,
+    begun: ListBegun,
+    jobs: Vec<Job>,
+    version: u64,
+) -> (Vec<Change>, Vec<(JobName, bool)>) {
+    index.relisted(JobList { jobs, version }, begun)
+}
+
+/// Whether another job could run at once.
+fn has_room(index: &Index) -> bool {
+    index.reserve().unwrap().runs
+}
+
+fn names(index: &Index) -> String {
+    let list = index.list();
+    let shown = list
+        .iter()
+        .map(|r| format!("{}:{}", r.job.name, r.job.status));
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// What is counted, as kept and as found anew from what is there.
+#[track_caller]
+fn check_tally(index: &Index) {
+    let state = index.state.read();
+    let mut found = Tally::default();
+    let names: BTreeSet<_> = state.jobs.keys().chain(state.fates.keys()).collect();
+    for name in names {
+        let record = state.jobs.get(name).map(|record| &**record);
+        found.replace(Tally::default(), Tally::of(record, state.fates.get(name)));
+    }
+    assert_eq!(state.tally, found);
+    let waiting = state.jobs.values().filter(|r| r.job.queued.is_some());
+    assert_eq!(state.waiting.len(), waiting.count());
+}
+
+#[test]
+fn a_created_job_is_not_undone_by_an_older_report() {
+    let index = unbounded();
+    index.answered(job("a", Succeeded, 5));
+    assert_eq!(index.job_seen(job("a", Running, 4)), Change::default());
+    assert_eq!(names(&index), "a:Succeeded");
+}
+
+#[test]
+fn a_report_before_the_creators_answer_is_not_undone_by_it() {
+    let index = unbounded();
+    index.job_seen(job("a", Succeeded, 7));
+    let (record, _) = index.answered(job("a", Running, 5));
+    assert_eq!(record.unwrap().job.status, Succeeded);
+}
+
+#[test]
+fn a_deleted_job_stays_out_until_it_is_reported_gone() {
+    let index = unbounded();
+    index.answered(job("a", Running, 1));
+    index.deleted(&name("a"));
+    assert_eq!(index.job_seen(job("a", Failed, 2)), Change::default());
+    assert_eq!(names(&index), "");
+    assert_eq!(index.job_gone(&name("a"), "u"), None);
+    settled(&index, &["a"]);
+    assert!(index.state.read().fates.is_empty());
+}
+
+#[test]
+fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer() {
+    let index = unbounded();
+    for is_seen_first in [true, false] {
+        let flight = index.begin(&name("a"), Flight::Change);
+        if is_seen_first {
+            index.job_seen(job("a", Running, 1));
+        }
+        index.job_gone(&name("a"), "u");
+        let (record, change) = index.answered(job("a", Running, 2));
+        assert_eq!((record, change), (None, Change::default()));
+        drop(flight);
+        settled(&index, &["a"]);
+        assert!(index.state.read().fates.is_empty(), "{is_seen_first}");
+    }
+}
+
+#[test]
+fn another_job_of_the_same_name_is_another() {
+    let index = unbounded();
+    index.answered(job("a", Running, 1));
+    index.deleted(&name("a"));
+    let other = Job {
+        uid: "other".into(),
+        ..job("a", Waiting, 3)
+    };
+    index.job_seen(other);
+    assert_eq!(index.job_gone(&name("a"), "u"), None, "the first one");
+    assert_eq!(names(&index), "a:Waiting");
+    assert_eq!(index.job_gone(&name("a"), "other"), Some(true));
+    assert_eq!(names(&index), "");
+}
+
+#[test]
+fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
+    let index = unbounded();
+    for ghost in ["a", "b"] {
+        index.job_seen(job(ghost, Running, 1));
+    }
+    let begun = index.relist_begins();
+    index.answered(job("new", Running, 3));
+    index.deleted(&name("b"));
+    let (_, gone) = relisted(
+        &index,
+        begun,
+        vec![job("b", Running, 1), job("c", Failed, 2)],
+        2,
+    );
+    assert_eq!(names(&index), "c:Failed new:Running");
+    assert_eq!(gone, [(name("a"), true)]);
+}
+
+#[test]
+fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
+    let index = unbounded();
+    index.answered(job("a", Succeeded, 1));
+    index.deleted(&name("a"));
+    let begun = index.relist_begins();
+    index.job_seen(job("a", Running, 2));
+    assert_eq!(names(&index), "", "a report of before the relist");
+    relisted(&index, begun, vec![], 3);
+    assert!(index.state.read().fates.is_empty());
+}
+
+#[test]
+fn a_list_of_a_cluster_that_was_set_back_is_believed() {
+    let index = unbounded();
+    index.job_seen(job("a", Succeeded, 90));
+    index.job_seen(job("b", Running, 91));
+    let begun = index.relist_begins();
+    let (_, gone) = relisted(&index, begun, vec![job("a", Running, 9)], 20);
+    assert_eq!(names(&index), "a:Running");
+    assert_eq!(gone.len(), 1);
+    index.job_seen(job("a", Failed, 21));
+    assert_eq!(names(&index), "a:Failed");
+}
+
+#[test]
+fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
+    let index = capped(1);
+    index.aborted(&name("a"));
+    assert!(!has_room(&index), "it may run");
+    settled(&index, &["a"]);
+    assert!(has_room(&index));
+    for version in 1..3 {
+        let unwanted = Some(name("a"));
+        assert_eq!(
+            index.job_seen(job("a", Running, version)).unwanted,
+            unwanted
+        );
+        index.job_gone(&name("a"), "u");
+        let begun = index.relist_begins();
+        let (changes, _) = relisted(&index, begun, vec![job("a", Running, version)], version);
+        assert_eq!(changes[0].unwanted, unwanted);
+    }
+    assert_eq!(names(&index), "");
+    index.forget(&name("a"));
+    assert!(index.state.read().fates.is_empty());
+}
+
+#[test]
+fn transitions_are_told_once() {
+    let index = unbounded();
+    let seen = |version, status| {
+        let transition = index.job_seen(job("a", status, version)).transition;
+        transition.map(|t| (t.from, t.record.job.status))
+    };
+    assert_eq!(seen(1, Running), Some((None, Running)));
+    assert_eq!(seen(2, Running), None);
+    assert_eq!(seen(3, Failed), Some((Some(Running), Failed)));
+    let begun = index.relist_begins();
+    let (changes, gone) = relisted(&index, begun, vec![job("a", Failed, 3)], 3);
+    assert_eq!((changes, gone), (vec![Change::default()], vec![]));
+}
+
+#[test]
+fn attempts_may_come_before_their_job() {
+    let index = unbounded();
+    index.attempt_seen(&name("a"), attempt("p", Going, 1));
+    index.job_seen(job("a", Running, 1));
+    assert_eq!(index.get(&name("a")).unwrap().attempts.len(), 1);
+    index.attempt_seen(&name("b"), attempt("q", Going, 1));
+    index.attempt_gone(&name("b"), "q");
+    assert!(index.state.read().fates.is_empty());
+    check_tally(&index);
+}
+
+#[test]
+fn how_a_finished_attempt_ended_outlives_its_pod() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    index.attempt_seen(&name("a"), attempt("p", Ended, 1));
+    index.attempt_seen(&name("a"), attempt("q", Going, 1));
+    index.attempt_gone(&name("a"), "p");
+    index.attempt_gone(&name("a"), "q");
+    assert_eq!(index.get(&name("a")).unwrap().attempts.len(), 1);
+    index.attempts_relisted(vec![(name("a"), attempt("r", Going, 1))]);
+    assert_eq!(&*index.get(&name("a")).unwrap().attempts[0].name, "r");
+}
+
+#[test]
+fn unfinished_jobs_are_bounded() {
+    let index = bounded(2, 0);
+    let first = index.reserve().ok().unwrap();
+    index.answered(job("a", Running, 1));
+    drop(first);
+    let second = index.reserve().ok().unwrap();
+    assert_eq!(index.reserve().err(), Some(Full::Unfinished { limit: 2 }));
+    drop(second);
+    index.answered(job("b", Running, 1));
+    assert!(index.reserve().is_err());
+    index.job_seen(job("a", Succeeded, 2));
+    assert!(index.reserve().is_ok());
+    index.deleted(&name("b"));
+    let begun = index.relist_begins();
+    relisted(&index, begun, vec![], 2);
+    assert_eq!(index.state.read().tally.unfinished, 0);
+}
+
+#[test]
+fn the_cap_counts_what_runs_and_what_is_about_to() {
+    let index = capped(2);
+    let first = index.reserve().ok().unwrap();
+    let second = index.reserve().ok().unwrap();
+    let third = index.reserve().ok().unwrap();
+    assert_eq!((first.runs, second.runs, third.runs), (true, true, false));
+    index.answered(job("a", Running, 1));
+    index.answered(queued("c", 0, 1));
+    drop((first, second, third));
+    let next = || index.next_to_admit(|_| true);
+    let (record, place) = next().unwrap();
+    assert_eq!(record.job.name, name("c"));
+    assert!(
+        next().is_none(),
+        "the place is taken while c is being admitted"
+    );
+    index.job_seen(job("c", Running, 2));
+    drop(place);
+    assert!(!has_room(&index));
+    index.job_seen(job("a", Stopping, 2));
+    assert!(!has_room(&index), "a stopping job still runs");
+    index.job_seen(job("a", Stopped, 3));
+    assert!(!has_room(&index), "a pod may be made at the last moment");
+    settled(&index, &["a"]);
+    assert!(has_room(&index));
+    check_tally(&index);
+}
+
+#[test]
+fn a_stop_that_the_backend_may_not_have_noticed_is_not_believed_at_once() {
+    let index = unbounded();
+    let status = || index.get(&name("a")).unwrap().job.status;
+    index.job_seen(job("a", Running, 1));
+    for version in 2..4 {
+        // A condition of before it was let run says so.
+        index.job_seen(job("a", Stopped, version));
+        assert_eq!(status(), Stopping);
+    }
+    index.clock.sleep(ATTEMPTS_COME_WITHIN);
+    index.found(job("a", Stopped, 3));
+    assert_eq!(status(), Stopped);
+    // One that it was seen to notice is believed.
+    index.job_seen(job("a", Running, 4));
+    index.job_seen(job("a", Stopping, 5));
+    index.job_seen(job("a", Stopped, 6));
+    assert_eq!(status(), Stopped);
+}
+
+#[test]
+fn nothing_runs_before_it_is_opened() {
+    let time = Time(Instant::now(), Lock::new(Duration::ZERO));
+    let bounds = Bounds {
+        unfinished: 9,
+        running: 1,
+        waiting: 9,
+    };
+    let index = Index::new(bounds, Clock::of(Arc::new(time)));
+    index.answered(queued("a", 0, 1));
+    assert!(!has_room(&index) && !index.may_admit());
+    index.open();
+    assert!(index.may_admit());
+}
+
+#[test]
+fn whatever_the_status_says_a_live_attempt_holds_its_place() {
+    for status in [Waiting, Stopped, Succeeded, Failed] {
+        let index = capped(1);
+        index.job_seen(job("a", status, 1));
+        index.attempt_seen(&name("a"), attempt("p", Going, 1));
+        assert!(!has_room(&index), "{status}");
+        index.attempt_seen(&name("a"), attempt("p", Ended, 2));
+        assert!(has_room(&index), "{status}");
+        check_tally(&index);
+    }
+}
+
+#[test]
+fn nobody_overtakes_the_queue() {
+    let index = capped(1);
+    index.answered(queued("a", 0, 1));
+    assert!(!has_room(&index));
+    let (record, _) = index.next_to_admit(|_| true).unwrap();
+    assert_eq!(record.job.name, name("a"));
+}
+
+#[test]
+fn the_queue_is_by_priority_then_arrival() {
+    let index = capped(1);
+    for (job, priority, arrival) in [("a", 0, 1), ("b", 0, 2), ("c", 5, 3), ("d", -5, 0)] {
+        index.answered(queued(job, priority, arrival));
+    }
+    let order: Vec<_> = index.queue().iter().map(JobName::to_string).collect();
+    assert_eq!(order, ["c", "a", "b", "d"]);
+    let places = [
+        ("a", 0, 1),
+        ("b", 0, 2),
+        ("c", 5, 3),
+        ("d", -5, 0),
+        ("e", 0, 9),
+    ]
+    .map(|(job, priority, arrival)| index.position(&queued(job, priority, arrival)));
+    assert_eq!(places, [Some(2), Some(3), Some(1), Some(4), None]);
+    assert_eq!(index.position(&job("b", Running, 1)), None);
+}
+
+#[test]
+fn one_that_cannot_be_admitted_holds_up_no_other() {
+    let index = capped(1);
+    index.answered(queued("a", 0, 1));
+    index.answered(queued("b", 0, 2));
+    let (record, _) = index.next_to_admit(|r| r.job.name != name("a")).unwrap();
+    assert_eq!(record.job.name, name("b"));
+}
+
+#[test]
+fn one_that_may_have_been_admitted_has_its_place_and_is_asked_for_again() {
+    let index = capped(1);
+    index.answered(queued("a", 0, 1));
+    index.answered(queued("b", 0, 2));
+    index.change_unanswered(&name("a"));
+    let next = || {
+        index
+            .next_to_admit(|_| true)
+            .map(|(record, _)| record.job.name.clone())
+    };
+    assert_eq!(next(), Some(name("a")));
+    assert!(!has_room(&index));
+    index.job_seen(job("a", Running, 2));
+    assert_eq!(next(), None);
+    index.job_seen(job("a", Succeeded, 3));
+    assert_eq!(next(), Some(name("b")));
+    check_tally(&index);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let index = capped(1);
+    for (arrival, job) in (0..3).zip(["a", "b", "c"]) {
+        index.answered(queued(job, 0, arrival));
+    }
+    assert_eq!(index.reserve().err(), Some(Full::Waiting { limit: 3 }));
+}
+
+#[test]
+fn a_deleted_job_holds_its_place_until_its_attempts_end() {
+    let index = capped(1);
+    index.answered(job("a", Running, 1));
+    index.attempt_seen(&name("a"), attempt("p", Going, 1));
+    assert!(index.deleted(&name("a")));
+    settled(&index, &["a"]);
+    assert!(!has_room(&index));
+    index.attempt_seen(&name("a"), attempt("p", Ended, 2));
+    assert!(has_room(&index));
+    index.attempt_gone(&name("a"), "p");
+    index.job_gone(&name("a"), "u");
+    assert!(index.state.read().fates.is_empty());
+}
+
+#[test]
+fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() {
+    let ways: [fn(&Index); 3] = [
+        |index| assert!(index.deleted(&name("a"))),
+        |index| assert_eq!(index.job_gone(&name("a"), "u"), Some(true)),
+        |index| {
+            let begun = index.relist_begins();
+            assert_eq!(relisted(index, begun, vec![], 1).1, [(name("a"), true)]);
+        },
+    ];
+    for goes in ways {
+        let index = capped(1);
+        index.job_seen(job("a", Running, 1));
+        goes(&index);
+        assert_eq!(index.doubt(&name("a")), Some(ATTEMPTS_COME_WITHIN));
+        index.resolved(&name("a"), vec![]);
+        assert!(!has_room(&index), "it is too early to know");
+        index.clock.sleep(ATTEMPTS_COME_WITHIN);
+        index.resolved(&name("a"), vec![attempt("p", Going, 5)]);
+        assert!(!has_room(&index), "a pod was there all the same");
+        index.attempt_gone(&name("a"), "p");
+        assert!(has_room(&index));
+    }
+}
+
+#[test]
+fn a_key_finds_its_job_until_that_is_gone_also_hidden() {
+    let index = unbounded();
+    let found = || match index.by_key(7) {
+        Some(Keyed::Job(record)) => Some((record.job.name.to_string(), record.job.status)),
+        _ => None,
+    };
+    index.answered(with_key("a", Running, 1, 1));
+    index.job_seen(with_key("a", Failed, 2, 1));
+    assert_eq!(found(), Some(("a".to_string(), Failed)));
+    index.job_seen(Job {
+        hidden: true,
+        ..with_key("a", Failed, 3, 1)
+    });
+    assert_eq!(names(&index), "");
+    assert_eq!(found(), Some(("a".to_string(), Failed)));
+    index.deleted(&name("a"));
+    assert!(index.by_key(7).is_none() && index.state.read().keys.is_empty());
+}
+
+#[test]
+fn a_key_in_doubt_keeps_its_name_until_that_is_resolved() {
+    let index = unbounded();
+    let request = with_key("a", Running, 1, 1).key;
+    index.create_unanswered(&name("a"), request.unwrap());
+    assert!(matches!(index.by_key(7), Some(Keyed::InDoubt { name: n, .. }) if n == name("a")));
+    index.resolved(&name("a"), vec![]);
+    assert!(index.by_key(7).is_some(), "it is too early to know");
+    settled(&index, &["a"]);
+    assert_eq!(index.by_key(7), None);
+    assert!(index.state.read().fates.is_empty() && index.state.read().keys.is_empty());
+}
+
+#[test]
+fn of_two_jobs_of_one_key_the_one_sent_later_counts() {
+    for order in [["early", "late"], ["late", "early"]] {
+        let index = unbounded();
+        let seen = order.map(|name| {
+            let sent = if name == "late" { 2 } else { 1 };
+            index.job_seen(with_key(name, Running, 1, sent)).unwanted
+        });
+        assert_eq!(seen, [None, Some(name("early"))], "{order:?}");
+        let found = |index: &Index| match index.by_key(7) {
+            Some(Keyed::Job(record)) => record.job.name.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found(&index), name("late"), "{order:?}");
+        index.deleted(&name("early"));
+        assert_eq!(found(&index), name("late"));
+    }
+    // Two that were sent at the same time are told apart alike by all who see them.
+    for order in [["a", "b"], ["b", "a"]] {
+        let index = unbounded();
+        let seen = order.map(|name| index.job_seen(with_key(name, Running, 1, 1)).unwanted);
+        assert_eq!(seen, [None, Some(name("a"))], "{order:?}");
+    }
+}
+
+#[test]
+fn a_hidden_job_is_kept_while_its_payload_is_used() {
+    let index = unbounded();
+    let unused = || {
+        index
+            .hidden_and_unused()
+            .iter()
+            .map(|r| r.job.name.clone())
+            .collect::<Vec<_>>()
+    };
+    index.answered(Job {
+        payload_of: Some(name("a")),
+        ..job("b", Running, 1)
+    });
+    index.answered(job("a", Failed, 1));
+    index.job_seen(Job {
+        hidden: true,
+        ..job("a", Failed, 2)
+    });
+    assert_eq!(names(&index), "b:Running");
+    assert_eq!(unused(), []);
+    let being_created = index.begin(&name("a"), Flight::Pin);
+    index.deleted(&name("b"));
+    assert_eq!(unused(), []);
+    assert!(index.begin(&name("a"), Flight::Deletion).is_none());
+    drop(being_created);
+    assert_eq!(unused(), [name("a")]);
+    let deletion = index.begin(&name("a"), Flight::Deletion);
+    assert!(deletion.is_some() && index.begin(&name("a"), Flight::Pin).is_none());
+    index.deleted(&name("a"));
+    assert!(index.state.read().jobs.is_empty());
+}

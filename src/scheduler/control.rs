@@ -1,0 +1,183 @@
+//! What is asked of a job that there is: delete, stop, restart.
+
+use super::follow::Task;
+use super::{JobError, JobView, NAME_TRIES, Scheduler, job_error, no_name, not_found};
+use crate::backend::{BackendError, Condition, HiddenKey};
+use crate::index::{CALLS_END_WITHIN, Flight};
+use crate::job::{Job, JobName, Status};
+
+/// How often a change is tried anew that meets another.
+const CHANGE_TRIES: u32 = 3;
+
+impl Scheduler {
+    /// Deletes the job, running or not, with all that belongs to it.
+    pub fn delete(&self, name: &str) -> Result<JobName, JobError> {
+        let record = self.find(name)?;
+        let name = record.job.name.clone();
+        let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten);
+        match removed.map_err(|e| job_error(&name, e))? {
+            true => log::info!("job={name} event=deleted"),
+            false => return Err(not_found(name.as_str())),
+        }
+        Ok(name)
+    }
+
+    /// Deletes a job, or hides it while another uses its payload. `false` if it was gone.
+    pub(super) fn remove(
+        &self,
+        job: &Job,
+        condition: Condition,
+        key: HiddenKey,
+    ) -> Result<bool, BackendError> {
+        let Some(flight) = self.index.begin(&job.name, Flight::Deletion) else {
+            self.hide(job, key)?;
+            return Ok(true);
+        };
+        let is_there = self.backend.delete(job, condition)?;
+        let is_in_doubt = self.index.deleted(&job.name);
+        drop(flight);
+        self.gone(&job.name, is_in_doubt);
+        if job.payload_of.is_some() {
+            self.queue.add(Task::Retain);
+        }
+        Ok(is_there)
+    }
+
+    /// Takes a job out of its users' sight.
+    pub(super) fn hide(&self, job: &Job, key: HiddenKey) -> Result<(), BackendError> {
+        let hidden = self.backend.hide(job, key)?;
+        self.observe(hidden);
+        self.settle(&job.name);
+        // What it was hidden for may be over already.
+        self.queue.add(Task::Retain);
+        Ok(())
+    }
+
+    /// Ends the job and keeps its record. A job that is stopped already stays so.
+    pub fn stop(&self, name: &str) -> Result<JobName, JobError> {
+        let record = self.find(name)?;
+        self.stop_job(&record.job, "")?;
+        Ok(record.job.name.clone())
+    }
+
+    /// `reason` is for the job's user; empty where somebody asked for it.
+    pub(super) fn stop_job(&self, job: &Job, reason: &str) -> Result<(), JobError> {
+        let finished = |status: Status| JobError::BadState {
+            message: format!(
+                "job {} has {}, and only an unfinished job can be stopped",
+                job.name,
+                status.as_str().to_lowercase()
+            ),
+        };
+        match job.status {
+            Status::Succeeded | Status::Failed => return Err(finished(job.status)),
+            Status::Stopping | Status::Stopped => return Ok(()),
+            Status::Waiting | Status::Running => {}
+        }
+        let flight = self.index.begin(&job.name, Flight::Change);
+        let stopped = self
+            .backend
+            .stop(job, reason)
+            .map_err(|e| job_error(&job.name, e))?;
+        let status = stopped.status;
+        self.observe(stopped);
+        drop(flight);
+        match status {
+            // It came to its end first.
+            Status::Succeeded | Status::Failed => Err(finished(status)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops every unfinished job. Returns how many; tries all before it reports the first failure.
+    pub fn stop_all(&self) -> Result<usize, JobError> {
+        let jobs = self.list()?;
+        let unfinished = jobs.iter().map(|view| &view.record.job);
+        let (mut stopped, mut failure) = (0, None);
+        for job in unfinished.filter(|job| matches!(job.status, Status::Waiting | Status::Running))
+        {
+            match self.stop_job(job, "") {
+                Ok(()) => stopped += 1,
+                // It has finished, or is gone, meanwhile: there is nothing to stop.
+                Err(JobError::BadState { .. } | JobError::NotFound { .. }) => {}
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        failure.map_or(Ok(stopped), Err)
+    }
+
+    /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload and settings.
+    pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
+        let mut tries_left = CHANGE_TRIES;
+        loop {
+            tries_left -= 1;
+            let record = self.find(name)?;
+            let job = &record.job;
+            let restarted = match job.status {
+                Status::Stopped => self.resume(job),
+                Status::Succeeded | Status::Failed => self.recreate(job),
+                Status::Waiting | Status::Running | Status::Stopping => Err(JobError::BadState {
+                    message: format!(
+                        "job {name} is {}, and only a finished or stopped job can be restarted",
+                        job.status.as_str().to_lowercase()
+                    ),
+                }),
+            };
+            match restarted {
+                Err(JobError::Backend(BackendError::Changed { .. })) if tries_left > 0 => {
+                    self.refresh(&job.name)
+                        .map_err(|e| job_error(&job.name, e))?;
+                }
+                restarted => return restarted,
+            }
+        }
+    }
+
+    fn resume(&self, job: &Job) -> Result<JobView, JobError> {
+        self.with_place(|place| {
+            let _flight = self.index.begin(&job.name, Flight::Change);
+            match self.backend.resume(job, self.queued(place, 0)) {
+                Ok(resumed) => {
+                    log::info!("job={} event=resumed", job.name);
+                    let record = self.take_in(resumed).map_err(|e| job_error(&job.name, e))?;
+                    Ok(self.view(record))
+                }
+                Err(e) => {
+                    self.note_unanswered(job, &e);
+                    Err(job_error(&job.name, e))
+                }
+            }
+        })
+    }
+
+    /// A write that may let the job run was not answered: its place is taken until that is known.
+    pub(super) fn note_unanswered(&self, job: &Job, error: &BackendError) {
+        if matches!(error, BackendError::Unanswered { .. }) {
+            self.index.change_unanswered(&job.name);
+            let task = Task::Resolve(job.name.clone());
+            self.queue.add_after(task, CALLS_END_WITHIN);
+        }
+    }
+
+    fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
+        let owner = old.payload_of.as_ref().unwrap_or(&old.name);
+        let _pin = self
+            .index
+            .begin(owner, Flight::Pin)
+            .ok_or_else(|| not_found(old.name.as_str()))?;
+        self.with_place(|place| {
+            for _ in 0..NAME_TRIES {
+                let name = self.new_name();
+                let flight = self.index.begin(&name, Flight::Change);
+                let created = self.backend.recreate(old, &name, self.queued(place, 0));
+                let created = self.created(created, &name, None);
+                drop(flight);
+                if let Some(record) = created.map_err(|e| job_error(&old.name, e))? {
+                    let acknowledged = self.acknowledge(record);
+                    return acknowledged.map_err(|e| job_error(&old.name, e));
+                }
+            }
+            Err(JobError::Backend(no_name()))
+        })
+    }
+}

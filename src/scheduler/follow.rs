@@ -1,0 +1,479 @@
+//! What follows from what is observed: tasks that are left to do, off any request's path.
+
+use super::{JobError, Scheduler};
+use crate::backend::{BackendError, Condition, HiddenKey, Observer};
+use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
+use crate::job::{
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
+};
+use crate::queue::Urgency;
+use crate::retention;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
+const ABORTED_FOR: Duration = Duration::from_secs(600);
+/// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
+const REASON_WAIT: Duration = Duration::from_secs(1);
+/// How long a pod with a payload may take to start until the payload is looked for.
+const SLOW_START: Duration = Duration::from_secs(20);
+/// Why a job is stopped that nobody asked to stop.
+const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
+
+/// What is left to do about a job. Each may be done again without harm.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Task {
+    /// Make a running job reachable by its name.
+    Expose(JobName),
+    /// Check that a job has its payload, and delete it if it has not.
+    Verify(JobName),
+    /// Stop a job that does not start if its payload is gone.
+    FindPayload(JobName),
+    /// Delete what a failed submit left behind.
+    Discard(JobName),
+    /// Find out what there is under a name that is in doubt.
+    Resolve(JobName),
+    /// Nothing can come under a name any more that was given up.
+    Forget(JobName),
+    /// Tell who waits for a failed job, whether or not the reason is known.
+    Settle(JobName),
+    /// Let jobs run, now that no call of an earlier process is on its way.
+    Open,
+    /// Let the next jobs of the queue run, as far as there is room.
+    Admit,
+    /// Let finished jobs go that are too many.
+    Retain,
+}
+
+impl Urgency for Task {
+    /// After a start there are two of the others for each unfinished job.
+    fn is_urgent(&self) -> bool {
+        !matches!(
+            self,
+            Task::Verify(_) | Task::Expose(_) | Task::FindPayload(_)
+        )
+    }
+}
+
+impl Scheduler {
+    pub(super) fn perform(&self, task: &Task) -> Result<(), BackendError> {
+        match task {
+            Task::Expose(name) => self.expose(name),
+            Task::Verify(name) => self.verify(name),
+            Task::FindPayload(name) => self.find_payload(name),
+            Task::Discard(name) => self.discard(name),
+            Task::Resolve(name) => self.resolve(name),
+            Task::Forget(name) => {
+                self.index.forget(name);
+                Ok(())
+            }
+            Task::Settle(name) => {
+                self.settle(name);
+                Ok(())
+            }
+            Task::Open => self.open(),
+            Task::Admit => self.admit(),
+            Task::Retain => self.retain(),
+        }
+    }
+
+    pub(super) fn admit_if_there_is_room(&self) {
+        if self.is_ready() && self.index.may_admit() {
+            self.queue.add(Task::Admit);
+        }
+    }
+
+    /// What the process before this one asked for is done by now, or never: so all that it made is in this list.
+    fn open(&self) -> Result<(), BackendError> {
+        let begun = self.index.relist_begins();
+        let list = self.backend.list()?;
+        self.index.open();
+        self.relisted(list, begun);
+        Ok(())
+    }
+
+    fn expose(&self, name: &JobName) -> Result<(), BackendError> {
+        let Some(record) = self
+            .index
+            .get(name)
+            .filter(|r| r.job.status == Status::Running)
+        else {
+            return Ok(());
+        };
+        let exposed = self.backend.expose(&record.job);
+        let notice = exposed
+            .as_ref()
+            .err()
+            .map(|e| format!("not reachable by its name: {e}"));
+        self.index.notice(name, &notice.unwrap_or_default());
+        exposed
+    }
+
+    fn verify(&self, name: &JobName) -> Result<(), BackendError> {
+        let Some(record) = self
+            .index
+            .get(name)
+            .filter(|record| record.may_lack_payload())
+        else {
+            return Ok(());
+        };
+        let job = &record.job;
+        // The request may come again at this moment, and store the payload.
+        let turn = job
+            .key
+            .map(|key| self.turns.wait(key.key, super::TURN_TIMEOUT, &self.clock));
+        if turn.is_some_and(|turn| turn.is_none()) || self.index.is_changing(name) {
+            let message = "the job's request is being served again".to_string();
+            return Err(BackendError::Unavailable { message });
+        }
+        if self.backend.has_payload(job)? {
+            self.index.confirm(name);
+            return Ok(());
+        }
+        log::warn!(
+            "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
+        );
+        self.remove(job, Condition::Whatever, HiddenKey::Forgotten)
+            .map(|_| ())
+    }
+
+    /// A container does not start without its payload, and does not say why.
+    fn find_payload(&self, name: &JobName) -> Result<(), BackendError> {
+        let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
+            return Ok(());
+        };
+        if self.backend.has_payload(&record.job)? {
+            return Ok(());
+        }
+        log::warn!("job={name} event=stopped reason=\"{PAYLOAD_GONE}\"");
+        match self.stop_job(&record.job, PAYLOAD_GONE) {
+            Err(JobError::Backend(e)) => Err(e),
+            // It has ended, or is gone.
+            _ => Ok(()),
+        }
+    }
+
+    fn discard(&self, name: &JobName) -> Result<(), BackendError> {
+        if let Some(job) = self.backend.look(name)? {
+            self.backend.delete(&job, Condition::Whatever)?;
+            log::info!("job={name} event=discarded");
+        }
+        Ok(())
+    }
+
+    /// Asks what there is, now that nothing can come any more that is not there.
+    fn resolve(&self, name: &JobName) -> Result<(), BackendError> {
+        match self.index.doubt(name) {
+            None => return Ok(()),
+            Some(Duration::ZERO) => {}
+            Some(rest) => {
+                self.queue.add_after(Task::Resolve(name.clone()), rest);
+                return Ok(());
+            }
+        }
+        if let Some(job) = self.backend.look(name)? {
+            let change = self.index.found(job);
+            self.follow(change);
+        }
+        self.index.resolved(name, self.backend.attempts(name)?);
+        if self.index.is_aborted(name) {
+            self.queue
+                .add_after(Task::Forget(name.clone()), ABORTED_FOR);
+        }
+        self.admit_if_there_is_room();
+        Ok(())
+    }
+
+    /// Asks what has become of a job that has changed.
+    pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
+        match self.backend.look(name)? {
+            Some(job) => self.observe(job),
+            // The watch will say so.
+            None => {
+                return Err(BackendError::Gone {
+                    message: format!("job {name} is gone"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits as many as may run. One that cannot be admitted holds up no other.
+    fn admit(&self) -> Result<(), BackendError> {
+        let (mut passed_over, mut failure) = (Vec::new(), None);
+        let wanted =
+            |passed_over: &[JobName], record: &JobRecord| !passed_over.contains(&record.job.name);
+        while let Some((record, place)) = self
+            .index
+            .next_to_admit(|record| wanted(&passed_over, record))
+        {
+            let job = &record.job;
+            let flight = self.index.begin(&job.name, Flight::Change);
+            let admitted = self.backend.admit(job);
+            if let Err(e) = &admitted {
+                self.note_unanswered(job, e);
+            }
+            match admitted {
+                Ok(running) => {
+                    if let Some(queued) = job.queued {
+                        let waited = self.clock.micros().saturating_sub(queued.arrival);
+                        self.job_waited(Duration::from_micros(waited));
+                    }
+                    self.observe(running);
+                }
+                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
+                    // What the watch has not told yet.
+                    let _ = self.refresh(&job.name);
+                    passed_over.push(job.name.clone());
+                }
+                Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
+                    self.index
+                        .notice(&job.name, &format!("cannot be let run: {e}"));
+                    passed_over.push(job.name.clone());
+                    failure = failure.or(Some(e));
+                }
+                Err(e) => return Err(e),
+            }
+            drop((flight, place));
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Lets go what is too much. One that cannot be let go holds up no other.
+    fn retain(&self) -> Result<(), BackendError> {
+        let mut failure = None;
+        for name in retention::excess(
+            self.index.list().iter().map(|r| end_of(r)),
+            self.limits.history,
+        ) {
+            let kept = self
+                .index
+                .get(&name)
+                .filter(|_| !self.index.is_changing(&name));
+            let Some(record) = kept else { continue };
+            match self.retire(&record.job) {
+                Ok(()) => {
+                    self.metrics.retired.count(0);
+                    log::info!("job={name} event=retired");
+                }
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        for record in self.needless() {
+            let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Kept);
+            failure = failure.or(removed.err());
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// A job leaves its users' sight, and is gone unless its key still stands for it.
+    fn retire(&self, job: &Job) -> Result<(), BackendError> {
+        // A stopped one may be restarted at this moment.
+        let condition = match job.status {
+            Status::Stopped => Condition::Unchanged,
+            _ => Condition::Whatever,
+        };
+        let is_promised =
+            job.key.is_some() && retention::key_stands(end(job), self.now()).is_some();
+        match is_promised {
+            true => self.hide(job, HiddenKey::Kept),
+            false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),
+        }
+    }
+
+    /// Hidden jobs that nothing needs any more.
+    fn needless(&self) -> Vec<Arc<JobRecord>> {
+        let mut hidden = self.index.hidden_and_unused();
+        let ends = hidden
+            .iter()
+            .map(|record| (record.job.key.is_some(), end_of(record)));
+        let needless = retention::needless(ends, self.now());
+        if let Some(seconds) = needless.next {
+            self.queue
+                .add_after(Task::Retain, Duration::from_secs(seconds));
+        }
+        hidden.retain(|record| needless.names.contains(&record.job.name));
+        hidden
+    }
+
+    pub(super) fn observe(&self, job: Job) {
+        let change = self.index.job_seen(job);
+        self.follow(change);
+    }
+
+    pub(super) fn follow(&self, change: Change) {
+        if let Some(name) = change.unwanted {
+            log::warn!(
+                "job={name} event=unwanted reason=\"its create came late, or its request was sent again before it came\""
+            );
+            self.abort(&name);
+        }
+        let Some(transition) = change.transition else {
+            return self.admit_if_there_is_room();
+        };
+        let (record, job) = (&transition.record, &transition.record.job);
+        if change.is_in_doubt {
+            self.queue
+                .add_after(Task::Resolve(job.name.clone()), ATTEMPTS_COME_WITHIN);
+        }
+        match transition.from {
+            Some(from) => {
+                let reason = record.reason();
+                let why = match reason.is_empty() {
+                    true => String::new(),
+                    false => format!(" reason={reason:?}"),
+                };
+                log::info!("job={} from={from} to={}{why}", job.name, job.status);
+            }
+            None => {
+                log::debug!("job={} status={} event=seen", job.name, job.status);
+                if !self.index.is_changing(&job.name) {
+                    self.adopt(record);
+                }
+            }
+        }
+        if job.status == Status::Running && transition.from.is_some() {
+            self.queue.add(Task::Expose(job.name.clone()));
+        }
+        if job.status.is_finished() {
+            if transition.from.is_some() {
+                self.metrics.finish(job.status);
+            }
+            self.queue.add(Task::Retain);
+            self.tell(record);
+        }
+        self.admit_if_there_is_room();
+    }
+
+    /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
+    /// a create.
+    pub(super) fn adopt(&self, record: &JobRecord) {
+        let job = &record.job;
+        if job.status.is_finished() {
+            return;
+        }
+        self.queue.add(Task::Expose(job.name.clone()));
+        if record.may_lack_payload() {
+            // Another scheduler may still be between the two writes.
+            self.queue
+                .add_after(Task::Verify(job.name.clone()), CALLS_END_WITHIN);
+        }
+    }
+
+    /// Tells who waits that a job has finished, once it is known how.
+    fn tell(&self, record: &JobRecord) {
+        let name = &record.job.name;
+        let is_known = record
+            .attempts
+            .iter()
+            .any(|a| a.state == AttemptState::Failed);
+        match record.job.status == Status::Failed && !is_known {
+            true => self
+                .queue
+                .add_after(Task::Settle(name.clone()), REASON_WAIT),
+            false => self.settle(name),
+        }
+    }
+
+    fn relisted(&self, list: JobList, begun: ListBegun) {
+        let (changes, gone) = self.index.relisted(list, begun);
+        for change in changes {
+            self.follow(change);
+        }
+        for (name, is_in_doubt) in gone {
+            self.lost(&name, is_in_doubt);
+        }
+        self.queue.add(Task::Retain);
+        self.admit_if_there_is_room();
+    }
+
+    /// A job is gone.
+    pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
+        if is_in_doubt {
+            self.queue
+                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+        }
+        self.settle(name);
+        self.admit_if_there_is_room();
+    }
+
+    /// A job was reported gone that was not deleted here. It may have been the last that needed another's payload.
+    fn lost(&self, name: &JobName, is_in_doubt: bool) {
+        log::info!("job={name} event=gone");
+        self.gone(name, is_in_doubt);
+        self.queue.add(Task::Retain);
+    }
+}
+
+/// Whether it has a payload and its container is being made.
+fn is_starting(record: &JobRecord) -> bool {
+    let is_pending = |attempt: &Attempt| attempt.state == AttemptState::Pending;
+    record.job.has_payload
+        && record.job.status == Status::Running
+        && record.attempts.last().is_some_and(is_pending)
+}
+
+/// What retention goes by.
+fn end_of(record: &JobRecord) -> (JobName, Status, (Timestamp, u64)) {
+    let job = &record.job;
+    (job.name.clone(), job.status, (end(job), job.version))
+}
+
+fn end(job: &Job) -> Timestamp {
+    job.finished.unwrap_or(job.created)
+}
+
+impl Observer for Scheduler {
+    fn jobs_relist_begins(&self) -> ListBegun {
+        self.index.relist_begins()
+    }
+
+    fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
+        self.relisted(list, begun);
+        self.jobs_listed.store(true, Ordering::Release);
+        self.admit_if_there_is_room();
+    }
+
+    fn job_seen(&self, job: Job) {
+        self.observe(job);
+    }
+
+    fn job_gone(&self, name: &JobName, uid: &str) {
+        if let Some(is_in_doubt) = self.index.job_gone(name, uid) {
+            self.lost(name, is_in_doubt);
+        }
+    }
+
+    fn job_waited(&self, time: Duration) {
+        self.metrics.queue_wait.observe(time);
+    }
+
+    fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+        self.index.attempts_relisted(attempts);
+        self.attempts_listed.store(true, Ordering::Release);
+        self.admit_if_there_is_room();
+    }
+
+    fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+        let is_finished = attempt.state.is_finished();
+        self.index.attempt_seen(job, attempt);
+        let Some(record) = self.index.get(job) else {
+            return self.admit_if_there_is_room();
+        };
+        if is_finished {
+            if record.job.status.is_finished() {
+                self.tell(&record);
+            }
+            self.admit_if_there_is_room();
+        } else if is_starting(&record) {
+            self.queue
+                .add_after(Task::FindPayload(job.clone()), SLOW_START);
+        }
+    }
+
+    fn attempt_gone(&self, job: &JobName, attempt: &str) {
+        self.index.attempt_gone(job, attempt);
+        self.admit_if_there_is_room();
+    }
+}

@@ -1,0 +1,287 @@
+//! Submit: one request makes one job, however often it is sent and whatever of it is lost.
+
+use super::follow::Task;
+use super::{JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, no_name};
+use crate::backend::{BackendError, CreateError, NewJob, Resend};
+use crate::config::{FieldError, Settings};
+use crate::index::{CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
+use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
+use crate::request::JobRequest;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest payload, in bytes: what a Kubernetes Secret holds.
+pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+
+/// How often a request with a key looks whether the scheduler is open.
+const OPEN_LOOK: Duration = Duration::from_millis(20);
+
+/// Why no job was made.
+#[derive(Debug)]
+pub enum SubmitError {
+    /// The first list is not here yet.
+    NotReady,
+    Fields(Vec<FieldError>),
+    PayloadTooLarge {
+        bytes: usize,
+    },
+    /// The idempotency key came before, with another body.
+    KeyReused {
+        job: JobName,
+    },
+    Full(Full),
+    Backend(BackendError),
+}
+
+impl From<Full> for SubmitError {
+    fn from(full: Full) -> SubmitError {
+        SubmitError::Full(full)
+    }
+}
+
+fn unavailable(message: &str) -> SubmitError {
+    let message = message.to_string();
+    SubmitError::Backend(BackendError::Unavailable { message })
+}
+
+/// Whether a submit made its job, or found it made by the same request before.
+enum Submitted {
+    Now,
+    Before,
+}
+
+impl Scheduler {
+    /// Creates a job. On return it is durable, with its payload, and in the index. The same `key` with the same body gives
+    /// the same job, however often.
+    pub fn submit(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+    ) -> Result<JobView, SubmitError> {
+        let outcome = self.submit_once(request, key);
+        self.metrics.submit(match &outcome {
+            Ok((_, Submitted::Now)) => "created",
+            Ok((_, Submitted::Before)) => "repeated",
+            Err(SubmitError::Backend(
+                BackendError::Unavailable { .. } | BackendError::Unanswered { .. },
+            )) => "failed",
+            Err(SubmitError::NotReady) => "failed",
+            Err(_) => "refused",
+        });
+        outcome.map(|(view, _)| view)
+    }
+
+    fn submit_once(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+    ) -> Result<(JobView, Submitted), SubmitError> {
+        if !self.is_ready() {
+            return Err(SubmitError::NotReady);
+        }
+        if let Some(bytes) = request
+            .payload
+            .as_ref()
+            .map(String::len)
+            .filter(|bytes| *bytes > MAX_PAYLOAD_BYTES)
+        {
+            return Err(SubmitError::PayloadTooLarge { bytes });
+        }
+        request
+            .check(&self.component)
+            .map_err(SubmitError::Fields)?;
+        let Some(key) = key else {
+            let view = self.create(request, None, None)?;
+            return Ok((view, Submitted::Now));
+        };
+        self.wait_until_open()?;
+        let turn = self.turns.wait(key.key, TURN_TIMEOUT, &self.clock);
+        let _turn = turn.ok_or_else(|| {
+            unavailable(
+                "another request with this Idempotency-Key is still being served: try again",
+            )
+        })?;
+        let is_same = |known: RequestKey, job: &JobName| match known.is_same_request(&key) {
+            true => Ok(()),
+            false => Err(SubmitError::KeyReused { job: job.clone() }),
+        };
+        match self.index.by_key(key.key) {
+            Some(Keyed::Job(record)) => {
+                let job = &record.job;
+                is_same(job.key.unwrap_or(key), &job.name)?;
+                self.complete(&record, request)
+                    .map_err(SubmitError::Backend)?;
+                Ok((self.view(record), Submitted::Before))
+            }
+            Some(Keyed::InDoubt {
+                name,
+                request: known,
+            }) => {
+                is_same(known, &name)?;
+                let view = self.create(request, Some(key), Some(name))?;
+                Ok((view, Submitted::Now))
+            }
+            None => {
+                let view = self.create(request, Some(key), None)?;
+                Ok((view, Submitted::Now))
+            }
+        }
+    }
+
+    /// A process before this one may have sent the same request, and its create may yet be carried out.
+    fn wait_until_open(&self) -> Result<(), SubmitError> {
+        let deadline = self.clock.instant() + TURN_TIMEOUT;
+        while !self.index.is_open() {
+            if self.clock.instant() >= deadline {
+                let message =
+                    "starting, and what was asked for before may not be known yet: try again";
+                return Err(unavailable(message));
+            }
+            self.clock.sleep(OPEN_LOOK);
+        }
+        Ok(())
+    }
+
+    /// Does what an earlier submit of the same request may have left undone.
+    fn complete(&self, record: &JobRecord, request: &JobRequest) -> Result<(), BackendError> {
+        let Some(payload) = request
+            .payload
+            .as_ref()
+            .filter(|_| record.may_lack_payload())
+        else {
+            return Ok(());
+        };
+        self.backend.store_payload(&record.job, payload)?;
+        self.index.confirm(&record.job.name);
+        Ok(())
+    }
+
+    fn create(
+        &self,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+        in_doubt: Option<JobName>,
+    ) -> Result<JobView, SubmitError> {
+        self.with_place(|place| self.create_at(place, request, key, in_doubt))
+    }
+
+    /// `in_doubt` is the name that the request was sent under before.
+    fn create_at(
+        &self,
+        place: &Reservation,
+        request: &JobRequest,
+        key: Option<RequestKey>,
+        mut in_doubt: Option<JobName>,
+    ) -> Result<JobView, SubmitError> {
+        let settings: Settings = self.component.settings.overridden_by(&request.settings);
+        for _ in 0..NAME_TRIES {
+            let (name, resend) = match in_doubt.take() {
+                Some(name) => (name, Resend::Again),
+                None => (self.new_name(), Resend::First),
+            };
+            let flight = self.index.begin(&name, Flight::Change);
+            let new = NewJob {
+                name: name.clone(),
+                component: &self.component,
+                settings: &settings,
+                job_id: request.job_id.as_deref(),
+                payload: request.payload.as_deref(),
+                key: key.map(|key| self.sent_now(key)),
+                priority: request.priority,
+                queued: self.queued(place, request.priority),
+            };
+            let created = self.backend.create(&new, resend);
+            match self.created(created, &name, new.key) {
+                Ok(Some(record)) => {
+                    drop(flight);
+                    return self.acknowledge(record).map_err(SubmitError::Backend);
+                }
+                Ok(None) => {}
+                Err(e) => return Err(SubmitError::Backend(e)),
+            }
+        }
+        Err(SubmitError::Backend(no_name()))
+    }
+
+    fn sent_now(&self, key: RequestKey) -> RequestKey {
+        let sent = Sent {
+            version: self.index.version(),
+            micros: self.clock.unique_micros(),
+        };
+        RequestKey { sent, ..key }
+    }
+
+    /// Takes in what came of a create. `None` where the name was taken.
+    pub(super) fn created(
+        &self,
+        created: Result<Job, CreateError>,
+        name: &JobName,
+        key: Option<RequestKey>,
+    ) -> Result<Option<Arc<JobRecord>>, BackendError> {
+        match created {
+            Ok(job) => self.take_in(job).map(Some),
+            Err(CreateError::NameTaken) => Ok(None),
+            Err(CreateError::Nothing(e)) => Err(e),
+            Err(CreateError::Incomplete(e)) => {
+                self.abort(name);
+                Err(e)
+            }
+            Err(CreateError::Unanswered(e)) => {
+                match key {
+                    Some(key) => self.leave_in_doubt(name, key),
+                    None => self.abort(name),
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// The same request may come again, and then finishes what this one began.
+    fn leave_in_doubt(&self, name: &JobName, key: RequestKey) {
+        self.index.create_unanswered(name, key);
+        self.queue
+            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        if let Some(record) = self.index.get(name) {
+            self.adopt(&record);
+        }
+    }
+
+    /// A job that was created or resumed: into the index.
+    pub(super) fn take_in(&self, job: Job) -> Result<Arc<JobRecord>, BackendError> {
+        let name = job.name.clone();
+        let (record, change) = self.index.answered(job);
+        let is_unwanted = change.unwanted.as_ref() == Some(&name);
+        self.follow(change);
+        record
+            .filter(|_| !is_unwanted)
+            .ok_or_else(|| BackendError::Gone {
+                message: format!("job {name} was deleted while it was being made"),
+            })
+    }
+
+    /// The caller is told of the job: from now on it is.
+    pub(super) fn acknowledge(&self, record: Arc<JobRecord>) -> Result<JobView, BackendError> {
+        let job = &record.job;
+        log::info!("job={} status={} event=created", job.name, job.status);
+        self.index.confirm(&job.name);
+        if job.status == Status::Running {
+            self.queue.add(Task::Expose(job.name.clone()));
+        }
+        if job.status.is_finished() {
+            self.queue.add(Task::Retain);
+        }
+        Ok(self.view(record))
+    }
+
+    /// Gives a job up that nobody was told of. It is out of sight at once, and deleted whenever it appears. If this process
+    /// ends before that, the next one cannot tell it from one that was acknowledged.
+    pub(super) fn abort(&self, name: &JobName) {
+        self.index.aborted(name);
+        self.queue.add(Task::Discard(name.clone()));
+        self.queue
+            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        // It may have been the last that needed another's payload.
+        self.queue.add(Task::Retain);
+        self.settle(name);
+    }
+}

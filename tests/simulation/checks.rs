@@ -1,0 +1,598 @@
+//! What must hold: after each step, and when all has come to rest.
+
+use crate::client::{Given, Outcome};
+use crate::sim::Sim;
+use crate::step::Kind;
+use crate::world::{HIDDEN, Life, Pod, Who, uid_text};
+use job_scheduler::job::Status;
+use std::collections::{BTreeMap, BTreeSet};
+
+const MINUTE: u64 = 60_000_000;
+/// Clocks may be wrong by a minute, and the promise is of 15: before this it surely holds.
+const PROMISE: u64 = 13 * MINUTE;
+
+impl Sim {
+    fn life(&self, uid: &str) -> Option<&Life> {
+        let uid = uid.strip_prefix("uid-")?.parse().ok()?;
+        self.world.lives.get(&uid)
+    }
+
+    fn deleted_by_owner(&self, life: &Life) -> bool {
+        let asked = self.requested_deletes.contains(&uid_text(life.uid));
+        asked || matches!(life.gone, Some((_, Who::Kubectl)))
+    }
+
+    /// Whether the key of a job still stands for it.
+    fn promise_holds(&self, life: &Life) -> bool {
+        let over = life.ended.is_some_and(|end| self.time() > end + PROMISE);
+        !self.deleted_by_owner(life) && !over
+    }
+
+    /// A client is told of a job: it must be there.
+    pub fn check_acknowledged(&mut self, name: &str, uid: &str, client: Option<usize>) {
+        let Some(life) = self.life(uid).cloned() else {
+            return self.violate("acknowledged", format!("{name} never was"));
+        };
+        if life.gone.is_some() && !self.deleted_by_owner(&life) && life.ended.is_none() {
+            return self.violate("acknowledged", format!("{name} is gone already"));
+        }
+        let Some(client) = client else {
+            return;
+        };
+        let there = self.world.jobs.get(name).filter(|job| job.uid == life.uid);
+        let Some(job) = there else {
+            return;
+        };
+        let payload = self.clients[client].payload.clone();
+        if payload.is_some() != job.mounts.is_some() {
+            return self.violate("payload", format!("{name} was made with another's payload"));
+        }
+        let Some(payload) = payload else {
+            return;
+        };
+        let robbed = self.world.robbed.iter().any(|one| one == name);
+        match self.world.secrets.get(name) {
+            Some(secret) if secret.owner != life.uid => {
+                self.violate("payload", format!("{name}: its Secret belongs to another"));
+            }
+            Some(secret) if secret.data != payload.as_bytes() => {
+                self.violate("payload", format!("{name}: its payload is another"));
+            }
+            None if !robbed && life.ended.is_none() => {
+                let what = format!("{name} is acknowledged, and its payload is nowhere");
+                self.violate("payload", what);
+            }
+            _ => {}
+        }
+    }
+
+    /// A client is given another job for its key than before.
+    pub fn check_same_key(&mut self, client: usize, before: &Given, now: &str) {
+        let holds = self
+            .life(&before.uid)
+            .is_some_and(|life| self.promise_holds(life));
+        if holds {
+            let what = format!("client {client} was given {}, and now {now}", before.name);
+            self.violate("key", what);
+        }
+    }
+
+    /// What was deleted since it was last looked.
+    pub fn check_deletions(&mut self) {
+        let history = self.options.history;
+        let mut wrong = None;
+        for life in self.world.lives.values() {
+            if !matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now) {
+                continue;
+            }
+            let uid = uid_text(life.uid);
+            let acknowledged = self
+                .clients
+                .iter()
+                .any(|client| client.names.iter().any(|given| given.uid == uid));
+            if !acknowledged || self.requested_deletes.contains(&uid) || life.hidden.is_some() {
+                continue;
+            }
+            let later = self.world.lives.values().filter(|other| {
+                other.uid != life.uid && other.ended.is_some() && other.ended >= life.ended
+            });
+            let later = later.filter(|other| other.outcome == life.outcome).count();
+            if life.ended.is_none() {
+                wrong = Some(format!("{} is deleted, and had not ended", life.name));
+            } else if later < history && life.outcome.is_some() {
+                wrong = Some(format!("{} is deleted, and is among the latest", life.name));
+            }
+        }
+        if let Some(what) = wrong {
+            self.violate("kept", what);
+        }
+    }
+
+    /// Pods have changed: how many may run, and what those that began did.
+    pub fn check_pods(&mut self) {
+        let cap = self.options.cap;
+        let mut running = self
+            .world
+            .pods
+            .values()
+            .filter(|pod| pod.may_run() && !pod.excused);
+        if cap > 0 && !self.options.two && running.clone().count() > cap {
+            let names: Vec<&str> = running.by_ref().map(|pod| pod.name.as_str()).collect();
+            let what = format!("{} may run, and no more than {cap} may", names.join(", "));
+            self.violate("cap", what);
+        }
+        self.check_attempts();
+        self.check_keys();
+    }
+
+    fn check_attempts(&mut self) {
+        let mut owners = BTreeSet::new();
+        let live = self
+            .world
+            .pods
+            .values()
+            .filter(|pod| pod.may_run() && pod.deletion.is_none());
+        let twice = live
+            .filter(|pod| !owners.insert(pod.owner))
+            .map(|pod| pod.name.clone());
+        if let Some(name) = twice.last() {
+            panic!("the model runs two pods of one job at a time: {name}");
+        }
+        let mut wrong = None;
+        for life in self
+            .world
+            .lives
+            .values()
+            .filter(|life| life.ran.is_some() && life.mounted)
+        {
+            let client = self.client_of(life);
+            let payload = client.and_then(|client| self.clients[client].payload.as_ref());
+            if payload.map(|p| p.as_bytes()) != life.saw.as_deref() {
+                wrong = Some(format!("{} ran with another payload", life.name));
+            }
+        }
+        if let Some(what) = wrong {
+            self.violate("payload", what);
+        }
+    }
+
+    /// The client whose request made a job, or the one that it does again.
+    pub fn client_of(&self, life: &Life) -> Option<usize> {
+        life.client
+    }
+
+    fn check_keys(&mut self) {
+        let mut ran: BTreeMap<&str, Vec<&Life>> = BTreeMap::new();
+        for life in self.world.lives.values().filter(|life| life.ran.is_some()) {
+            if let Some(key) = &life.key {
+                ran.entry(key).or_default().push(life);
+            }
+        }
+        let mut wrong = None;
+        for lives in ran.values().filter(|lives| lives.len() > 1) {
+            for pair in lives.windows(2) {
+                let (first, second) = (pair[0], pair[1]);
+                let began = second.ran.max(first.ran).unwrap_or(0);
+                let over = first
+                    .ended
+                    .is_some_and(|end| second.created > end + PROMISE);
+                let ended_by_owner = |life: &Life| self.deleted_by_owner(life);
+                if !over && !ended_by_owner(first) && !ended_by_owner(second) {
+                    wrong = Some(format!(
+                        "{} and {} ran for one key, the second at {:.3}",
+                        first.name,
+                        second.name,
+                        began as f64 / 1e6
+                    ));
+                }
+            }
+        }
+        if let Some(what) = wrong {
+            self.violate("once", what);
+        }
+    }
+
+    /// What a process tells of its jobs, against what it told before.
+    pub fn observe(&mut self, number: usize) {
+        if !self.processes[number].alive || self.violation.is_some() {
+            return;
+        }
+        let Ok(views) = self.processes[number].scheduler.list() else {
+            return;
+        };
+        let mut told = BTreeMap::new();
+        for view in &views {
+            let job = &view.record.job;
+            told.insert(job.uid.to_string(), (job.status, job.name.clone()));
+        }
+        let mut wrong = None;
+        for (uid, (status, name)) in &told {
+            let from = self.processes[number].told.get(uid).copied();
+            if let Some(from) = from.filter(|from| from != status)
+                && !self.may_follow(uid, from, *status)
+            {
+                wrong = Some(("order", format!("{name} went from {from} to {status}")));
+            }
+            if self.processes[number].gone.contains(uid) {
+                let what = format!("{name} is told of again after it was gone");
+                wrong = Some(("back", what));
+            }
+        }
+        let process = &mut self.processes[number];
+        let before = std::mem::take(&mut process.told);
+        process.told = told
+            .iter()
+            .map(|(uid, (status, _))| (uid.clone(), *status))
+            .collect();
+        let gone = before.into_keys().filter(|uid| !told.contains_key(uid));
+        process.gone.extend(gone);
+        if let Some((check, what)) = wrong {
+            self.violate(check, what);
+        }
+    }
+
+    /// Whether a job that was told to be in one status can be in another, with what happened between that nobody saw.
+    fn may_follow(&self, uid: &str, from: Status, to: Status) -> bool {
+        use Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
+        let Some(life) = self.life(uid) else {
+            return false;
+        };
+        let again = self.requested_restarts.contains(uid);
+        match (from, to) {
+            (Succeeded | Failed, _) => false,
+            _ if life.touched || again => true,
+            (Waiting, _) => true,
+            (Running, Waiting) => false,
+            (Running, _) => true,
+            (Stopping, Running | Waiting) => false,
+            (Stopping, _) => true,
+            (Stopped, Stopping | Succeeded | Failed) => life.stale_pod,
+            (Stopped, _) => false,
+        }
+    }
+
+    /// All has come to rest while jobs still run.
+    pub fn check_running(&mut self) {
+        self.check_index();
+        if self.options.ports && !self.world.service_quota {
+            let world = &self.world;
+            let without = world.pods.values().filter(|pod: &&Pod| {
+                let job = world.jobs.get(&pod.job).filter(|job| job.uid == pod.owner);
+                let runs = |job: &&crate::world::Job| {
+                    !job.suspend
+                        && !job.status.is_finished()
+                        && job.deletion.is_none()
+                        && !job.annotations.contains_key(HIDDEN)
+                };
+                job.filter(runs).is_some()
+                    && pod.may_run()
+                    && pod.deletion.is_none()
+                    && world.services.get(&pod.job) != Some(&pod.owner)
+            });
+            let name = without.map(|pod| pod.job.clone()).next();
+            if let Some(name) = name {
+                self.violate("service", format!("{name} runs without its Service"));
+            }
+        }
+    }
+
+    /// The index shows what the cluster holds.
+    pub fn check_index(&mut self) {
+        for number in self.alive() {
+            let scheduler = self.processes[number].scheduler.clone();
+            let Ok(views) = scheduler.list() else {
+                return self.violate("ready", format!("process {number} is not ready"));
+            };
+            let mut listed = BTreeMap::new();
+            for view in &views {
+                let job = &view.record.job;
+                listed.insert(job.name.to_string(), (job.uid.to_string(), job.status));
+            }
+            let mut held = BTreeMap::new();
+            for job in self.world.jobs.values() {
+                if job.deletion.is_none() && !job.annotations.contains_key(HIDDEN) {
+                    held.insert(job.name.clone(), (uid_text(job.uid), self.status_of(job)));
+                }
+            }
+            if listed != held {
+                let what = format!("process {number} lists {listed:?}, the cluster holds {held:?}");
+                return self.violate("index", what);
+            }
+            for (name, (_, status)) in &listed {
+                let view = scheduler.get(name);
+                if view.is_err() || view.is_ok_and(|view| view.record.job.status != *status) {
+                    return self.violate("index", format!("{name} is listed and not to be had"));
+                }
+            }
+            self.check_exit_codes(&views);
+            self.check_waiters(number);
+        }
+    }
+
+    fn check_exit_codes(&mut self, views: &[job_scheduler::scheduler::JobView]) {
+        let mut wrong = None;
+        for view in views {
+            for attempt in &view.record.attempts {
+                let Some(pod) = self.world.pods.get(&*attempt.name) else {
+                    continue;
+                };
+                if let crate::world::Container::Ended { code, .. } = pod.container
+                    && attempt.exit_code != Some(code)
+                {
+                    let said = attempt.exit_code;
+                    wrong = Some(format!("{} ended with {code}, told is {said:?}", pod.name));
+                }
+            }
+        }
+        if let Some(what) = wrong {
+            self.violate("exit-code", what);
+        }
+    }
+
+    /// The status of a job at rest.
+    fn status_of(&self, job: &crate::world::Job) -> Status {
+        let stopped = job.annotations.contains_key(crate::world::STOPPED);
+        let has_pods = self.world.pods_of(job.uid).any(Pod::may_run);
+        match (
+            job.status.met("Complete"),
+            job.status.met("Failed"),
+            job.suspend,
+        ) {
+            (true, ..) => Status::Succeeded,
+            (_, true, _) => Status::Failed,
+            (.., true) if stopped && has_pods => Status::Stopping,
+            (.., true) if stopped => Status::Stopped,
+            (.., true) => Status::Waiting,
+            _ => Status::Running,
+        }
+    }
+
+    fn check_waiters(&mut self, number: usize) {
+        let process = &self.processes[number];
+        let left = process.waiters.iter().find(|(job, _)| {
+            let view = process.scheduler.get(job.as_str());
+            view.map_or(true, |view| view.record.job.status.is_finished())
+        });
+        if let Some((job, request)) = left.cloned() {
+            self.violate(
+                "waiter",
+                format!("request {request} waits for {job} for ever"),
+            );
+        }
+    }
+
+    /// All has come to rest, and no job runs any more.
+    pub fn check_end(&mut self) {
+        self.check_index();
+        self.check_pending();
+        self.check_clients();
+        self.check_leftovers();
+        if !self.options.two {
+            self.check_retention();
+        }
+    }
+
+    fn check_pending(&mut self) {
+        let unfinished = self.world.jobs.values().find(|job| {
+            let status = self.status_of(job);
+            !status.is_finished() && job.deletion.is_none()
+        });
+        if let Some(job) = unfinished {
+            let status = self.status_of(job);
+            let pods: Vec<&str> = self
+                .world
+                .pods_of(job.uid)
+                .map(|pod| pod.name.as_str())
+                .collect();
+            let what = format!(
+                "{} is {status} for ever: suspended {}, pods {pods:?}, annotations {:?}",
+                job.name, job.suspend, job.annotations
+            );
+            self.violate("pending", what);
+        }
+        let request = self.threads.iter().find_map(|thread| match thread.what {
+            crate::sim::What::Request(number) => Some(number),
+            _ => None,
+        });
+        if let Some(number) = request {
+            self.violate("pending", format!("request {number} is never answered"));
+        }
+    }
+
+    fn check_clients(&mut self) {
+        for number in 0..self.clients.len() {
+            let client = &self.clients[number];
+            let uids: BTreeSet<&str> = client.names.iter().map(|g| g.uid.as_str()).collect();
+            let lives = self.world.lives.values();
+            let own = lives.filter(|life| life.client == Some(number) && life.restart_of.is_none());
+            let left = own.filter(|life| {
+                life.gone.is_none() && life.hidden.is_none() && !uids.contains(&*uid_text(life.uid))
+            });
+            let left: Vec<&Life> = left.collect();
+            let Some(life) = left.first() else {
+                continue;
+            };
+            let name = life.name.clone();
+            let (check, why) = match (&client.last, client.key) {
+                // Nobody knows of it, and nobody can.
+                (None, None) => continue,
+                (Some(Outcome::Failed(_)), None) if client.ended_since => ("failed-then-ended", ""),
+                (Some(Outcome::Failed(_)), None) => {
+                    ("failed", "its client was told that it failed")
+                }
+                (Some(Outcome::Job { .. }), _) => ("double", "its client has another"),
+                (Some(Outcome::Refused(_)), _) => ("refused", "its client was refused for certain"),
+                (Some(Outcome::Full), Some(_)) if client.in_doubt => continue,
+                (Some(_), None) => ("refused", "its client was refused"),
+                (_, Some(_)) => ("unanswered", "its client never had an answer"),
+            };
+            if check == "failed-then-ended" && !self.strict {
+                continue;
+            }
+            return self.violate(check, format!("{name} is there: {why}"));
+        }
+    }
+
+    /// Whether a Secret, a Service or a hidden Job is there for nobody.
+    fn check_leftovers(&mut self) {
+        let world = &self.world;
+        let owned = |uid: u64| world.job_of(uid).is_some();
+        let secret = world
+            .secrets
+            .iter()
+            .find(|(_, secret)| !owned(secret.owner));
+        let service = world.services.iter().find(|(_, owner)| !owned(**owner));
+        let pod = world.pods.values().find(|pod| !owned(pod.owner));
+        let hidden = world.jobs.values().find(|job| {
+            let used = world.jobs.values().any(|other| {
+                other.name != job.name
+                    && other.annotations.get(crate::world::PAYLOAD) == Some(&job.name)
+            });
+            job.annotations.contains_key(HIDDEN) && !used
+        });
+        let what = secret
+            .map(|(name, _)| format!("Secret {name}"))
+            .or(service.map(|(name, _)| format!("Service {name}")))
+            .or(pod.map(|pod| format!("Pod {}", pod.name)))
+            .or(hidden.map(|job| format!("hidden Job {}", job.name)));
+        if let Some(what) = what {
+            self.violate("leftover", format!("{what} belongs to no job that is kept"));
+        }
+    }
+
+    fn check_retention(&mut self) {
+        let history = self.options.history;
+        let mut wrong = None;
+        for outcome in ["Succeeded", "Failed", "Stopped"] {
+            let lives = || {
+                self.world
+                    .lives
+                    .values()
+                    .filter(|l| l.outcome == Some(outcome))
+            };
+            let is_kept = |life: &&Life| life.gone.is_none() && life.hidden.is_none();
+            let kept: Vec<&Life> = lives().filter(is_kept).collect();
+            if kept.len() > history {
+                wrong = Some(format!(
+                    "{} {outcome} jobs are kept, not {history}",
+                    kept.len()
+                ));
+            }
+            let first = kept
+                .iter()
+                .filter_map(|life| Some((life.ended?, &life.name)))
+                .min();
+            let retired = lives().filter(|life| !is_kept(life) && !self.deleted_by_owner(life));
+            // Without those that nobody was told of, and those of the same seconds.
+            let retired = retired.filter(|life| {
+                let uid = uid_text(life.uid);
+                self.clients
+                    .iter()
+                    .any(|c| c.names.iter().any(|given| given.uid == uid))
+            });
+            let last = retired
+                .filter_map(|life| Some((life.ended?, &life.name)))
+                .max();
+            if let (Some((first, kept)), Some((last, gone))) = (first, last)
+                && last > first + 2_000_000
+            {
+                wrong = Some(format!(
+                    "{gone} was let go, and {kept}, which ended before, is kept"
+                ));
+            }
+        }
+        if let Some(what) = wrong {
+            self.violate("retention", what);
+        }
+    }
+
+    /// Ends the faults, lets everything come to rest, and checks.
+    pub fn finish(&mut self) {
+        self.heal();
+        self.settle(20_000_000, false);
+        if self.violation.is_some() {
+            return;
+        }
+        self.check_running();
+        self.resume_touched();
+        for _ in 0..8 {
+            if self.violation.is_some() || !self.resend_unanswered() {
+                break;
+            }
+            self.settle(40_000_000, true);
+        }
+        self.settle(60_000_000, true);
+        self.end_stuck();
+        if self.violation.is_none() {
+            self.check_index();
+        }
+        self.settle(17 * MINUTE, true);
+        if self.violation.is_none() {
+            self.check_end();
+        }
+    }
+
+    /// Whoever suspended a job by hand resumes it.
+    fn resume_touched(&mut self) {
+        let touched = self.world.jobs.values().filter(|job| {
+            let ours = job.annotations.contains_key(crate::world::STOPPED)
+                || job.annotations.contains_key(crate::world::QUEUED);
+            job.touched && job.suspend && !ours
+        });
+        let names: Vec<String> = touched.map(|job| job.name.clone()).collect();
+        for name in names {
+            self.say(|| format!("kubectl resumes {name}"));
+            self.world.kubectl_suspend(&name, false);
+        }
+    }
+
+    /// Pods that wait for a Secret that a person deleted come to their time limit.
+    fn end_stuck(&mut self) {
+        for _ in 0..8 {
+            let world = &self.world;
+            let stuck = world.pods.values().find(|pod| {
+                let robbed = |name: &String| world.robbed.contains(name);
+                pod.may_run()
+                    && pod
+                        .mounts
+                        .as_ref()
+                        .is_some_and(|s| robbed(s) && !world.secrets.contains_key(s))
+            });
+            let Some(name) = stuck.map(|pod| pod.name.clone()) else {
+                return;
+            };
+            self.say(|| format!("{name} comes to its time limit"));
+            self.world.time_out(&name);
+            self.settle(60_000_000, true);
+        }
+    }
+
+    fn resend_unanswered(&mut self) -> bool {
+        let mut any = false;
+        for number in 0..self.clients.len() {
+            let client = &self.clients[number];
+            let unanswered = match &client.last {
+                None => client.sends > 0,
+                Some(Outcome::Failed(_) | Outcome::NotReady) => true,
+                Some(Outcome::Full) => client.in_doubt,
+                Some(_) => false,
+            };
+            if client.key.is_none() || client.in_flight || !unanswered {
+                continue;
+            }
+            if let Some(process) = self.process_for_resend(number) {
+                self.submit(number, process);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Counts of what a history came to, for its report.
+    pub fn requests_of(&self, kind: Kind) -> usize {
+        self.requests
+            .iter()
+            .filter(|request| request.kind == kind)
+            .count()
+    }
+}

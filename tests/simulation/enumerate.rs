@@ -1,0 +1,766 @@
+//! Every use case, with every single thing that can happen at each of its writes.
+
+use crate::sim::{Frame, Options, Sim, State, Violation, What};
+use crate::step::{Fault, Kind};
+use std::collections::BTreeMap;
+
+/// What happens at a write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Point {
+    /// The process ends, and the write never comes.
+    EndBefore,
+    /// The process ends, and the write comes once the next process has listed everything.
+    EndLate,
+    /// The process ends before it has the answer.
+    EndAfter,
+    Fault(Fault),
+    Before(Event),
+    After(Event),
+}
+
+/// Something else that happens in the middle of a write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    WatchJobs,
+    WatchPods,
+    WatchAll,
+    Relist,
+    WatchCut,
+    Unreadable,
+    Compact,
+    Stop,
+    StopAll,
+    Delete,
+    Restart,
+    Wait,
+    Submit,
+    Resend,
+    KubectlDelete,
+    KubectlDeleteSlowly,
+    KubectlDeletePod,
+    KubectlDeleteSecret,
+    KubectlSuspend,
+    KubectlResume,
+    PodsStart,
+    PodsSucceed,
+    PodsFail,
+    StalePod,
+    Collect,
+    Guard,
+    SecretQuota,
+    ServiceQuota,
+    Stall,
+}
+
+impl Event {
+    const ALL: [Event; 29] = [
+        Event::WatchJobs,
+        Event::WatchPods,
+        Event::WatchAll,
+        Event::Relist,
+        Event::WatchCut,
+        Event::Unreadable,
+        Event::Compact,
+        Event::Stop,
+        Event::StopAll,
+        Event::Delete,
+        Event::Restart,
+        Event::Wait,
+        Event::Submit,
+        Event::Resend,
+        Event::KubectlDelete,
+        Event::KubectlDeleteSlowly,
+        Event::KubectlDeletePod,
+        Event::KubectlDeleteSecret,
+        Event::KubectlSuspend,
+        Event::KubectlResume,
+        Event::PodsStart,
+        Event::PodsSucceed,
+        Event::PodsFail,
+        Event::StalePod,
+        Event::Collect,
+        Event::Guard,
+        Event::SecretQuota,
+        Event::ServiceQuota,
+        Event::Stall,
+    ];
+}
+
+impl Point {
+    /// All that can happen at a write of this kind, as in `POST jobs`.
+    fn all(write: &str) -> Vec<Point> {
+        let method = write.split(' ').next().unwrap_or_default();
+        let mut points = vec![Point::EndBefore, Point::EndLate, Point::EndAfter];
+        let faults = Fault::ALL.iter().skip(1);
+        points.extend(
+            faults
+                .filter(|f| f.fits(method, false))
+                .map(|fault| Point::Fault(*fault)),
+        );
+        points.extend(Event::ALL.map(Point::Before));
+        points.extend(Event::ALL.map(Point::After));
+        points
+    }
+
+    fn group(self) -> usize {
+        match self {
+            Point::EndBefore | Point::EndLate | Point::EndAfter => 0,
+            Point::Fault(_) => 1,
+            Point::Before(_) => 2,
+            Point::After(_) => 3,
+        }
+    }
+}
+
+/// One use case: what is there before, and what is done.
+pub struct UseCase {
+    pub name: &'static str,
+    pub options: fn() -> Options,
+    pub setup: fn(&mut Sim),
+    pub act: fn(&mut Sim),
+}
+
+const SHORT: u64 = 3_000_000;
+/// As many bits as a payload has in [`Sim::submit_new`].
+const PAYLOAD: u32 = 5;
+const PLAIN: u32 = 4;
+
+fn plain() -> Options {
+    Options {
+        history: 2,
+        ..Options::default()
+    }
+}
+
+fn capped() -> Options {
+    Options {
+        cap: 1,
+        ports: true,
+        ..plain()
+    }
+}
+
+fn ported() -> Options {
+    Options {
+        ports: true,
+        ..plain()
+    }
+}
+
+fn short() -> Options {
+    Options {
+        history: 1,
+        ..plain()
+    }
+}
+
+fn retried() -> Options {
+    Options {
+        backoff: 1,
+        policy: true,
+        sidecars: true,
+        ..capped()
+    }
+}
+
+fn nothing(_: &mut Sim) {}
+
+fn first(sim: &Sim) -> String {
+    sim.world.jobs.keys().next().cloned().unwrap_or_default()
+}
+
+fn one(sim: &mut Sim) {
+    sim.submit_new(0, PAYLOAD, false);
+    sim.settle(SHORT, false);
+}
+
+fn keyed(sim: &mut Sim) {
+    sim.submit_new(0, PAYLOAD, true);
+    sim.settle(SHORT, false);
+}
+
+fn three(sim: &mut Sim) {
+    keyed(sim);
+    one(sim);
+    keyed(sim);
+}
+
+fn end_all(sim: &mut Sim) {
+    sim.settle(SHORT, true);
+}
+
+fn one_ended(sim: &mut Sim) {
+    one(sim);
+    end_all(sim);
+}
+
+fn keyed_ended(sim: &mut Sim) {
+    keyed(sim);
+    end_all(sim);
+}
+
+fn ask(sim: &mut Sim, kind: Kind, name: &str) {
+    let process = sim.alive().first().copied().unwrap_or(0);
+    sim.ask(kind, name, process);
+}
+
+fn on_first(sim: &mut Sim, kind: Kind) {
+    let name = first(sim);
+    ask(sim, kind, &name);
+}
+
+fn on_last(sim: &mut Sim, kind: Kind) {
+    let name = sim
+        .world
+        .jobs
+        .keys()
+        .next_back()
+        .cloned()
+        .unwrap_or_default();
+    ask(sim, kind, &name);
+}
+
+fn end_first_pod(sim: &mut Sim) {
+    for name in sim.world.pods.keys().cloned().collect::<Vec<_>>() {
+        while sim.world.kubelet(&name, 1) {}
+    }
+    sim.after_world();
+}
+
+fn cut_off(sim: &mut Sim) {
+    sim.submit_new(0, PAYLOAD, false);
+    for at in 0..sim.threads.len() {
+        if matches!(sim.threads[at].what, What::Request(_)) {
+            sim.effect(at, Fault::None);
+        }
+    }
+    sim.end_process(0);
+    sim.late.clear();
+}
+
+pub const USE_CASES: &[UseCase] = &[
+    UseCase {
+        name: "submit",
+        options: plain,
+        setup: nothing,
+        act: |sim| drop(sim.submit_new(0, PLAIN, false)),
+    },
+    UseCase {
+        name: "submit with payload",
+        options: plain,
+        setup: nothing,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+    },
+    UseCase {
+        name: "submit with key",
+        options: plain,
+        setup: nothing,
+        act: |sim| drop(sim.submit_new(0, PLAIN, true)),
+    },
+    UseCase {
+        name: "submit with key, payload",
+        options: short,
+        setup: one_ended,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+    },
+    UseCase {
+        name: "submit with ports, expose",
+        options: ported,
+        setup: nothing,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+    },
+    UseCase {
+        name: "submit with a cap",
+        options: capped,
+        setup: nothing,
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+            sim.submit_new(0, PAYLOAD, true);
+        },
+    },
+    UseCase {
+        name: "submit over the cap",
+        options: capped,
+        setup: one,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+    },
+    UseCase {
+        name: "submit again",
+        options: plain,
+        setup: keyed,
+        act: |sim| drop(sim.resend(0)),
+    },
+    UseCase {
+        name: "submit again, retired",
+        options: short,
+        setup: |sim| {
+            keyed_ended(sim);
+            keyed_ended(sim);
+            keyed_ended(sim);
+        },
+        act: |sim| drop(sim.resend(0)),
+    },
+    UseCase {
+        name: "get with wait, retain",
+        options: short,
+        setup: |sim| {
+            one_ended(sim);
+            one(sim);
+        },
+        act: |sim| {
+            on_last(sim, Kind::Wait);
+            end_first_pod(sim);
+        },
+    },
+    UseCase {
+        name: "stop",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            one(sim);
+        },
+        act: |sim| on_first(sim, Kind::Stop),
+    },
+    UseCase {
+        name: "stop a waiting job",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            one(sim);
+        },
+        act: |sim| on_last(sim, Kind::Stop),
+    },
+    UseCase {
+        name: "stop all",
+        options: capped,
+        setup: three,
+        act: |sim| on_first(sim, Kind::StopAll),
+    },
+    UseCase {
+        name: "restart in place",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            on_first(sim, Kind::Stop);
+            sim.settle(SHORT, false);
+        },
+        act: |sim| {
+            on_first(sim, Kind::Restart);
+            sim.submit_new(0, PLAIN, false);
+        },
+    },
+    UseCase {
+        name: "restart in place, queued",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            on_first(sim, Kind::Stop);
+            sim.settle(SHORT, false);
+            one(sim);
+        },
+        act: |sim| on_first(sim, Kind::Restart),
+    },
+    UseCase {
+        name: "restart as new",
+        options: capped,
+        setup: one_ended,
+        act: |sim| on_first(sim, Kind::Restart),
+    },
+    UseCase {
+        name: "delete",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            one(sim);
+        },
+        act: |sim| on_first(sim, Kind::Delete),
+    },
+    UseCase {
+        name: "delete a waiting job",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            one(sim);
+        },
+        act: |sim| on_last(sim, Kind::Delete),
+    },
+    UseCase {
+        name: "delete an ended job",
+        options: plain,
+        setup: keyed_ended,
+        act: |sim| on_first(sim, Kind::Delete),
+    },
+    UseCase {
+        name: "delete, hide",
+        options: plain,
+        setup: |sim| {
+            one_ended(sim);
+            on_first(sim, Kind::Restart);
+            sim.settle(SHORT, false);
+        },
+        act: |sim| on_first(sim, Kind::Delete),
+    },
+    UseCase {
+        name: "delete what hides",
+        options: plain,
+        setup: |sim| {
+            one_ended(sim);
+            on_first(sim, Kind::Restart);
+            sim.settle(SHORT, false);
+            on_first(sim, Kind::Delete);
+            sim.settle(SHORT, false);
+        },
+        act: |sim| on_last(sim, Kind::Delete),
+    },
+    UseCase {
+        name: "admit",
+        options: capped,
+        setup: three,
+        act: end_first_pod,
+    },
+    UseCase {
+        name: "admit, retried",
+        options: retried,
+        setup: three,
+        act: end_first_pod,
+    },
+    UseCase {
+        name: "retain",
+        options: short,
+        setup: |sim| {
+            keyed_ended(sim);
+            keyed_ended(sim);
+            one(sim);
+        },
+        act: end_first_pod,
+    },
+    UseCase {
+        name: "verify, discard",
+        options: capped,
+        setup: cut_off,
+        act: |sim| sim.start_process(),
+    },
+    UseCase {
+        name: "refused, discard",
+        options: capped,
+        setup: |sim| sim.world.secret_quota = true,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+    },
+    UseCase {
+        name: "refused with key",
+        options: || Options {
+            lasting_quota: true,
+            ..capped()
+        },
+        setup: |sim| sim.world.secret_quota = true,
+        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+    },
+];
+
+impl Sim {
+    /// Where a write is about to take effect: does what is to happen there, if this is where. Returns whether it has
+    /// dealt with the write.
+    pub fn intercept(&mut self, at: usize) -> bool {
+        let Some((after, point)) = self.point else {
+            return false;
+        };
+        if after > 0 {
+            self.point = Some((after - 1, point));
+            return false;
+        }
+        self.point = None;
+        self.reached = true;
+        self.say(|| format!("here: {point:?}"));
+        let Some(asked) = self.threads[at].calls().cloned() else {
+            return false;
+        };
+        let (id, process) = (self.threads[at].id, self.threads[at].process);
+        let text = format!("{} {}", asked.path, String::from_utf8_lossy(&asked.body));
+        let begin = text.find("compute-2").unwrap_or(0);
+        let name: String = text[begin..]
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .collect();
+        match point {
+            Point::EndBefore => {
+                self.end_process(process);
+                self.late.clear();
+            }
+            Point::EndLate => {
+                self.end_process(process);
+                self.late.clear();
+                self.start_process();
+                for _ in 0..4 {
+                    self.progress_threads(None);
+                }
+                for client in 0..self.clients.len() {
+                    self.resend_if_unanswered(client);
+                }
+                for _ in 0..4 {
+                    self.progress_threads(None);
+                }
+                let by = self.time() + 1000;
+                self.late.push(crate::sim::Late { asked, by });
+                self.land(0);
+            }
+            Point::EndAfter => {
+                self.effect(at, Fault::None);
+                self.end_process(process);
+            }
+            Point::Fault(fault) => self.effect(at, fault),
+            Point::Before(event) => {
+                self.happens(event, &name, process);
+                if let Some(at) = self.thread(id) {
+                    self.effect(at, Fault::None);
+                }
+            }
+            Point::After(event) => {
+                self.effect(at, Fault::None);
+                self.happens(event, &name, process);
+            }
+        }
+        true
+    }
+
+    fn resend_if_unanswered(&mut self, client: usize) {
+        let one = &self.clients[client];
+        if one.key.is_some() && !one.in_flight && one.last.is_none() && one.sends > 0 {
+            let process = self.alive().first().copied().unwrap_or(0);
+            self.submit(client, process);
+        }
+    }
+
+    fn happens(&mut self, event: Event, name: &str, process: usize) {
+        match event {
+            Event::WatchJobs => drop(self.progress_threads(Some(What::WatchJobs))),
+            Event::WatchPods => drop(self.progress_threads(Some(What::WatchPods))),
+            Event::WatchAll => {
+                self.cluster_runs(false);
+                self.progress_threads(Some(What::WatchJobs));
+                self.progress_threads(Some(What::WatchPods));
+            }
+            Event::Relist => {
+                self.on_watches(Frame::Gone);
+                self.watches_run();
+            }
+            Event::WatchCut => {
+                self.on_watches(Frame::Cut);
+                self.watches_run();
+            }
+            Event::Unreadable => {
+                self.cluster_runs(false);
+                self.poison = [
+                    self.world.job_log.events.last().map(|event| event.version),
+                    self.world.pod_log.events.last().map(|event| event.version),
+                ];
+            }
+            Event::Compact => {
+                let version = self.world.version;
+                self.world.job_log.compacted = version;
+                self.world.pod_log.compacted = version;
+                self.on_watches(Frame::End);
+            }
+            Event::Stop => self.other(Kind::Stop, name, process),
+            Event::StopAll => self.other(Kind::StopAll, name, process),
+            Event::Delete => self.other(Kind::Delete, name, process),
+            Event::Restart => self.other(Kind::Restart, name, process),
+            Event::Wait => self.other(Kind::Wait, name, process),
+            Event::Submit => drop(self.submit_new(0, PAYLOAD, false)),
+            Event::Resend => {
+                for client in 0..self.clients.len() {
+                    if self.clients[client].key.is_some() {
+                        let id = self.submit(client, process);
+                        self.run_alone(id);
+                    }
+                }
+            }
+            Event::KubectlDelete => self.world.kubectl_delete(name, false),
+            Event::KubectlDeleteSlowly => self.world.kubectl_delete(name, true),
+            Event::KubectlDeletePod => {
+                for pod in self.world.pods.keys().cloned().collect::<Vec<_>>() {
+                    self.world.end_pod(&pod);
+                }
+            }
+            Event::KubectlDeleteSecret => self.world.kubectl_delete_secret(name),
+            Event::KubectlSuspend => self.world.kubectl_suspend(name, true),
+            Event::KubectlResume => self.world.kubectl_suspend(name, false),
+            Event::PodsStart => self.cluster_runs(false),
+            Event::PodsSucceed | Event::PodsFail => {
+                self.cluster_runs(false);
+                let code = if event == Event::PodsFail { 2 } else { 0 };
+                for pod in self.world.pods.keys().cloned().collect::<Vec<_>>() {
+                    while self.world.kubelet(&pod, code) {}
+                }
+                self.cluster_runs(true);
+            }
+            Event::StalePod => {
+                while !self.world.stale.is_empty() {
+                    self.world.make_stale_pod(0);
+                }
+            }
+            Event::Collect => self.cluster_runs(true),
+            Event::Guard => self.world.guarded.push(name.to_string()),
+            Event::SecretQuota => {
+                (self.world.secret_quota, self.options.lasting_quota) = (true, true);
+            }
+            Event::ServiceQuota => {
+                (self.world.service_quota, self.options.lasting_quota) = (true, true);
+            }
+            Event::Stall => self.advance(2_500_000),
+        }
+        self.after_world();
+    }
+
+    fn other(&mut self, kind: Kind, name: &str, process: usize) {
+        let id = self.ask(kind, name, process);
+        self.run_alone(id);
+    }
+
+    fn on_watches(&mut self, frame: Frame) {
+        let ids: Vec<u32> = self.threads.iter().map(|thread| thread.id).collect();
+        for id in ids {
+            if let Some(at) = self.thread(id)
+                && matches!(self.threads[at].state, State::Reading(_))
+            {
+                self.frame(at, frame);
+            }
+        }
+    }
+
+    fn watches_run(&mut self) {
+        for _ in 0..6 {
+            self.progress_threads(Some(What::WatchJobs));
+            self.progress_threads(Some(What::WatchPods));
+            self.advance(60_000);
+        }
+    }
+
+    fn cluster_runs(&mut self, ends: bool) {
+        for _ in 0..6 {
+            self.progress_cluster(ends);
+        }
+    }
+}
+
+fn begin(case: &UseCase, with_log: bool) -> Sim {
+    let mut sim = Sim::new((case.options)(), 1, with_log);
+    sim.world.all_well = true;
+    sim.start_process();
+    sim.settle(SHORT, false);
+    (case.setup)(&mut sim);
+    sim.say(|| format!("now: {}", case.name));
+    sim.watch_writes = true;
+    sim
+}
+
+fn act(case: &UseCase, sim: &mut Sim) {
+    (case.act)(sim);
+    sim.settle(25_000_000, false);
+    sim.watch_writes = false;
+}
+
+/// The writes of a use case when nothing goes wrong, and what fails even so.
+fn writes(case: &UseCase) -> (Vec<String>, Option<Violation>) {
+    let mut sim = begin(case, false);
+    let before = sim.calls.len();
+    act(case, &mut sim);
+    let calls = sim.calls[before..].iter().map(|(call, _)| call.clone());
+    let writes = calls.filter(|call| !call.starts_with("GET")).collect();
+    sim.finish();
+    (writes, sim.violation)
+}
+
+/// One use case with one thing happening at one of its writes.
+pub fn run(case: &UseCase, write: usize, point: Point, with_log: bool) -> Sim {
+    let mut sim = begin(case, with_log);
+    sim.point = Some((write, point));
+    act(case, &mut sim);
+    sim.point = None;
+    sim.finish();
+    sim
+}
+
+/// What a cell of the table came to.
+#[derive(Default)]
+struct Row {
+    runs: [usize; 4],
+    failed: usize,
+}
+
+/// Runs all of it and prints the table. Returns whether all was well.
+pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
+    let mut rows: Vec<(String, Row)> = Vec::new();
+    let mut failures: BTreeMap<(&'static str, &'static str), Vec<String>> = BTreeMap::new();
+    let (mut runs, mut never) = (0, Vec::new());
+    for case in USE_CASES {
+        let (writes, violation) = writes(case);
+        if let Some(violation) = violation {
+            let text = format!("without a fault: {}", violation.what);
+            failures
+                .entry((violation.check, case.name))
+                .or_default()
+                .push(text);
+        }
+        if writes.is_empty() {
+            rows.push((format!("{}: no write", case.name), Row::default()));
+        }
+        for (number, write) in writes.iter().enumerate() {
+            let mut row = Row::default();
+            for point in Point::all(write) {
+                let cell = format!("{}/{number}/{point:?}", case.name);
+                if only.is_some_and(|only| only != cell) {
+                    continue;
+                }
+                let sim = run(case, number, point, only.is_some());
+                runs += 1;
+                row.runs[point.group()] += 1;
+                if !sim.reached {
+                    never.push(cell.clone());
+                }
+                for line in sim.log.iter().flatten() {
+                    println!("{line}");
+                }
+                if let Some(violation) = sim.violation {
+                    row.failed += 1;
+                    let text = format!("{number} {write} {point:?}: {}", violation.what);
+                    failures
+                        .entry((violation.check, case.name))
+                        .or_default()
+                        .push(text);
+                }
+            }
+            rows.push((format!("{}: {write}", case.name), row));
+        }
+    }
+    print_table(&rows);
+    for ((check, case), texts) in &failures {
+        println!("FAILED {check}, {case}: {} cells", texts.len());
+        let shown = if verbose { texts.len() } else { 3 };
+        for text in texts.iter().take(shown) {
+            println!("    {}", text.chars().take(220).collect::<String>());
+        }
+    }
+    for cell in never.iter().take(20) {
+        println!("NEVER RUN {cell}");
+    }
+    let failed: usize = failures.values().map(Vec::len).sum();
+    println!(
+        "{runs} cells run, {failed} failed, {} never run",
+        never.len()
+    );
+    failed == 0 && never.is_empty()
+}
+
+fn print_table(rows: &[(String, Row)]) {
+    println!(
+        "{:55} {:>5} {:>6} {:>7} {:>7} {:>7}",
+        "use case: write", "ends", "faults", "before", "after", "failed"
+    );
+    for (name, row) in rows {
+        let [ends, faults, before, after] = row.runs;
+        println!(
+            "{name:55} {ends:>5} {faults:>6} {before:>7} {after:>7} {:>7}",
+            row.failed
+        );
+    }
+}

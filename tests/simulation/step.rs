@@ -1,0 +1,141 @@
+//! What can happen next: the alphabet of histories.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! kinds {
+    ($($name:ident)*) => {
+        /// What kind of thing happens.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind { $($name),* }
+
+        impl Kind {
+            pub const ALL: &[Kind] = &[$(Kind::$name),*];
+        }
+
+        impl FromStr for Kind {
+            type Err = ();
+
+            fn from_str(text: &str) -> Result<Kind, ()> {
+                match text {
+                    $(stringify!($name) => Ok(Kind::$name),)*
+                    _ => Err(()),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // Clients.
+    Submit SubmitKeyed Resend Stop StopAll Restart Delete Wait
+    // The scheduler's processes.
+    End Start Work
+    // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any more.
+    Effect Resume Late
+    // Watches.
+    Frame Poison Compact
+    // The cluster.
+    Sync WriteStatus StalePod Kubelet Collect Bump
+    // A person, and what else refuses.
+    KubectlDelete KubectlDeletePod KubectlDeleteSecret KubectlSuspend KubectlResume
+    Guard Quota
+    Advance
+}
+
+/// One step of a history. `which` chooses among what the kind may happen to, `how` among the ways.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    pub kind: Kind,
+    pub which: u32,
+    pub how: u32,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} {}", self.kind, self.which, self.how)
+    }
+}
+
+impl FromStr for Step {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Step, ()> {
+        let mut parts = text.split_whitespace();
+        let mut next = || parts.next().ok_or(());
+        Ok(Step {
+            kind: next()?.parse()?,
+            which: next()?.parse().map_err(|_| ())?,
+            how: next()?.parse().map_err(|_| ())?,
+        })
+    }
+}
+
+macro_rules! faults {
+    ($($name:ident $text:literal)*) => {
+        /// What becomes of a call.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault { $($name),* }
+
+        impl Fault {
+            pub const ALL: &[Fault] = &[$(Fault::$name),*];
+
+            pub fn text(self) -> &'static str {
+                match self { $(Fault::$name => $text),* }
+            }
+        }
+    };
+}
+
+faults! {
+    None "done"
+    Before500 "500 before"
+    Before503 "503 before"
+    Before504 "504 before"
+    Before429 "429"
+    After500 "500 after"
+    After503 "503 after"
+    After504 "504 after"
+    LostAfter "answer lost"
+    LostBefore "lost before"
+    TimeoutAfter "timeout after"
+    TimeoutBefore "timeout before"
+    TimeoutLate "timeout, effect late"
+    LostLate "lost, effect late"
+    Unreachable "unreachable"
+    QuotaConflict "409 of quota"
+    Rights "403 of rights"
+    Garbled "answer garbled"
+    OverQuota "403 of quota"
+    Expired "410"
+}
+
+impl Fault {
+    /// Whether the call takes effect at once.
+    pub fn is_done(self) -> bool {
+        matches!(
+            self,
+            Fault::None
+                | Fault::After500
+                | Fault::After503
+                | Fault::After504
+                | Fault::LostAfter
+                | Fault::TimeoutAfter
+                | Fault::Garbled
+        )
+    }
+
+    pub fn is_late(self) -> bool {
+        matches!(self, Fault::TimeoutLate | Fault::LostLate)
+    }
+
+    /// Whether it can come of a call of this method.
+    pub fn fits(self, method: &str, is_list: bool) -> bool {
+        match self {
+            Fault::QuotaConflict | Fault::OverQuota => method == "POST",
+            Fault::Expired => is_list,
+            Fault::TimeoutLate | Fault::LostLate => method != "GET",
+            _ => true,
+        }
+    }
+}
