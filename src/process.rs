@@ -4,9 +4,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Has a panic in a thread that a library started end the process too, since what waits for that thread would wait for
 /// ever. To be called once, at start.
-///
-/// One is let be: tiny_http's thread of a connection, in `client.rs`, panics when its peer is gone before it asks who that
-/// was. Nobody waits for it.
 pub fn watch_foreign_threads() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -19,7 +16,7 @@ pub fn watch_foreign_threads() {
             "thread={} event=panic at={place}",
             thread.name().unwrap_or("unnamed")
         );
-        if thread.name().is_none() && !place.contains("client.rs") {
+        if thread.name().is_none() {
             std::process::exit(1);
         }
     }));
@@ -45,6 +42,14 @@ pub fn bound_allocator() {
 /// Other allocators do as they do.
 #[cfg(not(target_env = "gnu"))]
 pub fn bound_allocator() {}
+
+/// How many files may be open.
+pub fn file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
 
 /// Raises the soft limit on open files to the hard one: each connection is a file, and Linux's default soft limit of 1024
 /// is there for programs that use select(2).

@@ -348,7 +348,6 @@ fn what_happens_is_counted() {
     for line in [
         "job_scheduler_build_info{version=\"0.1.0\"} 1",
         "job_scheduler_jobs{status=\"Failed\"} 1",
-        "job_scheduler_queue_depth 0",
         "job_scheduler_submits_total{outcome=\"created\"} 2",
         "job_scheduler_finishes_total{outcome=\"failed\"} 1",
         "job_scheduler_finishes_total{outcome=\"succeeded\"} 1",

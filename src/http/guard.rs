@@ -25,7 +25,7 @@ struct Hosts {
 }
 
 /// Why a request is not served.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     /// Not one `Host`, or not one that is served.
     Host { given: String, served: String },

@@ -50,7 +50,7 @@ pub enum Route {
 }
 
 /// Why a request asks for nothing there is.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RouteError {
     /// No such path.
     NotFound,
@@ -155,7 +155,8 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
     match route {
         Ok(Route::ListJobs) => "list",
         Ok(Route::CreateJob) => "create",
-        Ok(Route::GetJob { .. }) => "get",
+        Ok(Route::GetJob { wait: Some(_), .. }) => "wait",
+        Ok(Route::GetJob { wait: None, .. }) => "get",
         Ok(Route::DeleteJob { .. }) => "delete",
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
