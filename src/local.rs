@@ -426,7 +426,7 @@ fn serve(
     listener: TcpListener,
 ) -> Result<Served, LocalError> {
     let guard = Guard::only(options.address, component.scheduler_port, &component.name);
-    let guard = guard.and(&options.allowed_hosts);
+    let guard = guard.and(&options.allowed_hosts).of(options.peers);
     let limits = Limits {
         history: options.history_limit,
         bounds: Bounds {

@@ -1055,3 +1055,44 @@ fn the_ports_of_jobs_are_named_at_the_start() {
     assert!(place.log().contains(&expected), "{}", place.log());
     scheduler.end();
 }
+
+/// What bash as another user is answered to a request for a job.
+fn as_nobody(port: u16) -> String {
+    use std::os::unix::process::CommandExt;
+    let request = format!(
+        "POST /api/v1/jobs HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"
+    );
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; cat <&3");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn another_user_of_the_machine_starts_no_job() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can become another user.
+        return eprintln!("not tested: needs root");
+    }
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let refused = as_nobody(place.ports[0]);
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(
+        refused.contains("the connection is the user 65534's"),
+        "{refused}"
+    );
+    assert_eq!(scheduler.api().list(), [] as [Value; 0]);
+    scheduler.end();
+
+    let scheduler = place.start(&["--allow-other-users"]);
+    let started = as_nobody(place.ports[0]);
+    assert!(started.starts_with("HTTP/1.1 200 "), "{started}");
+    assert_eq!(scheduler.api().list().len(), 1);
+    scheduler.end();
+}

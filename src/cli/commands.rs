@@ -240,6 +240,11 @@ pub const COMMANDS: &[CommandSpec] = &[
                  localhost for a forwarded port (repeat; comma-separated in the variable)",
             ),
             switch(
+                "allow-other-users",
+                "JOB_SCHEDULER_ALLOW_OTHER_USERS",
+                "serve the other users of this machine too: whoever asks runs commands as you",
+            ),
+            switch(
                 "allow-network",
                 "JOB_SCHEDULER_ALLOW_NETWORK",
                 "let --address be one that others can reach: whoever can, runs commands on this \

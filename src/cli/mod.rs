@@ -5,7 +5,7 @@ mod help;
 mod options;
 
 use crate::config::Quantity;
-use crate::http::DOCUMENT;
+use crate::http::{DOCUMENT, Peers};
 use commands::{COMMANDS, CommandSpec, Flag, Operands};
 pub use options::{
     Action, ClientOptions, Command, LocalOptions, LoggingOptions, ManifestsOptions, Output,
@@ -220,6 +220,12 @@ impl Given {
                 .parsed("grace-seconds", "a whole number of seconds")?
                 .unwrap_or(30),
             address,
+            peers: match self.parsed("allow-other-users", "true or false")? {
+                Some(true) => Peers::Anybody,
+                // Those who come from elsewhere are nobody's here.
+                _ if network == Some(true) => Peers::Anybody,
+                _ => Peers::OwnUser,
+            },
             ports: self.ports()?,
             allowed_hosts: self.list("allow-host"),
             history_limit: self.history_limit()?,

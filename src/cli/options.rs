@@ -1,6 +1,7 @@
 //! What the command line asks for, as plain values.
 
 use crate::config::Quantity;
+use crate::http::Peers;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub struct LocalOptions {
     pub address: IpAddr,
     /// Ports other than `schedulerPort`, with the component where one is named.
     pub ports: Vec<(Option<String>, u16)>,
+    pub peers: Peers,
     /// Names that are served beside the usual ones.
     pub allowed_hosts: Vec<String>,
     pub history_limit: usize,

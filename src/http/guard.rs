@@ -1,17 +1,19 @@
-//! Which requests a browser may have been tricked into. Pure.
+//! Which requests are served: whose, and not those that a browser may have been tricked into.
 //!
 //! Whoever can start a job runs a command, so no web page may. A page of another site gives itself away by `Origin`,
 //! which browsers send with every POST and DELETE and no page can forge. A page whose host name was rebound to this
 //! machine's address (DNS rebinding) has an `Origin` that agrees with its `Host`: only the name tells, so on a machine
 //! where browsers run, the names that are served are known ones.
 
-use std::net::IpAddr;
+use super::peer::{Peers, Stranger};
+use std::net::{IpAddr, TcpStream};
 
 /// What a scheduler answers to.
 #[derive(Clone, Debug)]
 pub struct Guard {
     /// `None`: every name, as in a cluster, where there are many and no browsers.
     hosts: Option<Hosts>,
+    peers: Peers,
 }
 
 #[derive(Clone, Debug)]
@@ -36,7 +38,10 @@ pub enum Refusal {
 impl Guard {
     /// Serves requests to any name.
     pub fn any_host() -> Guard {
-        Guard { hosts: None }
+        Guard {
+            hosts: None,
+            peers: Peers::Anybody,
+        }
     }
 
     /// Serves requests to an address, to `localhost` and to `name`; to every address if it is not a loopback address.
@@ -52,7 +57,18 @@ impl Guard {
                 port,
                 any_address: !address.is_loopback(),
             }),
+            peers: Peers::Anybody,
         }
+    }
+
+    /// Serves the connections of these users alone.
+    pub fn of(self, peers: Peers) -> Guard {
+        Guard { peers, ..self }
+    }
+
+    /// Judges a connection by whose it is.
+    pub fn check_peer(&self, stream: &TcpStream) -> Result<(), Stranger> {
+        self.peers.check(stream)
     }
 
     /// Serves requests to these names too, at any port.

@@ -8,6 +8,7 @@
 use super::exchange::{Exchange, SEND_TIMEOUT, refuse};
 use super::front::Front;
 use super::input::{IDLE_TIMEOUT, Input};
+use super::refused::Refused;
 use crate::http::reply::Reply;
 use crate::process;
 use crate::sync::Lock;
@@ -155,12 +156,16 @@ impl Connections {
             return refuse(Reply::busy(), stream, metrics);
         }
         let mut input = Input::new(stream);
+        let mut stranger = self.front.guard.check_peer(stream).err();
         loop {
             connection.idle_since.store(self.now(), Ordering::SeqCst);
             if self.front.is_stopping() {
                 return;
             }
-            let head = input.head();
+            let head = match stranger.take() {
+                Some(stranger) => Err(Refused::Stranger(stranger)),
+                None => input.head(),
+            };
             connection.idle_since.store(BUSY, Ordering::SeqCst);
             match head {
                 Ok(None) => return,
