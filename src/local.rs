@@ -1,7 +1,7 @@
 //! `local`: every job component of a file on this machine, from the options to the signal that ends it.
 
 use crate::backend::local::{
-    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup,
+    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, System,
     bound_logs, bytes, cpu_milli,
 };
 use crate::cli::LocalOptions;
@@ -10,7 +10,6 @@ use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
-use crate::job::Timestamp;
 use crate::logging;
 use crate::scheduler::{Limits, Scheduler, Sibling};
 use crate::sync::spawn;
@@ -133,7 +132,8 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
             .filter_map(|name| Some((name.to_string(), environment(name)?)))
             .collect(),
         grace: Duration::from_secs(options.grace_seconds.into()),
-        clock: Timestamp::now,
+        processes: Arc::new(System),
+        clock: Clock::real(),
     })
     .map_err(LocalError::Data)?;
 
