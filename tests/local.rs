@@ -1096,3 +1096,89 @@ fn another_user_of_the_machine_starts_no_job() {
     assert_eq!(scheduler.api().list().len(), 1);
     scheduler.end();
 }
+
+/// One that leaves its session, clears its environment and closes its output, while another job that began before it runs.
+const HIDDEN: &str = "setsid env -i sh -c 'exec 0<&- 1>&- 2>&-; exec sleep 86399' & sleep 0.3";
+
+/// The processes of this machine with this command line.
+fn sleeping(seconds: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line == format!("sleep\0{seconds}\0").as_bytes()
+        })
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn nothing_escapes_however_it_hides() {
+    let place = Place::new(&[(
+        "compute",
+        "command: [sleep, '600']\nresources: {requests: {cpu: 1m}}",
+    )]);
+    let mut scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let older = name_of(&api.submit(&json!({})));
+    let hiding = |script: String, seconds: &str| shell(&script.replace("86399", seconds));
+
+    let job = name_of(&api.submit(&hiding(HIDDEN.to_string(), "86391")));
+    api.wait_for(&job, "Succeeded");
+    assert_eq!(sleeping("86391"), [] as [String; 0], "it ended by itself");
+
+    let job = name_of(&api.submit(&hiding(format!("{HIDDEN}; sleep 600"), "86392")));
+    eventually("it hides", || (!sleeping("86392").is_empty()).then_some(()));
+    api.ask("POST", &format!("{JOBS}/{job}/stop"), "");
+    api.wait_for(&job, "Stopped");
+    assert_eq!(sleeping("86392"), [] as [String; 0], "it was stopped");
+
+    // The first process of the job is killed by the job itself.
+    let job = name_of(&api.submit(&shell("sleep 86393 & kill -9 $PPID; sleep 86393")));
+    api.wait_for(&job, "Failed");
+    assert_eq!(sleeping("86393"), [] as [String; 0], "its init was killed");
+
+    api.submit(&hiding(format!("{HIDDEN}; sleep 600"), "86394"));
+    eventually("it hides", || (!sleeping("86394").is_empty()).then_some(()));
+    scheduler.child.kill().unwrap();
+    scheduler.child.wait().unwrap();
+    // Nobody has started another scheduler.
+    eventually("the killed scheduler's jobs are gone", || {
+        sleeping("86394").is_empty().then_some(())
+    });
+    drop(scheduler);
+    let scheduler = place.start(&[]);
+    assert_eq!(scheduler.api().job(&older)["status"], "Failed");
+    scheduler.end();
+}
+
+#[test]
+fn a_job_has_no_terminal_and_none_of_the_schedulers_descriptors_and_limits() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let mut command = std::process::Command::new("bash");
+    // A soft limit, and a descriptor that is not closed by exec.
+    let scheduler = format!(
+        "ulimit -Sn 777; exec 9</etc/hostname; exec {} local {} --data-dir {}",
+        env!("CARGO_BIN_EXE_job-scheduler"),
+        place.scratch.join("radixconfig.yaml").display(),
+        place.data().display()
+    );
+    let mut child = command.args(["-c", &scheduler]).spawn().unwrap();
+    let mut api = api::Api::new(&format!("localhost:{}", place.ports[0]));
+    let host = format!("localhost:{}", place.ports[0]);
+    eventually("the scheduler listens", || {
+        let answer = api.try_ask("GET", "/health/ready", &[("Host", &host)], "");
+        answer.ok().filter(|response| response.code == 200)
+    });
+    let script = "ulimit -Sn; ls /proc/self/fd; (: </dev/tty) 2>&1 | grep -o 'No such device'; \
+                  cut -d' ' -f7 /proc/self/stat";
+    let name = name_of(&api.submit(&shell(script)));
+    api.wait_for(&name, "Succeeded");
+    // `ls` has the folder open as 3; field 7 is the terminal.
+    assert_eq!(
+        log(&place, "compute", &name, 1),
+        "777\n0\n1\n2\n3\nNo such device\n0\n"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -4,6 +4,7 @@ mod commands;
 mod help;
 mod options;
 
+use crate::backend::local::JOB_INIT;
 use crate::config::Quantity;
 use crate::http::{DOCUMENT, Peers};
 use commands::{COMMANDS, CommandSpec, Flag, Operands};
@@ -47,6 +48,13 @@ pub fn parse(
         Some(first) => match first.to_string_lossy().as_ref() {
             "-h" | "--help" => return Ok(Command::Print(help::help())),
             "-V" | "--version" => return Ok(Command::Print(version())),
+            JOB_INIT => {
+                let mut words = arguments.into_iter().skip(1);
+                return Ok(Command::JobInit {
+                    mark: words.next().unwrap_or_default(),
+                    words: words.collect(),
+                });
+            }
             name => find_command(name)?,
         },
     };

@@ -2,6 +2,7 @@
 
 use crate::config::Quantity;
 use crate::http::Peers;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,11 @@ pub enum Command {
     Manifests(ManifestsOptions),
     /// Checks this file, and starts nothing.
     Validate(PathBuf),
+    /// Runs a job's command, below a scheduler of this machine: nothing for people.
+    JobInit {
+        mark: OsString,
+        words: Vec<OsString>,
+    },
     /// Asks a scheduler.
     Client(ClientOptions),
     /// A text to print, and no more.

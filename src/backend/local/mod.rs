@@ -11,6 +11,7 @@
 
 mod admission;
 mod files;
+mod init;
 mod logs;
 mod mounts;
 mod process;
@@ -20,6 +21,7 @@ mod work;
 
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use files::{Disk, Entry as FolderEntry, Files, Mode, OpenFile};
+pub use init::{COMMAND as JOB_INIT, run as run_init};
 pub use logs::bound as bound_logs;
 pub use mounts::View;
 pub use process::{Exit, Launch, Leader, Orphan, Processes, System};

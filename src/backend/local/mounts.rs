@@ -372,15 +372,20 @@ fn enter_new(maps: &Option<(String, String)>) -> rustix::io::Result<()> {
     )
 }
 
-/// Has the command killed when the thread that spawns it ends, and gives it its view: `view` comes with the file of the
-/// job's payload.
+/// Has the command told by `death` when the thread that spawns it ends, and gives it its view: `view` comes with the file of
+/// the job's payload. Of this process it has neither descriptors, but for the first three, nor limits.
 ///
 /// The calling thread must live as long as the scheduler.
 #[allow(
     unsafe_code,
     reason = "pre_exec is the one place where a process can be changed before it is the job's"
 )]
-pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) -> io::Result<()> {
+pub fn prepare(
+    command: &mut Command,
+    view: Option<(&View, &Path)>,
+    cwd: &Path,
+    death: Signal,
+) -> io::Result<()> {
     let own = view.map(|(view, payload)| OwnView::new(view, payload, cwd));
     let own = own.transpose()?;
     let scheduler = rustix::process::getpid();
@@ -389,7 +394,9 @@ pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) 
             own.enter()?;
         }
         // After the namespace, which resets it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(death))?;
+        crate::process::restore_file_limit();
+        close_others();
         match rustix::process::getppid() {
             Some(parent) if parent == scheduler => Ok(()),
             // It ended before that was set.
@@ -399,6 +406,22 @@ pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) 
     // SAFETY: as in `View::build`.
     unsafe { command.pre_exec(child) };
     Ok(())
+}
+
+/// Has all descriptors but the first three closed as another program begins, such as those that the
+/// scheduler was started with.
+#[allow(unsafe_code, reason = "no library has it")]
+fn close_others() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: it changes a flag of descriptors, and no memory. Kernels before 5.11 do not have it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
 }
 
 /// A copy of a view for one job.
