@@ -130,6 +130,10 @@ fn check(documents: &[&str], kind: &str, config: &str, ports: &[&str]) {
             .iter()
             .flat_map(|b| commands(b))
         {
+            // Jobs of one second are listed in the order of their names.
+            if count > 0 {
+                std::thread::sleep(std::time::Duration::from_millis(1100));
+            }
             count += 1;
             let mut own = command.clone();
             for (port, free) in &free {
