@@ -29,7 +29,8 @@ pub use store::{Folder, OpenError};
 pub use supervisor::Supervisor;
 
 use crate::backend::{
-    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
+    Observer, Resend,
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
@@ -913,19 +914,24 @@ impl Local {
     }
 }
 
+/// A record is written before its creator is answered, or never.
+fn created(job: Job) -> Created {
+    Created {
+        job,
+        may_come_again: false,
+    }
+}
+
 impl Backend for Local {
-    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
+        let is_same = |job: &Job| {
+            let keys = job.key.zip(new.key);
+            keys.is_some_and(|(known, sent)| known.is_same_request(&sent))
+        };
         match (resend, self.machine.look(self.part, &new.name)) {
-            (Resend::Again, Ok(job))
-                if job
-                    .key
-                    .zip(new.key)
-                    .is_some_and(|(a, b)| a.is_same_request(&b)) =>
-            {
-                Ok(job)
-            }
-            _ => self.machine.create(self.part, part, new),
+            (Resend::Again, Ok(job)) if is_same(&job) => Ok(created(job)),
+            _ => self.machine.create(self.part, part, new).map(created),
         }
     }
 
@@ -934,9 +940,10 @@ impl Backend for Local {
         old: &Job,
         name: &JobName,
         _queued: Option<Queued>,
-    ) -> Result<Job, CreateError> {
+    ) -> Result<Created, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
-        self.machine.recreate(self.part, part, &old.name, name)
+        let again = self.machine.recreate(self.part, part, &old.name, name);
+        again.map(created)
     }
 
     /// A job of this machine listens on the machine's own ports.
@@ -987,12 +994,12 @@ impl Backend for Local {
         }
     }
 
-    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
-        let runs = |entry: &mut Entry| entry.record.is_running();
-        Ok(self
-            .machine
-            .with_entry(self.part, name, runs)
-            .unwrap_or(false))
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let machine = &self.machine;
+        let attempts = machine.with_entry(self.part, name, |entry| {
+            entry.attempts(name, machine.next_version())
+        });
+        Ok(attempts.unwrap_or_default())
     }
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
