@@ -56,6 +56,12 @@ test-faults-quick: cargo ## the fault tests that take under two minutes together
 test-faults: cargo ## all fault tests; the last ones stop the API server of the project's own cluster for a while
 	scripts/with-cluster sh -c '$(faults) --include-ignored --skip real::$(if $(KUBECONFIG),, && $(faults) --include-ignored real::)'
 
+SECONDS ?= 60
+
+.PHONY: simulate
+simulate: cargo ## every use case with each fault at each write, then random histories for SECONDS (60); SEED=n shows one
+	SECONDS=$(SECONDS) SEED=$(SEED) CELL=$(if $(CELL),"$(CELL)") cargo test --locked --profile simulate --test simulate
+
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
 

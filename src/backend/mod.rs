@@ -79,8 +79,8 @@ pub trait Backend: Send + Sync {
     /// The job of this name as it is stored at this moment; `None` if there is none.
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError>;
 
-    /// The attempts that there are at this moment of the job of this name, which may be gone itself.
-    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError>;
+    /// Whether an attempt of the job of this name, which may be gone itself, has not ended at this moment.
+    fn runs(&self, name: &JobName) -> Result<bool, BackendError>;
 
     /// What an attempt of the job, which has started, has written; `attempt` is its index. With `follow`, a read waits for
     /// more for about a second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.

@@ -14,8 +14,9 @@ pub struct Fate {
     pub pins: u32,
     /// The job that had this name is gone.
     pub tombstone: Option<Tombstone>,
-    /// Given up: whatever is reported under this name is to be deleted.
-    pub aborted: bool,
+    /// The name was given up, or its job is gone: until then, another job that is reported under it comes from a create that
+    /// was carried out late, and is to be deleted.
+    pub closed: Option<Instant>,
     /// The outcome of a write is unknown: until then it may turn out to have let the job run.
     pub unanswered: Option<Instant>,
     /// The request whose create has an unknown outcome. Sent again, it takes the same name.

@@ -28,6 +28,9 @@ pub const ATTEMPTS_COME_WITHIN: Duration = Duration::from_secs(5);
 /// A call that was not answered has no effect any more after this.
 pub const CALLS_END_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
+pub const ABORTED_FOR: Duration = Duration::from_secs(600);
+
 /// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of readers.
 pub struct Index {
     state: SharedLock<State>,
@@ -266,8 +269,8 @@ impl Index {
     }
 
     fn bury(&self, name: &JobName, is_awaited: bool) -> bool {
-        let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
-        self.state.write().bury(name, is_awaited, until)
+        let now = self.clock.instant();
+        self.state.write().bury(name, is_awaited, now)
     }
 
     /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted
@@ -279,16 +282,10 @@ impl Index {
             if let Some(record) = record.take() {
                 fate.bury(&record, now + ATTEMPTS_COME_WITHIN);
             }
-            fate.aborted = true;
+            fate.closed = Some(now + ABORTED_FOR);
             fate.request = None;
             fate.unanswered = Some(now + CALLS_END_WITHIN);
         });
-    }
-
-    /// Whether the job was given up here.
-    pub fn is_aborted(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        state.fates.get(name).is_some_and(|fate| fate.aborted)
     }
 
     /// A create was not answered: unless the job was reported already, it may exist. Sent again, the request takes its name.
@@ -316,14 +313,11 @@ impl Index {
         Some(until.saturating_duration_since(self.clock.instant()))
     }
 
-    /// The doubt is resolved: the job is as it was last reported, and these are all its attempts.
-    pub fn resolved(&self, name: &JobName, attempts: Vec<Attempt>) {
+    /// The doubt is resolved: the job is as it was last reported, and no attempt of it runs that was not.
+    pub fn resolved(&self, name: &JobName) {
         let now = self.clock.instant();
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         let mut state = self.state.write();
-        for attempt in attempts {
-            state.change_attempts(name, |known| merge(known, attempt));
-        }
         state.change(name, |_, fate| {
             fate.may_start = is_over(fate.may_start);
             fate.unanswered = is_over(fate.unanswered);
@@ -331,11 +325,13 @@ impl Index {
         });
     }
 
-    /// Nothing can come under this name any more.
+    /// Nothing can come under this name any more, if its time is over.
     pub fn forget(&self, name: &JobName) {
-        self.state
-            .write()
-            .change(name, |_, fate| fate.aborted = false);
+        let now = self.clock.instant();
+        let mut state = self.state.write();
+        state.change(name, |_, fate| {
+            fate.closed = fate.closed.filter(|until| *until > now)
+        });
     }
 
     /// The highest version of the backend's that was reported: what is sent now is later than that.
@@ -397,7 +393,7 @@ impl Index {
             changes.push(state.put(job, now, is_authoritative));
         }
         for (name, is_in_doubt) in &mut gone {
-            *is_in_doubt = state.bury(name, false, now + ATTEMPTS_COME_WITHIN);
+            *is_in_doubt = state.bury(name, false, now);
         }
         (changes, gone.into_iter().collect())
     }
@@ -529,7 +525,7 @@ impl State {
             {
                 return Change::default();
             }
-            if fate.aborted {
+            if fate.closed.is_some() {
                 let unwanted = Some(job.name);
                 return Change {
                     unwanted,
@@ -590,17 +586,18 @@ impl State {
     }
 
     /// A record leaves. Returns whether it may yet get an attempt that is not known of.
-    fn bury(&mut self, name: &JobName, is_awaited: bool, until: Instant) -> bool {
+    fn bury(&mut self, name: &JobName, is_awaited: bool, now: Instant) -> bool {
         let lists = self.lists;
         self.change(name, |record, fate| {
             if let Some(record) = record.take() {
-                fate.bury(&record, until);
+                fate.bury(&record, now + ATTEMPTS_COME_WITHIN);
                 let uid = record.job.uid.clone();
                 fate.tombstone = Some(Tombstone {
                     uid,
                     is_awaited,
                     lists,
                 });
+                fate.closed = fate.closed.max(Some(now + CALLS_END_WITHIN));
             }
             fate.settle_tombstone();
             fate.may_start.is_some()

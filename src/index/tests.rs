@@ -81,7 +81,8 @@ fn capped(running: usize) -> Index {
 fn settled(index: &Index, names: &[&str]) {
     index.clock.sleep(CALLS_END_WITHIN);
     for text in names {
-        index.resolved(&name(text), Vec::new());
+        index.resolved(&name(text));
+        index.forget(&name(text));
     }
 }
 
@@ -172,11 +173,15 @@ fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
     index.answered(job("a", Running, 1));
     index.deleted(&name("a"));
-    let other = Job {
+    let other = |version| Job {
         uid: "other".into(),
-        ..job("a", Waiting, 3)
+        ..job("a", Waiting, version)
     };
-    index.job_seen(other);
+    let unwanted = index.job_seen(other(3)).unwanted;
+    assert_eq!(unwanted, Some(name("a")), "a create that came late");
+    index.clock.sleep(CALLS_END_WITHIN);
+    index.forget(&name("a"));
+    index.job_seen(other(4));
     assert_eq!(index.job_gone(&name("a"), "u"), None, "the first one");
     assert_eq!(names(&index), "a:Waiting");
     assert_eq!(index.job_gone(&name("a"), "other"), Some(true));
@@ -211,6 +216,7 @@ fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     index.job_seen(job("a", Running, 2));
     assert_eq!(names(&index), "", "a report of before the relist");
     relisted(&index, begun, vec![], 3);
+    settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
 
@@ -246,6 +252,7 @@ fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
         assert_eq!(changes[0].unwanted, unwanted);
     }
     assert_eq!(names(&index), "");
+    index.clock.sleep(ABORTED_FOR);
     index.forget(&name("a"));
     assert!(index.state.read().fates.is_empty());
 }
@@ -483,10 +490,11 @@ fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() 
         index.job_seen(job("a", Running, 1));
         goes(&index);
         assert_eq!(index.doubt(&name("a")), Some(ATTEMPTS_COME_WITHIN));
-        index.resolved(&name("a"), vec![]);
+        index.resolved(&name("a"));
         assert!(!has_room(&index), "it is too early to know");
         index.clock.sleep(ATTEMPTS_COME_WITHIN);
-        index.resolved(&name("a"), vec![attempt("p", Going, 5)]);
+        index.attempt_seen(&name("a"), attempt("p", Going, 5));
+        index.resolved(&name("a"));
         assert!(!has_room(&index), "a pod was there all the same");
         index.attempt_gone(&name("a"), "p");
         assert!(has_room(&index));
@@ -519,7 +527,7 @@ fn a_key_in_doubt_keeps_its_name_until_that_is_resolved() {
     let request = with_key("a", Running, 1, 1).key;
     index.create_unanswered(&name("a"), request.unwrap());
     assert!(matches!(index.by_key(7), Some(Keyed::InDoubt { name: n, .. }) if n == name("a")));
-    index.resolved(&name("a"), vec![]);
+    index.resolved(&name("a"));
     assert!(index.by_key(7).is_some(), "it is too early to know");
     settled(&index, &["a"]);
     assert_eq!(index.by_key(7), None);

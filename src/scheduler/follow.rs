@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
-const ABORTED_FOR: Duration = Duration::from_secs(600);
 /// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
@@ -34,7 +32,7 @@ pub(super) enum Task {
     Discard(JobName),
     /// Find out what there is under a name that is in doubt.
     Resolve(JobName),
-    /// Nothing can come under a name any more that was given up.
+    /// Nothing can come any more under a name that was given up or whose job is gone.
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
@@ -172,21 +170,25 @@ impl Scheduler {
                 return Ok(());
             }
         }
+        let _flight = self.index.begin(name, Flight::Change);
+        if self.backend.runs(name)? {
+            // The watch tells when it ends, or has not told yet that it is there.
+            self.queue
+                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+            return Ok(());
+        }
         if let Some(job) = self.backend.look(name)? {
             let change = self.index.found(job);
             self.follow(change);
         }
-        self.index.resolved(name, self.backend.attempts(name)?);
-        if self.index.is_aborted(name) {
-            self.queue
-                .add_after(Task::Forget(name.clone()), ABORTED_FOR);
-        }
+        self.index.resolved(name);
         self.admit_if_there_is_room();
         Ok(())
     }
 
     /// Asks what has become of a job that has changed.
     pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
+        let _flight = self.index.begin(name, Flight::Change);
         match self.backend.look(name)? {
             Some(job) => self.observe(job),
             // The watch will say so.
@@ -394,6 +396,8 @@ impl Scheduler {
             self.queue
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
         }
+        self.queue
+            .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
         self.settle(name);
         self.admit_if_there_is_room();
     }

@@ -4,7 +4,7 @@ use super::follow::Task;
 use super::{JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, no_name};
 use crate::backend::{BackendError, CreateError, NewJob, Resend};
 use crate::config::{FieldError, Settings};
-use crate::index::{CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
+use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
 use crate::request::JobRequest;
 use std::sync::Arc;
@@ -151,7 +151,11 @@ impl Scheduler {
         else {
             return Ok(());
         };
-        self.backend.store_payload(&record.job, payload)?;
+        // Whatever is said of this write, an earlier one may have stored it.
+        let stored = self.backend.store_payload(&record.job, payload);
+        stored.map_err(|e| BackendError::Unanswered {
+            message: e.to_string(),
+        })?;
         self.index.confirm(&record.job.name);
         Ok(())
     }
@@ -278,6 +282,8 @@ impl Scheduler {
     pub(super) fn abort(&self, name: &JobName) {
         self.index.aborted(name);
         self.queue.add(Task::Discard(name.clone()));
+        self.queue
+            .add_after(Task::Forget(name.clone()), ABORTED_FOR);
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
         // It may have been the last that needed another's payload.

@@ -8,7 +8,7 @@ use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -77,7 +77,7 @@ impl Backend for Buggy {
     fn look(&self, _: &JobName) -> Result<Option<Job>, BackendError> {
         unreachable!()
     }
-    fn attempts(&self, _: &JobName) -> Result<Vec<Attempt>, BackendError> {
+    fn runs(&self, _: &JobName) -> Result<bool, BackendError> {
         unreachable!()
     }
     fn logs(

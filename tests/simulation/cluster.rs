@@ -1,7 +1,7 @@
 //! What else acts in a cluster, a step at a time: the job controller, a kubelet, the garbage collector, and a person with
 //! kubectl.
 
-use crate::coroutine::mix;
+use crate::coroutine::{EPOCH, mix};
 use crate::world::{
     Condition, Container, Job, JobStatus, Phase, Pod, STOPPED, StatusWrite, Uid, Who, World,
 };
@@ -24,10 +24,11 @@ fn set(status: &mut JobStatus, kind: &'static str, met: bool, reason: &'static s
     }
 }
 
+/// What its container exited with, or nothing that a rule could be about.
 fn exit_code(pod: &Pod) -> i32 {
     match pod.container {
         Container::Ended { code, .. } => code,
-        _ => TERMINATED,
+        _ => 0,
     }
 }
 
@@ -57,6 +58,10 @@ impl World {
         let live = || pods.iter().filter(|pod| pod.may_run());
         if job.suspend || is_ending || is_done {
             for pod in live().filter(|pod| pod.deletion.is_none()) {
+                // Pods that end because their job is suspended do not count.
+                if job.suspend && !is_ending {
+                    self.clear_finalizer(pod.uid);
+                }
                 self.end_pod(&pod.name);
             }
         } else if live().next().is_none() {
@@ -185,12 +190,23 @@ impl World {
             (_, _, true) => Some("Stopped"),
             _ => None,
         };
-        let now = self.now;
+        let condition = match outcome {
+            Some("Succeeded") => "Complete",
+            Some("Failed") => "Failed",
+            _ => "Suspended",
+        };
+        let since = job.status.conditions.iter().find(|c| c.kind == condition);
+        let since = since.map_or(0, |c| c.since).saturating_sub_unsigned(EPOCH);
+        let since = u64::try_from(since).unwrap_or(0) * 1_000_000;
         if let Some(life) = self.lives.get_mut(&job.uid)
             && outcome != life.outcome
         {
             life.outcome = outcome;
-            life.ended = outcome.map(|_| now);
+            let since = match outcome {
+                Some("Stopped") => since.max(life.stopped_at),
+                _ => since,
+            };
+            life.ended = outcome.map(|_| since);
         }
     }
 
@@ -301,6 +317,10 @@ impl World {
                 };
                 let at = now;
                 pod.container = Container::Ended { since, at, code };
+                let now = self.now;
+                if let Some(life) = self.lives.get_mut(&pod.owner) {
+                    life.exited = Some(now);
+                }
             }
             (Phase::Running, Container::Ended { code: 0, .. }, _) => pod.phase = Phase::Succeeded,
             (Phase::Running, ..) => pod.phase = Phase::Failed,

@@ -121,6 +121,8 @@ pub struct UseCase {
 }
 
 const SHORT: u64 = 3_000_000;
+/// Longer than a container takes to end.
+const LONG: u64 = 30_000_000;
 /// As many bits as a payload has in [`Sim::submit_new`].
 const PAYLOAD: u32 = 5;
 const PLAIN: u32 = 4;
@@ -135,6 +137,7 @@ fn plain() -> Options {
 fn capped() -> Options {
     Options {
         cap: 1,
+        linger: 20_000_000,
         ports: true,
         ..plain()
     }
@@ -342,7 +345,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
         },
         act: |sim| {
             on_first(sim, Kind::Restart);
@@ -355,7 +358,7 @@ pub const USE_CASES: &[UseCase] = &[
         setup: |sim| {
             one(sim);
             on_first(sim, Kind::Stop);
-            sim.settle(SHORT, false);
+            sim.settle(LONG, false);
             one(sim);
         },
         act: |sim| on_first(sim, Kind::Restart),
@@ -599,7 +602,10 @@ impl Sim {
                 }
             }
             Event::Collect => self.cluster_runs(true),
-            Event::Guard => self.world.guarded.push(name.to_string()),
+            Event::Guard => {
+                self.options.lasting_guard = true;
+                self.world.guarded.push(name.to_string());
+            }
             Event::SecretQuota => {
                 (self.world.secret_quota, self.options.lasting_quota) = (true, true);
             }
@@ -655,7 +661,7 @@ fn begin(case: &UseCase, with_log: bool) -> Sim {
 
 fn act(case: &UseCase, sim: &mut Sim) {
     (case.act)(sim);
-    sim.settle(25_000_000, false);
+    sim.settle(50_000_000, false);
     sim.watch_writes = false;
 }
 

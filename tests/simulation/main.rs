@@ -17,6 +17,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use step::{Fault, Kind, Step};
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
@@ -28,12 +29,13 @@ fn main() -> ExitCode {
     if let Some(seed) = number("SEED") {
         return report(seed);
     }
-    if let Ok(cell) = std::env::var("CELL") {
+    if let Some(cell) = std::env::var("CELL").ok().filter(|cell| !cell.is_empty()) {
         return code(enumerate::enumerate(Some(&cell), true));
     }
     let all_well = enumerate::enumerate(None, std::env::var("ALL").is_ok());
     let seconds = Duration::from_secs(number("SECONDS").unwrap_or(60));
-    code(histories(number("FIRST").unwrap_or(1), seconds) & all_well)
+    let first = number("FIRST").unwrap_or(1);
+    code(are_repeatable(first) & histories(first, seconds) & all_well)
 }
 
 fn code(well: bool) -> ExitCode {
@@ -43,14 +45,62 @@ fn code(well: bool) -> ExitCode {
     }
 }
 
+/// Whether the same seed gives the same history.
+fn are_repeatable(first: u64) -> bool {
+    let seeds = first..first + 20;
+    let differs = |seed: &u64| {
+        let (one, other) = (random::run(*seed, true), random::run(*seed, true));
+        one.log != other.log
+    };
+    let different: Vec<u64> = seeds.clone().filter(differs).collect();
+    println!("seeds {seeds:?} run twice, different: {different:?}");
+    different.is_empty()
+}
+
+/// How often each kind of step and each fault came in histories.
+#[derive(Default)]
+struct Counts {
+    kinds: BTreeMap<String, u64>,
+    faults: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    fn add(&mut self, steps: &[Step]) {
+        for step in steps {
+            *self.kinds.entry(format!("{:?}", step.kind)).or_default() += 1;
+            if step.kind == Kind::Effect {
+                let fault = Fault::ALL[step.how as usize % Fault::ALL.len()];
+                *self.faults.entry(fault.text()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Prints the counts. Returns whether there is any of each.
+    fn report(&self) -> bool {
+        let kinds = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"));
+        println!("steps: {}", kinds.collect::<Vec<_>>().join(", "));
+        let faults = self
+            .faults
+            .iter()
+            .map(|(fault, count)| format!("{fault} {count}"));
+        println!("calls: {}", faults.collect::<Vec<_>>().join(", "));
+        self.kinds.len() == Kind::ALL.len() && self.faults.len() == Fault::ALL.len()
+    }
+}
+
 fn histories(first: u64, time: Duration) -> bool {
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), cpu_seconds());
     let (mut seed, mut steps) = (first, 0);
     let mut failed: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
+    let mut counts = Counts::default();
     let go_on = std::env::var("ALL").is_ok();
     while begin.elapsed() < time {
         let history = random::run(seed, false);
         steps += history.steps.len();
+        counts.add(&history.steps);
         if let Some(violation) = &history.violation {
             failed.entry(violation.check).or_default().push(seed);
             if !go_on {
@@ -60,8 +110,13 @@ fn histories(first: u64, time: Duration) -> bool {
         seed += 1;
     }
     let count = seed - first;
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
-    println!("{count} histories of {steps} steps, {rate:.0} a second");
+    let (wall, cpu) = (begin.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!(
+        "{count} histories of {steps} steps in {wall:.1} s: {:.0} a second, {:.0} a second of a core",
+        count as f64 / wall,
+        count as f64 / cpu
+    );
+    let has_all = counts.report();
     for (check, seeds) in &failed {
         println!(
             "FAILED {check}: {} seeds: {:?}",
@@ -74,8 +129,26 @@ fn histories(first: u64, time: Duration) -> bool {
             report(seeds[0]);
             false
         }
-        _ => failed.is_empty(),
+        // Few histories cannot have everything in them.
+        _ if count < 1000 => failed.is_empty(),
+        _ => failed.is_empty() && has_all,
     }
+}
+
+/// The processor time that this process has used: others may use the machine, too.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse::<f64>().ok())
+        .sum();
+    ticks / 100.0
 }
 
 /// Runs one history, and prints it: the shortest that fails in the same way, if it fails.

@@ -36,7 +36,7 @@ const WEIGHTS: &[(Kind, u32, bool)] = &[
     (Kind::KubectlResume, 2, true),
     (Kind::Guard, 2, true),
     (Kind::Quota, 2, true),
-    (Kind::Advance, 25, false),
+    (Kind::Advance, 14, false),
 ];
 
 /// Numbers from a seed.
@@ -82,7 +82,9 @@ fn plan(draw: &mut Draw) -> Plan {
         page: if draw.one_in(3) { 2 } else { 500 },
         two: draw.one_in(8),
         lasting_quota: draw.one_in(8),
+        lasting_guard: draw.one_in(4),
         skew: draw.one_in(2),
+        linger: if draw.one_in(2) { 25_000_000 } else { 0 },
     };
     let mut weights = Vec::new();
     for (kind, weight, optional) in WEIGHTS {
@@ -100,7 +102,7 @@ fn plan(draw: &mut Draw) -> Plan {
         faults,
         frames,
         fault_rate,
-        length: 60 + draw.below(120) as usize,
+        length: 50 + draw.below(60) as usize,
     }
 }
 

@@ -15,6 +15,7 @@ use job_scheduler::index::Bounds;
 use job_scheduler::job::{JobName, Status};
 use job_scheduler::metrics::Metrics;
 use job_scheduler::scheduler::{Limits, Scheduler};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,7 +50,11 @@ pub struct Options {
     pub two: bool,
     /// The quota on Secrets, or on Services, stays for good once it is there.
     pub lasting_quota: bool,
+    /// Whoever refuses to have a Job changed does so for good.
+    pub lasting_guard: bool,
     pub skew: bool,
+    /// How long containers take to end that are told to.
+    pub linger: u64,
 }
 
 impl Default for Options {
@@ -67,13 +72,28 @@ impl Default for Options {
             page: 500,
             two: false,
             lasting_quota: false,
+            lasting_guard: false,
             skew: false,
+            linger: 0,
         }
     }
 }
 
 impl Options {
+    /// The component that is simulated, read once for each that there is.
     pub fn component(&self) -> JobComponent {
+        thread_local! {
+            static READ: RefCell<BTreeMap<(bool, bool, u32, bool), JobComponent>> =
+                const { RefCell::new(BTreeMap::new()) };
+        }
+        let which = (self.ports, self.payloads, self.backoff, self.policy);
+        READ.with_borrow_mut(|read| {
+            let component = read.entry(which).or_insert_with(|| self.read_component());
+            component.clone()
+        })
+    }
+
+    fn read_component(&self) -> JobComponent {
         let ports = match self.ports {
             true => "    ports: [{name: http, port: 3000}]\n",
             false => "",
@@ -212,6 +232,7 @@ impl Sim {
         let world = World {
             version: 100,
             sidecars: options.sidecars,
+            linger: options.linger,
             page: options.page,
             ..World::default()
         };
@@ -237,7 +258,7 @@ impl Sim {
             next: 0,
             checked_pods: 0,
             healed: false,
-            strict: false,
+            strict: std::env::var("STRICT").is_ok(),
             point: None,
             reached: false,
             watch_writes: false,
@@ -413,6 +434,14 @@ impl Sim {
         self.threads.iter().position(|thread| thread.id == id)
     }
 
+    /// The name of a task, if anybody listens.
+    fn said_name(&self, at: usize) -> String {
+        match self.log {
+            Some(_) => self.name_of(at),
+            None => String::new(),
+        }
+    }
+
     pub fn name_of(&self, at: usize) -> String {
         let thread = &self.threads[at];
         match thread.what {
@@ -490,15 +519,17 @@ impl Sim {
 
     /// A call takes effect, or not, as the fault says; its answer is on its way.
     pub fn effect(&mut self, at: usize, fault: Fault) {
+        let answering = State::Ready { from: u64::MAX };
+        let state = std::mem::replace(&mut self.threads[at].state, answering);
         let State::Calling {
             asked,
             at: sent,
             opens,
-        } = &self.threads[at].state
+        } = state
         else {
+            self.threads[at].state = state;
             return;
         };
-        let (asked, sent, opens) = (asked.clone(), *sent, *opens);
         let is_list = asked.method == "GET" && asked.patience == Patience::List;
         let fault = match fault.fits(asked.method, is_list || opens) {
             true => fault,
@@ -510,7 +541,7 @@ impl Sim {
             true => self.open(&asked, fault),
             false => self.called(&asked, fault),
         };
-        let name = self.name_of(at);
+        let name = self.said_name(at);
         if fault.is_late() {
             let by = self.time() + LATE_EFFECT;
             self.late.push(Late {
@@ -518,7 +549,9 @@ impl Sim {
                 by,
             });
         }
-        self.calls.push((asked.kind(), fault));
+        if self.watch_writes {
+            self.calls.push((asked.kind(), fault));
+        }
         let from = match fault {
             Fault::TimeoutAfter | Fault::TimeoutBefore | Fault::TimeoutLate => deadline,
             _ => 0,
@@ -601,7 +634,7 @@ impl Sim {
         let State::Reading(id) = self.threads[at].state else {
             return;
         };
-        let name = self.name_of(at);
+        let name = self.said_name(at);
         let bytes = self.frames(id, how);
         if bytes.as_ref().map_or(true, Vec::is_empty) {
             self.streams.remove(&id);
@@ -911,7 +944,7 @@ impl Sim {
                     .collect();
                 match pick(&ready, which) {
                     Some(at) => {
-                        let name = self.name_of(at);
+                        let name = self.said_name(at);
                         self.say(|| format!("{name} goes on"));
                         self.resume(at);
                         true
@@ -1050,7 +1083,9 @@ impl Sim {
     pub fn heal(&mut self) {
         self.say(|| "healed".to_string());
         self.healed = true;
-        self.world.guarded.clear();
+        if !self.options.lasting_guard {
+            self.world.guarded.clear();
+        }
         if !self.options.lasting_quota {
             self.world.secret_quota = false;
             self.world.service_quota = false;
@@ -1098,9 +1133,13 @@ impl Sim {
             due.map(micros)
         });
         let late = self.late.iter().map(|late| late.by);
+        let linger = self.world.linger;
+        let ending = self.world.pods.values().filter(|pod| World::may_end(pod));
+        let ending = ending.filter_map(|pod| Some(pod.deletion? + linger));
         ready
             .chain(due)
             .chain(late)
+            .chain(ending)
             .filter(|time| *time > self.time())
             .min()
     }
@@ -1175,7 +1214,11 @@ impl Sim {
                 continue;
             };
             let fate = self.world.fate(pod);
-            let waits = World::may_end(pod) && pod.deletion.is_none() && !ends;
+            let waits = World::may_end(pod)
+                && match pod.deletion {
+                    Some(at) => at + self.world.linger > self.world.now,
+                    None => !ends,
+                };
             any |= !waits && self.world.kubelet(&name, fate);
         }
         for (kind, name) in self.world.orphans() {

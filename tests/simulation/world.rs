@@ -208,6 +208,7 @@ pub struct Life {
     pub ran: Option<u64>,
     /// When its container ended for good, and its condition came.
     pub ended: Option<u64>,
+    pub exited: Option<u64>,
     pub outcome: Option<&'static str>,
     pub hidden: Option<u64>,
     pub gone: Option<(u64, Who)>,
@@ -219,9 +220,18 @@ pub struct Life {
     /// The job controller made a pod of it that it should not have made.
     pub stale_pod: bool,
     pub stopped: bool,
+    pub stopped_at: u64,
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
+}
+
+impl Life {
+    /// When its container ended or its condition came, whichever was first.
+    pub fn first_end(&self) -> Option<u64> {
+        self.ended
+            .map(|ended| self.exited.map_or(ended, |exited| exited.min(ended)))
+    }
 }
 
 /// A Job as the job controller may still see it.
@@ -267,6 +277,8 @@ pub struct World {
     pub sidecars: bool,
     /// Containers exit with 0, unless they are told to end.
     pub all_well: bool,
+    /// How long a container that is told to end takes, when nothing else decides.
+    pub linger: u64,
     /// Objects on a page of a list.
     pub page: usize,
 }
@@ -376,21 +388,21 @@ impl World {
 
     fn render_all(&self, of_pods: bool, selector: Option<&str>) -> Vec<String> {
         let selector = selector.unwrap_or_default();
-        let selector = selector.replace("%3D", "=").replace("%2F", "/");
+        let selector = selector
+            .replace("%3D", "=")
+            .replace("%2F", "/")
+            .replace("%2C", ",");
+        let pairs = || selector.split(',').filter_map(|pair| pair.split_once('='));
         if of_pods {
-            let job = selector.strip_prefix("batch.kubernetes.io/job-name=");
-            let selected = |pod: &&Pod| job.is_none_or(|job| pod.job == job);
-            let pods = self.pods.values().filter(selected);
-            return pods.map(render_pod).collect();
+            let has = |pod: &&Pod| {
+                pairs().all(|(key, value)| pod.labels.contains(&format!("\"{key}\":\"{value}\"")))
+            };
+            return self.pods.values().filter(has).map(render_pod).collect();
         }
-        let selected = |job: &&Job| {
-            selector.split("%2C").all(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or_default();
-                job.labels.get(key).is_some_and(|have| have == value)
-            })
+        let has = |job: &&Job| {
+            pairs().all(|(key, value)| job.labels.get(key).is_some_and(|have| have == value))
         };
-        let jobs = self.jobs.values().filter(selected);
-        jobs.map(render_job).collect()
+        self.jobs.values().filter(has).map(render_job).collect()
     }
 
     fn create_job(&mut self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -440,6 +452,7 @@ impl World {
             created: self.now,
             ran: None,
             ended: None,
+            exited: None,
             outcome: None,
             hidden: None,
             gone: None,
@@ -448,6 +461,7 @@ impl World {
             touched: false,
             stale_pod: false,
             stopped: false,
+            stopped_at: 0,
             client: job
                 .annotations
                 .get("job-scheduler/job-id")
@@ -555,8 +569,14 @@ impl World {
             let hidden = after.annotations.contains_key(HIDDEN);
             life.hidden = life.hidden.filter(|_| hidden).or(hidden.then_some(now));
             life.stopped = after.annotations.contains_key(STOPPED);
+            let stopped = after.annotations.get(STOPPED);
+            let stopped = stopped.and_then(|text| Timestamp::parse(text));
+            if let Some(Timestamp(seconds)) = stopped {
+                let seconds = u64::try_from(seconds).unwrap_or(0).saturating_sub(EPOCH);
+                life.stopped_at = seconds * 1_000_000;
+            }
             if !life.stopped && life.outcome == Some("Stopped") {
-                (life.outcome, life.ended) = (None, None);
+                (life.outcome, life.ended, life.exited) = (None, None, None);
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
+use crate::job::{Job, JobList, JobName, JobRecord, Queued};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -157,7 +157,7 @@ impl Kubernetes {
                 Err(e) => Err(CreateError::Unanswered(e)),
             },
             ("AlreadyExists", false) => Err(CreateError::NameTaken),
-            (_, true) => Err(CreateError::Unanswered(explain(error))),
+            (_, true) => Err(CreateError::Unanswered(unanswered(&error))),
             (_, false) => Err(CreateError::Nothing(explain(error))),
         }
     }
@@ -243,7 +243,10 @@ impl Backend for Kubernetes {
                 .map_err(|e| match e {
                     BackendError::Unanswered { .. } => CreateError::Unanswered(e),
                     // An earlier send may have stored it.
-                    e if resend == Resend::Again => CreateError::Unanswered(e),
+                    e if resend == Resend::Again => {
+                        let message = e.to_string();
+                        CreateError::Unanswered(BackendError::Unanswered { message })
+                    }
                     e => CreateError::Incomplete(e),
                 })?;
         }
@@ -377,7 +380,7 @@ impl Backend for Kubernetes {
         self.look_until(name, self.deadline())
     }
 
-    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
         let label = JOB_NAME_LABEL.replace('/', "%2F");
         let path = format!(
             "/api/v1/namespaces/{}/pods?labelSelector={label}%3D{name}",
@@ -388,8 +391,8 @@ impl Backend for Kubernetes {
             .list(&path, Patience::Until(self.deadline()))
             .map_err(explain)?;
         let attempts = pods.items.into_iter().filter_map(PodObject::into_attempt);
-        let own = attempts.filter(|(job, _)| job == name);
-        Ok(own.map(|(_, attempt)| attempt).collect())
+        let mut own = attempts.filter(|(job, _)| job == name);
+        Ok(own.any(|(_, attempt)| !attempt.state.is_finished()))
     }
 
     fn logs(
@@ -456,10 +459,9 @@ impl Failure {
     }
 
     fn explain(self) -> BackendError {
-        let message = self.error.to_string();
-        match explain(self.error) {
-            _ if self.may_be_done => BackendError::Unanswered { message },
-            error => error,
+        match self.may_be_done {
+            true => unanswered(&self.error),
+            false => explain(self.error),
         }
     }
 }
@@ -482,6 +484,11 @@ fn repeat<T>(resend: Resend, send: impl Fn() -> Result<T, ApiError>) -> Result<T
             return Err(Failure { error, may_be_done });
         }
     }
+}
+
+fn unanswered(error: &ApiError) -> BackendError {
+    let message = error.to_string();
+    BackendError::Unanswered { message }
 }
 
 fn gone(job: &Job) -> BackendError {

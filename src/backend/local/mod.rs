@@ -873,12 +873,12 @@ impl Backend for Local {
         }
     }
 
-    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
-        let machine = &self.machine;
-        let attempts = machine.with_entry(self.part, name, |entry| {
-            entry.attempts(name, machine.next_version())
-        });
-        Ok(attempts.unwrap_or_default())
+    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
+        let runs = |entry: &mut Entry| entry.record.is_running();
+        Ok(self
+            .machine
+            .with_entry(self.part, name, runs)
+            .unwrap_or(false))
     }
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
