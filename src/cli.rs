@@ -143,6 +143,13 @@ const COMMANDS: &[CommandSpec] = &[
                 "PORT",
                 "the port to listen on (default: the component's schedulerPort)",
             ),
+            list(
+                "allow-host",
+                "JOB_SCHEDULER_ALLOW_HOSTS",
+                "NAME",
+                "a name that requests may call this scheduler by, beside those of its Service (repeat; \
+                 comma-separated in the variable)",
+            ),
             HISTORY_LIMIT,
             MAX_JOBS,
             flag(
@@ -298,6 +305,8 @@ pub struct ServeOptions {
     pub image_pull_secrets: Vec<String>,
     pub address: Option<IpAddr>,
     pub port: Option<u16>,
+    /// Names that requests may call this scheduler by, beside its own.
+    pub allowed_hosts: Vec<String>,
     pub history_limit: usize,
     pub max_jobs: usize,
     /// 0 is no cap.
@@ -477,6 +486,7 @@ impl Given {
             image_pull_secrets: self.list("image-pull-secret"),
             address: self.parsed("address", "an IP address, such as 127.0.0.1")?,
             port: self.parsed("port", "a port, 1 to 65535 (0 lets the system choose)")?,
+            allowed_hosts: self.list("allow-host"),
             history_limit: self.history_limit()?,
             max_jobs: self.max_jobs()?,
             max_running: self
@@ -741,10 +751,14 @@ mod tests {
             ],
         );
         assert_eq!(options.image_pull_secrets, ["a", "b"]);
+        assert!(options.allowed_hosts.is_empty());
         assert_eq!(
             (options.history_limit, options.port, options.app),
             (3, Some(0), None)
         );
+        let allowed = [("JOB_SCHEDULER_ALLOW_HOSTS", "a.example,b")];
+        let options = serve("serve --component c --environment e", &allowed);
+        assert_eq!(options.allowed_hosts, ["a.example", "b"]);
         let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x, y,")];
         assert_eq!(
             serve("serve --component c --environment e", &environment).image_pull_secrets,
