@@ -130,7 +130,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     kubernetes
         .watch(&observer)
         .map_err(io_error("starting a thread"))?;
-    let server = http::Server::start(listener, &scheduler, &Guard::any_host())
+    let guard = {
+        let component = scheduler.component();
+        let (name, namespace) = (&component.name, component.namespace());
+        let domain = cluster_domain(&namespace);
+        Guard::service(name, &namespace, &domain).and(&options.allowed_hosts)
+    };
+    let server = http::Server::start(listener, &scheduler, &guard)
         .map_err(io_error("starting the server"))?;
     let mut workers = Vec::new();
     for number in 0..WORKERS {
@@ -157,6 +163,20 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     // The watches only read, and end with the process.
     Ok(())
+}
+
+/// The domain of the cluster, as Kubernetes tells it in the first of the names that a pod's are
+/// looked up in.
+///
+/// Source: <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
+fn cluster_domain(namespace: &str) -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let mut words = text
+        .lines()
+        .filter(|line| line.starts_with("search"))
+        .flat_map(str::split_whitespace);
+    let domain = words.find_map(|word| word.strip_prefix(namespace)?.strip_prefix(".svc."));
+    domain.unwrap_or("cluster.local").to_string()
 }
 
 fn read_component(options: &ServeOptions) -> Result<JobComponent, ServeError> {

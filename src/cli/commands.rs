@@ -102,6 +102,13 @@ const MAX_JOBS: Flag = flag(
     "N",
     "unfinished jobs to take; POST answers 429 over it (default 10000)",
 );
+const ALLOW_HOST: Flag = list(
+    "allow-host",
+    "JOB_SCHEDULER_ALLOW_HOSTS",
+    "NAME",
+    "a name that requests may call a scheduler by, beside those of its Service (repeat; \
+     comma-separated in the variable)",
+);
 const MAX_RUNNING: Flag = flag(
     "max-running",
     "JOB_SCHEDULER_MAX_RUNNING",
@@ -311,6 +318,7 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "PORT",
                 "the port to listen on (default: the component's schedulerPort)",
             ),
+            ALLOW_HOST,
             HISTORY_LIMIT,
             MAX_JOBS,
             MAX_RUNNING,
@@ -392,6 +400,7 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "",
                 "the patch that makes them so, for kubectl patch deployment NAME --patch-file",
             ),
+            passed(ALLOW_HOST),
             passed(HISTORY_LIMIT),
             passed(MAX_JOBS),
             passed(MAX_RUNNING),

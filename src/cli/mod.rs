@@ -190,6 +190,7 @@ impl Given {
             image_pull_secrets: self.list("image-pull-secret"),
             address: self.parsed("address", "an IP address, such as 127.0.0.1")?,
             port: self.parsed("port", "a port, 1 to 65535 (0 lets the system choose)")?,
+            allowed_hosts: self.list("allow-host"),
             history_limit: self.history_limit()?,
             max_jobs: self.max_jobs()?,
             max_running: self.max_running()?,
@@ -343,7 +344,8 @@ impl Given {
 
     /// Flags that are for `serve`, found right as `serve` would.
     fn passed(&mut self) -> Result<Vec<(&'static str, String)>, UsageError> {
-        const PASSED: [&str; 6] = [
+        const PASSED: [&str; 7] = [
+            "allow-host",
             "history-limit",
             "max-jobs",
             "max-running",
@@ -351,16 +353,17 @@ impl Given {
             "log-level",
             "log-format",
         ];
-        let given = PASSED.map(|name| {
-            let value = self.values.get(name)?.last()?;
-            Some((name, value.clone()))
+        let given = PASSED.iter().flat_map(|name| {
+            let values = self.values.get(name).into_iter().flatten();
+            values.map(|value| (*name, value.clone()))
         });
+        let given = given.collect();
         self.history_limit()?;
         self.max_jobs()?;
         self.max_running()?;
         self.max_waiting()?;
         self.logging()?;
-        Ok(given.into_iter().flatten().collect())
+        Ok(given)
     }
 
     fn logging(&mut self) -> Result<LoggingOptions, UsageError> {
@@ -773,10 +776,14 @@ mod tests {
             ],
         );
         assert_eq!(options.image_pull_secrets, ["a", "b"]);
+        assert!(options.allowed_hosts.is_empty());
         assert_eq!(
             (options.history_limit, options.port, options.app),
             (3, Some(0), None)
         );
+        let allowed = [("JOB_SCHEDULER_ALLOW_HOSTS", "a.example,b")];
+        let options = serve("serve --component c --environment e", &allowed);
+        assert_eq!(options.allowed_hosts, ["a.example", "b"]);
         let environment = [("JOB_SCHEDULER_IMAGE_PULL_SECRETS", "x, y,")];
         assert_eq!(
             serve("serve --component c --environment e", &environment).image_pull_secrets,

@@ -37,6 +37,8 @@ pub struct ServeOptions {
     pub image_pull_secrets: Vec<String>,
     pub address: Option<IpAddr>,
     pub port: Option<u16>,
+    /// Names that requests may call this scheduler by, beside its own.
+    pub allowed_hosts: Vec<String>,
     pub history_limit: usize,
     pub max_jobs: usize,
     /// 0 is no cap.

@@ -391,7 +391,8 @@ impl From<&RouteError> for Reply {
                 403,
                 "Forbidden",
                 &format!(
-                    "this scheduler does not answer to the host `{given}`: send the request to {served}"
+                    "this scheduler does not answer to the host `{given}`: send the request to {served}, or start it \
+                     with --allow-host for that name"
                 ),
             ),
             RouteError::Refused(Refusal::Origin { given }) => Reply::failure(
