@@ -4,10 +4,11 @@
 //! ([`store`]), and a thread that starts, watches and ends processes ([`supervisor`]). [`Local`] is one component's
 //! handle on it.
 //!
-//! Order: the record is on disk, then the caller is answered, and an attempt is marked on disk as begun before it is
-//! started, so that no job is lost and none is run twice, whatever ends this process or the machine. What happens to a
-//! job is written down first, then so in the table, then told: what cannot be written down has not happened, and
-//! the end of an attempt is written again and again. One at a time writes about a job.
+//! Order: the record is on disk, then the caller is answered, and an attempt is marked on disk as
+//! begun before it is started, so that no job is lost and none is run twice, whatever ends this
+//! process or the machine. What happens to a job is written down first, then so in the table, then
+//! told: what cannot be written down has not happened, and the end of an attempt is written again
+//! and again. One at a time writes about a job.
 
 mod admission;
 mod files;
@@ -314,7 +315,7 @@ fn read_attempt(
     }
 }
 
-/// What follows when the last attempt has ended by itself or by its time limit, and nobody asked for more.
+/// What follows when the last attempt has ended by itself or by its time limit.
 fn after_attempt(record: &Record) -> Result<EndStatus, Duration> {
     let succeeded =
         |(_, end): &(i64, Option<Ending>)| end.as_ref().is_some_and(|end| end.succeeded);
@@ -842,7 +843,8 @@ impl Machine {
     ) -> Result<bool, BackendError> {
         let name = &job.name;
         let _turn = self.turn(name)?;
-        // A stopped job may have been restarted meanwhile. Only one that has finished is let go on a condition.
+        // A stopped job may have been restarted meanwhile. Only one that has finished is let go on a
+        // condition.
         if condition == Condition::Unchanged
             && let Ok(now) = self.look(number, name)
             && (now.status != job.status || !now.status.is_finished())

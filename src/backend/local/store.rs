@@ -4,9 +4,9 @@
 //! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. Two syncs
 //! make a job durable, one a change.
 //!
-//! An append that fails is undone. Whatever a failed append or a power cut leaves behind the last good line is cut off
-//! before the next append, so that nothing is ever glued to it; reading passes over a line that it cannot read.
-//! Who appends to a record, or removes it, is alone with it meanwhile.
+//! An append that fails is undone. Whatever a failed append or a power cut leaves behind the last
+//! good line is cut off before the next append, so that nothing is ever glued to it; reading passes
+//! over a line that it cannot read. Who appends to a record, or removes it, is alone with it.
 //!
 //! ```text
 //! <data-dir>/<app>-<environment>/.lock                      held by the one scheduler that uses the folder
@@ -280,8 +280,8 @@ impl fmt::Display for OpenError {
             ),
             OpenError::Newer { record, version } => write!(
                 f,
-                "{}: is of version {version}, and this scheduler reads records up to version {FORMAT}: \
-                 start the scheduler that wrote it, or give another --data-dir",
+                "{}: is of version {version}, and this scheduler reads records up to version \
+                 {FORMAT}: start the scheduler that wrote it, or give another --data-dir",
                 record.display()
             ),
             OpenError::Io { path, cause } => write!(
@@ -370,8 +370,8 @@ impl Folder {
         for folder in [&store.records, &store.jobs, &store.logs] {
             self.files.make_folder(folder).map_err(at(folder))?;
         }
-        // The folders must outlive a power cut, and so must what a process wrote that was killed before it synced it: it is
-        // about to be told.
+        // The folders must outlive a power cut, and so must what a process wrote that was killed
+        // before it synced it: it is about to be told.
         self.files.sync_all(&self.path).map_err(at(&self.path))?;
         Ok(store)
     }

@@ -110,7 +110,7 @@ struct Live {
 const REFRESH_EVERY: Duration = Duration::from_millis(200);
 /// After so many jobs the observers are told all, so that they need not remember each that is gone.
 const RELIST_EVERY: u32 = 500;
-/// After a failed write nothing is started and nothing is written again for so long.
+/// After a failed write no job of the queue is started, or no such write tried again, for so long.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Supervisor {
@@ -125,7 +125,7 @@ pub struct Supervisor {
     unstarted: BTreeSet<JobName>,
     /// Jobs that were refused, and of which a record may be there.
     in_doubt: BTreeSet<(usize, JobName)>,
-    /// What of the disk keeps jobs from being started, if anything does.
+    /// What of the disk keeps the jobs of the queue from being started, if anything does.
     held: Option<Arc<str>>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
@@ -133,7 +133,10 @@ pub struct Supervisor {
     refresh_at: Option<Instant>,
     refreshed: Instant,
     refresh_every: Duration,
+    /// When the queue goes on, after a job of it could not be marked as begun.
     paused_until: Option<Instant>,
+    /// When what could not be written is tried again.
+    write_again_at: Option<Instant>,
     jobs_since_relist: u32,
     /// Whether there may be something to collect.
     child_ended: bool,
@@ -158,6 +161,7 @@ impl Supervisor {
             refreshed,
             refresh_every: REFRESH_EVERY,
             paused_until: None,
+            write_again_at: None,
             jobs_since_relist: 0,
             child_ended: false,
             closing: false,
@@ -200,10 +204,11 @@ impl Supervisor {
         }
         self.end_what_is_late();
         self.retry_what_is_due();
-        if self.paused_until.is_some_and(|until| until <= self.now()) {
-            self.paused_until = None;
+        let now = self.now();
+        if self.write_again_at.take_if(|at| *at <= now).is_some() {
             self.write_again();
         }
+        self.paused_until.take_if(|until| *until <= now);
         self.start_waiting();
         self.settle();
         self.tell_places();
@@ -224,6 +229,7 @@ impl Supervisor {
             .chain(self.retries.first().map(|(at, _)| *at))
             .chain(self.refresh_at)
             .chain(self.paused_until)
+            .chain(self.write_again_at)
             .min()
     }
 
@@ -254,7 +260,7 @@ impl Supervisor {
                 }
                 if in_doubt {
                     self.in_doubt.insert((part, name));
-                    self.pause();
+                    self.write_later();
                 }
                 self.queue_changed();
             }
@@ -417,7 +423,7 @@ impl Supervisor {
             if let Err(e) = self.resolve(part, &name) {
                 log::error!("job={name} event=in-doubt error=\"{e}\"");
                 self.in_doubt.insert((part, name));
-                self.pause();
+                self.write_later();
             }
         }
     }
@@ -433,28 +439,20 @@ impl Supervisor {
         }
     }
 
-    fn pause(&mut self) {
-        self.paused_until = Some(self.now() + PAUSE);
+    fn write_later(&mut self) {
+        self.write_again_at = Some(self.now() + PAUSE);
     }
 
-    /// A job cannot go on because of the disk: everybody is told, and all waits for a moment.
-    fn hold(&mut self, name: &JobName, what: &str, error: &io::Error) {
+    /// A job cannot go on because of the disk: who asks is told. Gives what is told.
+    fn hold(&mut self, name: &JobName, what: &str, error: &io::Error) -> Arc<str> {
         log::error!("job={name} event=held error=\"{error}\" reason=\"{what}\"");
         let held: Arc<str> = format!("{what}: {error}").into();
         if let Some(entry) = self.machine.table.lock().jobs.get_mut(name) {
             entry.held = Some(held.clone());
         }
-        self.held = Some(held);
         self.report(name);
-        self.pause();
         self.queue_changed();
-    }
-
-    /// The disk takes what is written.
-    fn free(&mut self) {
-        if self.held.take().is_some() {
-            self.queue_changed();
-        }
+        held
     }
 
     /// Starts what fits, in order of arrival.
@@ -467,7 +465,7 @@ impl Supervisor {
             self.queue_changed();
             match self.begin(&name) {
                 Ok(true) => {
-                    self.free();
+                    self.held = None;
                     self.launch(&name);
                 }
                 // Deleted by another hand.
@@ -475,8 +473,10 @@ impl Supervisor {
                 // Stopped or deleted meanwhile.
                 Ok(false) => self.machine.table.lock().admission.release(&name),
                 Err(e) => {
+                    self.prepared.remove(&name);
                     self.wait_again(&name);
-                    self.hold(&name, "it cannot be started", &e);
+                    self.held = Some(self.hold(&name, "it cannot be started", &e));
+                    self.paused_until = Some(self.now() + PAUSE);
                 }
             }
         }
@@ -506,8 +506,8 @@ impl Supervisor {
         let Some(part) = machine.parts.get(number) else {
             return Ok(false);
         };
-        // Before the attempt counts, so that a job waits for room on the disk. What fails otherwise fails again, and is
-        // reported, when it is started.
+        // Before the attempt counts, so that a job waits for room on the disk. What fails otherwise
+        // fails again, and is reported, when it is started.
         match make_ready(part, name, &header, attempts + 1) {
             Ok(()) => {
                 self.prepared.insert(name.clone());
@@ -549,6 +549,7 @@ impl Supervisor {
             Err(e) => {
                 self.unstarted.insert(name.clone());
                 self.hold(name, "it cannot be started", &e);
+                self.write_later();
                 return;
             }
         };
@@ -623,6 +624,7 @@ impl Supervisor {
             Err(e) if is_full(&e) => {
                 self.unstarted.insert(name.clone());
                 self.hold(name, "it cannot be started", &e);
+                self.write_later();
             }
             Err(e) => {
                 let program = header.work.command.first().map_or("", String::as_str);
@@ -728,14 +730,15 @@ impl Supervisor {
 
     /// Writes down which attempts are over, and then tells of them.
     fn settle(&mut self) {
-        if self.paused_until.is_some() && !self.closing {
+        if self.write_again_at.is_some() && !self.closing {
             return;
         }
         for over in std::mem::take(&mut self.over) {
             match self.write_end(&over) {
-                Ok(()) => self.free(),
+                Ok(()) => {}
                 Err(e) => {
                     self.hold(&over.name, END_NOT_WRITTEN, &e);
+                    self.write_later();
                     self.over.push(over);
                 }
             }

@@ -134,6 +134,19 @@ fn cases() -> Vec<Case> {
         case("delete, waiting", &three, &[Delete(2), Settle]),
         case("delete, finished", &finished, &[Delete(0), Settle]),
         case(
+            "delete, first attempt never ran",
+            &[
+                submit(),
+                Stop(0),
+                Settle,
+                Restart(0),
+                Settle,
+                Exit(0, 0),
+                Settle,
+            ],
+            &[Delete(0), Settle],
+        ),
+        case(
             "delete, hidden first",
             &finished,
             &[Step::During(1, Box::new(Delete(0))), Restart(0), Settle],
@@ -143,6 +156,16 @@ fn cases() -> Vec<Case> {
             &[
                 &finished[..],
                 &[submit(), Settle, Exit(1, 0), Settle, submit(), Settle],
+            ]
+            .concat(),
+            &[Exit(2, 0), Settle],
+        ),
+        case(
+            "retention, clock set back",
+            &[
+                &finished[..],
+                &[submit(), Settle, Exit(1, 0), Settle, submit(), Settle],
+                &[Step::SetBack(60)],
             ]
             .concat(),
             &[Exit(2, 0), Settle],

@@ -4,22 +4,17 @@ use crate::disk::{Ended, Fault, Keep, SimDisk};
 use crate::oracle::{HISTORY, Oracle};
 use crate::processes::{SimProcesses, SimTime};
 use job_scheduler::backend::local::{Amount, Folder, Local, Machine, Part, Setup, Supervisor};
-use job_scheduler::backend::{
-    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
-};
+use job_scheduler::backend::{Backend, BackendError, Observer};
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::config::{self, JobComponent};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{
-    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Sent, Status,
-};
+use job_scheduler::job::{Attempt, Job, JobList, JobName, ListBegun, RequestKey, Sent, Status};
 use job_scheduler::request::JobRequest;
 use job_scheduler::scheduler::{JobError, Limits, Scheduler, SubmitError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// What happens, one after the other. Numbers of jobs and requests are in the order in which they
@@ -68,6 +63,7 @@ pub enum Step {
 /// The scheduler while it is up.
 struct Alive {
     scheduler: Arc<Scheduler>,
+    backend: Arc<Local>,
     machine: Arc<Machine>,
     supervisor: Supervisor,
 }
@@ -84,122 +80,50 @@ pub struct World {
 
 /// Tells the scheduler, and the oracle.
 struct Spy {
-    scheduler: Arc<Scheduler>,
+    /// The scheduler has the machine, and that the spy: many worlds are made, and each must end.
+    scheduler: Weak<Scheduler>,
     oracle: Oracle,
+}
+
+impl Spy {
+    fn scheduler(&self) -> Arc<Scheduler> {
+        self.scheduler.upgrade().unwrap()
+    }
 }
 
 impl Observer for Spy {
     fn jobs_relist_begins(&self) -> ListBegun {
-        self.scheduler.jobs_relist_begins()
+        self.scheduler().jobs_relist_begins()
     }
 
     fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
         list.jobs.iter().for_each(|job| self.oracle.observed(job));
-        self.scheduler.jobs_relisted(list, begun);
+        self.scheduler().jobs_relisted(list, begun);
     }
 
     fn job_seen(&self, job: Job) {
         self.oracle.observed(&job);
-        self.scheduler.job_seen(job);
+        self.scheduler().job_seen(job);
     }
 
     fn job_gone(&self, name: &JobName, uid: &str) {
-        self.scheduler.job_gone(name, uid);
+        self.scheduler().job_gone(name, uid);
     }
 
     fn job_waited(&self, time: Duration) {
-        self.scheduler.job_waited(time);
+        self.scheduler().job_waited(time);
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
-        self.scheduler.attempts_relisted(attempts);
+        self.scheduler().attempts_relisted(attempts);
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
-        self.scheduler.attempt_seen(job, attempt);
+        self.scheduler().attempt_seen(job, attempt);
     }
 
     fn attempt_gone(&self, job: &JobName, attempt: &str) {
-        self.scheduler.attempt_gone(job, attempt);
-    }
-}
-
-/// Tells the oracle what a stop comes to at once: the index may not be sure of it for a while.
-struct Watched {
-    backend: Local,
-    oracle: Oracle,
-}
-
-impl Backend for Watched {
-    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
-        self.backend.create(new, resend)
-    }
-
-    fn recreate(
-        &self,
-        old: &Job,
-        name: &JobName,
-        queued: Option<Queued>,
-    ) -> Result<Job, CreateError> {
-        self.backend.recreate(old, name, queued)
-    }
-
-    fn expose(&self, job: &Job) -> Result<(), BackendError> {
-        self.backend.expose(job)
-    }
-
-    fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
-        self.backend.has_payload(job)
-    }
-
-    fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
-        self.backend.store_payload(job, payload)
-    }
-
-    fn admit(&self, job: &Job) -> Result<Job, BackendError> {
-        self.backend.admit(job)
-    }
-
-    fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError> {
-        let stopped = self.backend.stop(job, reason);
-        stopped.inspect(|job| self.oracle.observed(job))
-    }
-
-    fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
-        self.backend.resume(job, queued)
-    }
-
-    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
-        self.backend.hide(job, key)
-    }
-
-    fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
-        self.backend.delete(job, condition)
-    }
-
-    fn calls_end_within(&self) -> Duration {
-        self.backend.calls_end_within()
-    }
-
-    fn list(&self) -> Result<JobList, BackendError> {
-        self.backend.list()
-    }
-
-    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
-        self.backend.look(name)
-    }
-
-    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
-        self.backend.runs(name)
-    }
-
-    fn logs(
-        &self,
-        record: &JobRecord,
-        attempt: usize,
-        options: LogOptions,
-    ) -> Result<Box<dyn Read + Send>, BackendError> {
-        self.backend.logs(record, attempt, options)
+        self.scheduler().attempt_gone(job, attempt);
     }
 }
 
@@ -317,12 +241,10 @@ impl World {
                 return;
             }
         };
+        let backend = Arc::new(Local::new(machine.clone(), 0));
         let scheduler = Arc::new(Scheduler::new(
             component(),
-            Arc::new(Watched {
-                backend: Local::new(machine.clone(), 0),
-                oracle: self.oracle.clone(),
-            }),
+            backend.clone(),
             Limits {
                 history: HISTORY,
                 bounds: Bounds {
@@ -335,13 +257,14 @@ impl World {
             Arc::default(),
         ));
         let spy = Spy {
-            scheduler: scheduler.clone(),
+            scheduler: Arc::downgrade(&scheduler),
             oracle: self.oracle.clone(),
         };
         machine.observe(0, Arc::new(spy));
         let supervisor = machine.supervisor().unwrap();
         self.alive = Some(Alive {
             scheduler,
+            backend,
             machine,
             supervisor,
         });
@@ -351,13 +274,14 @@ impl World {
         match step {
             Step::During(after, request) => {
                 if let Some(alive) = &self.alive {
-                    let (scheduler, oracle) = (alive.scheduler.clone(), self.oracle.clone());
+                    let (scheduler, backend) = (alive.scheduler.clone(), alive.backend.clone());
+                    let oracle = self.oracle.clone();
                     let request = (**request).clone();
                     self.disk.during(
                         *after,
                         Box::new(move || {
                             oracle.say(format!("    meanwhile: {}", words(&request)));
-                            ask(&scheduler, &oracle, &request);
+                            ask(&scheduler, &backend, &oracle, &request);
                         }),
                     );
                 }
@@ -395,7 +319,7 @@ impl World {
             }
             request => {
                 if let Some(alive) = &self.alive {
-                    ask(&alive.scheduler, &self.oracle, request);
+                    ask(&alive.scheduler, &alive.backend, &self.oracle, request);
                 }
             }
         }
@@ -573,10 +497,14 @@ fn look(scheduler: &Scheduler, oracle: &Oracle) {
     }
 }
 
-/// Sends a request, and tells the oracle what was answered, and what is so before and after.
-fn ask(scheduler: &Scheduler, oracle: &Oracle, request: &Step) {
+/// Sends a request, and tells the oracle what was answered, and what is so before and after. The
+/// scheduler may not be sure of that for a while, where the backend is.
+fn ask(scheduler: &Scheduler, backend: &Local, oracle: &Oracle, request: &Step) {
     look(scheduler, oracle);
     send(scheduler, oracle, request);
+    if let Ok(list) = backend.list() {
+        list.jobs.iter().for_each(|job| oracle.observed(job));
+    }
     look(scheduler, oracle);
 }
 
