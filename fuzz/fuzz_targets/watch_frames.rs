@@ -55,9 +55,9 @@ impl Observer for Told {
     fn job_seen(&self, job: Job) {
         self.0.job_seen(job);
     }
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        if self.0.job_gone(name, uid) {
-            self.resolve(name);
+    fn job_gone(&self, job: &Job) {
+        if self.0.job_gone(job) {
+            self.resolve(&job.name);
         }
     }
     fn job_waited(&self, _: Duration) {}

@@ -140,7 +140,8 @@ pub trait Observer: Send + Sync {
     /// The list that was begun.
     fn jobs_relisted(&self, list: JobList, begun: ListBegun);
     fn job_seen(&self, job: Job);
-    fn job_gone(&self, name: &JobName, uid: &str);
+    /// A job is gone; its version is that of its end.
+    fn job_gone(&self, job: &Job);
     /// A job has left a queue of the backend's own after so long.
     fn job_waited(&self, time: Duration);
     /// All attempts there are.

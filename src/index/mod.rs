@@ -253,9 +253,13 @@ impl Index {
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
-    pub fn job_gone(&self, name: &JobName, uid: &str) -> bool {
+    pub fn job_gone(&self, job: &Job) -> bool {
+        let Job {
+            name, uid, version, ..
+        } = job;
         let mut state = self.state.write();
-        let is_known = state.jobs.get(name).is_some_and(|r| *r.job.uid == *uid);
+        state.reported = state.reported.max(*version);
+        let is_known = state.jobs.get(name).is_some_and(|r| r.job.uid == *uid);
         if !is_known {
             state.change(name, |_, fate| {
                 if fate.is_gone(uid) {
@@ -265,7 +269,7 @@ impl Index {
                 } else if fate.calls > 0 {
                     // The answer to its create is still to come.
                     fate.tombstone = Some(Tombstone {
-                        uid: uid.into(),
+                        uid: uid.clone(),
                         is_awaited: false,
                         lists: 0,
                     });

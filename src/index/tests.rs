@@ -147,7 +147,7 @@ fn a_deleted_job_stays_out_until_it_is_reported_gone() {
     index.deleted(&name("a"));
     assert_eq!(index.job_seen(job("a", Failed, 2)), Change::default());
     assert_eq!(names(&index), "");
-    assert!(!index.job_gone(&name("a"), "u"));
+    assert!(!index.job_gone(&job("a", Running, 0)));
     settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
@@ -160,7 +160,7 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
         if is_seen_first {
             index.job_seen(job("a", Running, 1));
         }
-        index.job_gone(&name("a"), "u");
+        index.job_gone(&job("a", Running, 0));
         let (record, change) = index.answered(job("a", Running, 2));
         assert_eq!((record, change), (None, Change::default()));
         drop(flight);
@@ -184,9 +184,9 @@ fn another_job_of_the_same_name_is_another() {
     index.clock.sleep(CALLS_END_WITHIN);
     index.forget(&name("a"));
     index.job_seen(other(4));
-    assert!(!index.job_gone(&name("a"), "u"), "the first one");
+    assert!(!index.job_gone(&job("a", Running, 0)), "the first one");
     assert_eq!(names(&index), "a:Waiting");
-    assert!(index.job_gone(&name("a"), "other"));
+    assert!(index.job_gone(&other(5)));
     assert_eq!(names(&index), "");
 }
 
@@ -248,7 +248,7 @@ fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
             index.job_seen(job("a", Running, version)).unwanted,
             unwanted
         );
-        index.job_gone(&name("a"), "u");
+        index.job_gone(&job("a", Running, 0));
         let begun = index.relist_begins();
         let (changes, _) = relisted(&index, begun, vec![job("a", Running, version)], version);
         assert_eq!(changes[0].unwanted, unwanted);
@@ -473,7 +473,7 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
     index.attempt_seen(&name("a"), attempt("p", Ended, 2));
     assert!(has_room(&index));
     index.attempt_gone(&name("a"), "p");
-    index.job_gone(&name("a"), "u");
+    index.job_gone(&job("a", Running, 0));
     assert!(index.state.read().fates.is_empty());
 }
 
@@ -481,7 +481,7 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
 fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() {
     let ways: [fn(&Index); 3] = [
         |index| index.deleted(&name("a")),
-        |index| assert!(index.job_gone(&name("a"), "u")),
+        |index| assert!(index.job_gone(&job("a", Running, 0))),
         |index| {
             let begun = index.relist_begins();
             assert_eq!(relisted(index, begun, vec![], 1).1, [name("a")]);

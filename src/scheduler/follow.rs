@@ -454,9 +454,9 @@ impl Observer for Scheduler {
         self.follow(change);
     }
 
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        if self.index.job_gone(name, uid) {
-            self.lost(name);
+    fn job_gone(&self, job: &Job) {
+        if self.index.job_gone(job) {
+            self.lost(&job.name);
         }
     }
 

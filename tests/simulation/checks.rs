@@ -400,9 +400,13 @@ impl Sim {
     }
 
     fn check_pending(&mut self) {
+        // It has a place in the cap for as long.
+        let blocks = |job| self.cannot_be_verified(job);
+        let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
             !status.is_finished()
+                && !(is_blocked && status == Status::Waiting)
                 && job.deletion.is_none()
                 && !self.cannot_be_verified(job)
                 && !self.is_guarded(&job.name)
