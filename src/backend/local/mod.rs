@@ -884,7 +884,10 @@ impl Machine {
         }
         if let (Err(_), Some(observer)) = (&removed, part.observer.get()) {
             // It is gone, unless the machine loses its power before another record is made or removed.
-            observer.job_gone(name, &job.uid);
+            observer.job_gone(&Job {
+                version: self.next_version(),
+                ..job.clone()
+            });
         }
         removed.map(|there| known || there)
     }

@@ -96,19 +96,29 @@ impl Processes for System {
     }
 
     fn orphans(&self, is_running: &dyn Fn(Pid) -> bool) -> Vec<Orphan> {
-        let living = children()
-            .into_iter()
-            .filter(|pid| !is_running(*pid) && reap(*pid).is_none());
-        let orphan = |pid| {
-            let stat = stat(pid)?;
-            Some(Orphan {
-                pid,
-                group: stat.group,
-                started: stat.started,
-                traces: traces(pid).collect(),
-            })
-        };
-        living.filter_map(orphan).collect()
+        loop {
+            let mut reaped = false;
+            let mut orphans = Vec::new();
+            for pid in children().into_iter().filter(|pid| !is_running(*pid)) {
+                let stat = stat(pid);
+                let traces = traces(pid).collect();
+                // Asked last: one that has exited has no traces.
+                if reap(pid).is_some() {
+                    reaped = true;
+                } else if let Some(stat) = stat {
+                    orphans.push(Orphan {
+                        pid,
+                        group: stat.group,
+                        started: stat.started,
+                        traces,
+                    });
+                }
+            }
+            // One that has exited may have left children, which came here after they were listed.
+            if !reaped {
+                return orphans;
+            }
+        }
     }
 
     fn kill(&self, pid: Pid) {

@@ -375,15 +375,19 @@ impl Supervisor {
         };
         for orphan in self.machine.processes.orphans(&is_running) {
             let its_own = |live: &Live| {
+                let mut traces = orphan.traces.iter();
                 live.leader.pid.as_raw_nonzero().get() == orphan.group
-                    || orphan.traces.contains(&live.folder)
-                    || orphan.traces.contains(&live.log)
+                    || traces.any(|trace| trace.starts_with(&live.folder) || *trace == live.log)
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
-            // One that hides whose it is may be of any job that had begun before it did.
+            let mut traces = orphan.traces.iter();
+            let is_a_jobs = traces.any(|trace| trace.starts_with(self.machine.folder()));
+            // One of a job that is over has no owner, and one that hides whose it is may be of any
+            // job that had begun before it did.
             let owners: Vec<(&JobName, &Live)> = match known.is_empty() {
                 false => known,
+                true if is_a_jobs => Vec::new(),
                 true => self
                     .live
                     .iter()
@@ -808,13 +812,13 @@ impl Supervisor {
         log::warn!("job={name} event=gone reason=\"its record was removed by another hand\"");
         let table = self.machine.table.lock();
         let found = table.jobs.get(name);
-        let found = found.map(|entry| (entry.part, entry.job(name, 0).uid));
+        let found = found.map(|e| (e.part, e.job(name, self.machine.next_version())));
         drop(table);
         self.discard(name);
-        if let Some((part, uid)) = found
+        if let Some((part, job)) = found
             && let Some(observer) = self.machine.parts.get(part).and_then(|p| p.observer.get())
         {
-            observer.job_gone(name, &uid);
+            observer.job_gone(&job);
         }
     }
 

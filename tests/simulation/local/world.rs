@@ -106,8 +106,8 @@ impl Observer for Spy {
         self.scheduler().job_seen(job);
     }
 
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        self.scheduler().job_gone(name, uid);
+    fn job_gone(&self, job: &Job) {
+        self.scheduler().job_gone(job);
     }
 
     fn job_waited(&self, time: Duration) {
