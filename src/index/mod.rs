@@ -7,7 +7,7 @@
 mod capacity;
 mod fate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
 pub use fate::{Flight, InFlight};
@@ -249,7 +249,8 @@ impl Index {
 
     /// A job was deleted here: it is out, whatever is still reported of it.
     pub fn deleted(&self, name: &JobName) {
-        self.bury(name, true);
+        let now = self.clock.instant();
+        self.state.write().bury(name, true, now);
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
@@ -278,14 +279,8 @@ impl Index {
             });
             return false;
         }
-        drop(state);
-        self.bury(name, false);
+        state.bury(name, false, self.clock.instant());
         true
-    }
-
-    fn bury(&self, name: &JobName, is_awaited: bool) {
-        let now = self.clock.instant();
-        self.state.write().bury(name, is_awaited, now);
     }
 
     /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted
@@ -575,6 +570,12 @@ impl State {
             if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
+            let is_another = |known: &mut Arc<JobRecord>| known.job.uid != job.uid;
+            if let Some(known) = record.take_if(is_another) {
+                // The one that had the name went without a word.
+                fate.bury(&known, now + ATTEMPTS_COME_WITHIN);
+                fate.closed = fate.closed.max(fate.late);
+            }
             if fate.closed.is_some() {
                 let unwanted = Some(job.name);
                 return Change {
@@ -585,8 +586,9 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run =
-                from == Some(Status::Running) || (from.is_some() && fate.unanswered.is_some());
+            let was_let_run = from == Some(Status::Running)
+                // Its admission was not answered, or is on its way.
+                || (from.is_some() && (fate.unanswered.is_some() || fate.calls > 1));
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);

@@ -111,7 +111,7 @@ fn names(index: &Index) -> String {
 
 /// What is counted, as kept and as found anew from what is there.
 #[track_caller]
-fn check_tally(index: &Index) {
+pub fn check_tally(index: &Index) {
     let state = index.state.read();
     let mut found = Tally::default();
     let names: BTreeSet<_> = state.jobs.keys().chain(state.fates.keys()).collect();
@@ -122,6 +122,51 @@ fn check_tally(index: &Index) {
     assert_eq!(state.tally, found);
     let waiting = state.jobs.values().filter(|r| r.job.queued.is_some());
     assert_eq!(state.waiting.len(), waiting.count());
+}
+
+#[cfg(feature = "shuttle")]
+impl Index {
+    /// Whether nothing runs, waits or is in flight.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.read();
+        let is_idle = |fate: &Fate| {
+            let in_flight = fate.calls + fate.deletions + fate.pins;
+            in_flight == 0 && fate.in_doubt().is_none() && fate.orphans.is_empty()
+        };
+        state.tally == Tally::default()
+            && state.waiting.is_empty()
+            && state.fates.values().all(is_idle)
+    }
+
+    /// Whether, beyond that, no report is awaited.
+    pub fn is_at_rest(&self) -> bool {
+        let state = self.state.read();
+        let is_awaited = state.fates.values().any(|fate| fate.tombstone.is_some());
+        drop(state);
+        self.is_idle() && !is_awaited
+    }
+
+    pub fn describe(&self) -> String {
+        let state = self.state.read();
+        let jobs = state.jobs.values().map(|record| {
+            let (job, attempts) = (&record.job, record.attempts.len());
+            format!(
+                "{} {} {} attempts={attempts}",
+                job.name, job.status, job.version
+            )
+        });
+        let fates = state.fates.iter().map(|(name, fate)| {
+            let is_awaited = fate.tombstone.as_ref().map(|gone| gone.is_awaited);
+            let (calls, orphans, in_doubt) = (fate.calls, &fate.orphans, fate.in_doubt());
+            format!(
+                "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
+                orphans.len(),
+                in_doubt.is_some()
+            )
+        });
+        let lines: Vec<String> = jobs.chain(fates).collect();
+        format!("{lines:?} {:?}", state.tally)
+    }
 }
 
 #[test]

@@ -129,10 +129,13 @@ impl Scheduler {
             self.index.confirm(name);
             return Ok(());
         }
+        let Some(record) = self.index.get(name).filter(|r| r.may_lack_payload()) else {
+            return Ok(());
+        };
         log::warn!(
             "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        self.remove(job, Condition::Whatever, HiddenKey::Forgotten)
+        self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten)
             .map(|_| ())
     }
 
@@ -161,7 +164,7 @@ impl Scheduler {
         Ok(())
     }
 
-    fn discard(&self, name: &JobName) -> Result<(), BackendError> {
+    pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
         if let Some(job) = self.backend.look(name)? {
             self.backend.delete(&job, Condition::Whatever)?;
             log::info!("job={name} event=discarded");
@@ -179,7 +182,7 @@ impl Scheduler {
                 return Ok(());
             }
         }
-        let _flight = self.index.begin(name, Flight::Change);
+        let flight = self.index.begin(name, Flight::Change);
         let lives = |attempt: &Attempt| !attempt.state.is_finished();
         if self.backend.attempts(name)?.iter().any(lives) {
             // The watch tells when it ends, or has not told yet that it is there.
@@ -187,11 +190,16 @@ impl Scheduler {
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
             return Ok(());
         }
-        if let Some(job) = self.backend.look(name)? {
-            let change = self.index.found(job);
+        let change = self.backend.look(name)?.map(|job| self.index.found(job));
+        self.index.resolved(name);
+        drop(flight);
+        if let Some(change) = change {
             self.follow(change);
         }
-        self.index.resolved(name);
+        if let Some(record) = self.index.get(name) {
+            // It may have been reported first while this looked.
+            self.adopt(&record);
+        }
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
             self.queue.add_after(Task::Resolve(name.clone()), rest);
@@ -217,12 +225,16 @@ impl Scheduler {
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
-        let (mut passed_over, mut failure) = (Vec::new(), None);
-        let wanted =
-            |passed_over: &[JobName], record: &JobRecord| !passed_over.contains(&record.job.name);
+        // By version: one that has changed meanwhile is another matter, and nobody else may have come for it while it had no
+        // place but the one that is held here.
+        let (mut passed_over, mut failure) = (Vec::<(JobName, u64)>::new(), None);
+        let is_wanted = |passed_over: &[(JobName, u64)], job: &Job| {
+            let mut passed_over = passed_over.iter();
+            !passed_over.any(|(name, version)| *name == job.name && *version == job.version)
+        };
         while let Some((record, place)) = self
             .index
-            .next_to_admit(|record| wanted(&passed_over, record))
+            .next_to_admit(|record| is_wanted(&passed_over, &record.job))
         {
             let job = &record.job;
             let flight = self.index.begin(&job.name, Flight::Change);
@@ -238,15 +250,15 @@ impl Scheduler {
                     }
                     self.observe(running);
                 }
-                Err(e @ (BackendError::Changed { .. } | BackendError::Gone { .. })) => {
+                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
                     // What the watch has not told yet.
-                    failure = failure.or(self.refresh(&job.name).err().or(Some(e)));
-                    passed_over.push(job.name.clone());
+                    failure = failure.or(self.refresh(&job.name).err());
+                    passed_over.push((job.name.clone(), job.version));
                 }
                 Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
                     self.index
                         .notice(&job.name, &format!("cannot be let run: {e}"));
-                    passed_over.push(job.name.clone());
+                    passed_over.push((job.name.clone(), job.version));
                     failure = failure.or(Some(e));
                 }
                 Err(e) => return Err(e),
@@ -263,11 +275,13 @@ impl Scheduler {
             self.index.list().iter().map(|r| end_of(r)),
             self.limits.history,
         ) {
-            let kept = self
-                .index
-                .get(&name)
-                .filter(|_| !self.index.is_changing(&name));
-            let Some(record) = kept else { continue };
+            // It may have been restarted since the list was made.
+            let is_over = |record: &Arc<JobRecord>| {
+                record.job.status.is_finished() && !self.index.is_changing(&name)
+            };
+            let Some(record) = self.index.get(&name).filter(is_over) else {
+                continue;
+            };
             match self.retire(&record.job) {
                 Ok(()) => {
                     self.metrics.retired.count(0);

@@ -237,7 +237,13 @@ impl Scheduler {
             Err(CreateError::Nothing(e)) => Err(e),
             Err(CreateError::Incomplete(e)) => {
                 self.abort(name);
-                Err(e)
+                // Who is told for certain that nothing was done can rely on it, whatever becomes of this process.
+                Err(match self.discard(name) {
+                    Ok(()) => e,
+                    Err(_) => BackendError::Unanswered {
+                        message: e.to_string(),
+                    },
+                })
             }
             Err(CreateError::Unanswered(e)) => {
                 match key {

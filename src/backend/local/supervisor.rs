@@ -812,7 +812,8 @@ impl Supervisor {
         log::warn!("job={name} event=gone reason=\"its record was removed by another hand\"");
         let table = self.machine.table.lock();
         let found = table.jobs.get(name);
-        let found = found.map(|e| (e.part, e.job(name, self.machine.next_version())));
+        let version = self.machine.next_version();
+        let found = found.map(|entry| (entry.part, entry.job(name, version)));
         drop(table);
         self.discard(name);
         if let Some((part, job)) = found
