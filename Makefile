@@ -18,6 +18,8 @@ check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test e2e --test faults -- -D warnings # which --all-targets leaves out, as `test = false` says
 	cargo test --locked
+	cargo clippy --locked --features shuttle --profile test --lib -- -D warnings
+	$(MAKE) --no-print-directory interleavings
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
 	scripts/e2e
@@ -40,6 +42,12 @@ cluster-down: ## stop it and remove all of it
 .PHONY: cargo
 cargo:
 	@command -v cargo >/dev/null || { echo "make: Rust is not installed: see https://rustup.rs" >&2; exit 1; }
+
+TEST ?= interleavings
+
+.PHONY: interleavings
+interleavings: cargo ## what depends on how threads are interleaved, under thousands of schedules; TEST=name SCHEDULE=… runs one again
+	cargo test --locked --features shuttle --lib $(TEST)
 
 .PHONY: test-contract
 test-contract: ## look for answers that the OpenAPI document does not have; needs Rust, Python and PyPI (see scripts/test-contract)

@@ -133,6 +133,14 @@ impl Status {
         }
     }
 
+    /// Whether the job must not run in it, and may run again.
+    pub fn is_held_back(self) -> bool {
+        match self {
+            Status::Waiting | Status::Stopping | Status::Stopped => true,
+            Status::Running | Status::Succeeded | Status::Failed => false,
+        }
+    }
+
     /// Whether the job has come to its end.
     pub fn is_finished(self) -> bool {
         matches!(self, Status::Stopped | Status::Succeeded | Status::Failed)

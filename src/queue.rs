@@ -3,11 +3,14 @@
 //! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
 //! is handed out again when that worker is done, never to a second worker meanwhile.
 
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod interleavings;
+
 use crate::clock::Clock;
-use crate::sync::Lock;
+use crate::sync::{Condvar, Lock};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::Condvar;
 use std::time::{Duration, Instant};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -56,13 +59,20 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
             }
             let now = self.clock.instant();
             if let Some(key) = state.take(now) {
+                let is_more = state.ready() > 0 || state.next_due().is_some();
+                drop(state);
+                // Those that wait may have been notified of this key alone, or of one that was due before the next.
+                if is_more {
+                    self.changed.notify_one();
+                }
                 return Some(key);
             }
             state = match state.next_due() {
                 Some(due) => {
-                    Lock::wait_timeout(&self.changed, state, due.saturating_duration_since(now))
+                    let left = due.saturating_duration_since(now);
+                    self.state.wait_timeout(&self.changed, state, left)
                 }
-                None => Lock::wait(&self.changed, state),
+                None => self.state.wait(&self.changed, state),
             };
         }
     }
@@ -83,12 +93,8 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
 
     /// The key is reconciled; its failures are forgotten.
     pub fn done(&self, key: &K) {
-        let mut state = self.state.lock();
-        state.done(key);
         // The worker itself comes for the next one.
-        if state.ready() > 1 {
-            self.changed.notify_one();
-        }
+        self.state.lock().done(key);
     }
 
     /// The key could not be reconciled: it comes again, later each time, with jitter.

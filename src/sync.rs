@@ -1,12 +1,22 @@
 //! Locks whose poison is handled in one place, threads whose death ends the process, and how work is handed to them.
 
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod interleavings;
+mod primitives;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+pub mod schedules;
+
+pub use primitives::Condvar;
+
 use crate::clock::Clock;
+use primitives::thread::{self, Thread};
+use primitives::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A mutex. What it guards is whole even after a panic, since no code of ours leaves it half changed across a call that
@@ -28,19 +38,20 @@ impl<T> Lock<T> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wait<'a>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    /// Unlocks until it is notified, or for no reason.
+    pub fn wait<'a>(&'a self, condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        primitives::wait(condvar, &self.0, guard).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`Lock::wait`], for `timeout` at most.
     pub fn wait_timeout<'a>(
+        &'a self,
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> MutexGuard<'a, T> {
-        condvar
-            .wait_timeout(guard, timeout)
+        primitives::wait_timeout(condvar, &self.0, guard, timeout)
             .unwrap_or_else(PoisonError::into_inner)
-            .0
     }
 }
 
@@ -237,7 +248,7 @@ mod tests {
     /// Threads that take until there is no more, and what each of them is told of what it took.
     fn takers(taker: &Taker<u32>, count: usize) -> Vec<JoinHandle<Vec<u32>>> {
         let run = |taker: Taker<u32>| move || std::iter::from_fn(|| taker.take()).collect();
-        let takers = std::iter::repeat_with(|| thread::spawn(run(taker.clone())));
+        let takers = std::iter::repeat_with(|| std::thread::spawn(run(taker.clone())));
         takers.take(count).collect()
     }
 

@@ -50,14 +50,14 @@ impl Observer for Told {
     }
     fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
         let (_, gone) = self.0.relisted(list, begun);
-        gone.iter().for_each(|(name, _)| self.resolve(name));
+        gone.iter().for_each(|name| self.resolve(name));
     }
     fn job_seen(&self, job: Job) {
         self.0.job_seen(job);
     }
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        if self.0.job_gone(name, uid).is_some() {
-            self.resolve(name);
+    fn job_gone(&self, job: &Job) {
+        if self.0.job_gone(job) {
+            self.resolve(&job.name);
         }
     }
     fn job_waited(&self, _: Duration) {}

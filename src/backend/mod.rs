@@ -34,7 +34,7 @@ pub struct NewJob<'a> {
 pub trait Backend: Send + Sync {
     /// Creates the job and its payload; on return both are durable. With `resend`, an earlier call for the same job may
     /// have come through.
-    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError>;
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError>;
 
     /// Creates a job that does again what the finished job `old` did, with the same payload and settings.
     fn recreate(
@@ -42,7 +42,7 @@ pub trait Backend: Send + Sync {
         old: &Job,
         name: &JobName,
         queued: Option<Queued>,
-    ) -> Result<Job, CreateError>;
+    ) -> Result<Created, CreateError>;
 
     /// Makes the running job reachable by its name, if it has ports.
     fn expose(&self, job: &Job) -> Result<(), BackendError>;
@@ -79,8 +79,8 @@ pub trait Backend: Send + Sync {
     /// The job of this name as it is stored at this moment; `None` if there is none.
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError>;
 
-    /// Whether an attempt of the job of this name, which may be gone itself, has not ended at this moment.
-    fn runs(&self, name: &JobName) -> Result<bool, BackendError>;
+    /// The attempts that there are at this moment of the job of this name, which may be gone itself.
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError>;
 
     /// What an attempt of the job, which has started, has written; `attempt` is its index. With `follow`, a read waits for
     /// more for about a second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
@@ -99,6 +99,15 @@ pub struct LogOptions {
     pub follow: bool,
     /// The last so many lines of what is written already; `None` is all of it.
     pub tail: Option<u32>,
+}
+
+/// A job that was created.
+#[derive(Debug)]
+pub struct Created {
+    pub job: Job,
+    /// It took more than one try, and one that was not answered may yet be carried out: should the job be deleted before
+    /// that, it would be there again.
+    pub may_come_again: bool,
 }
 
 /// Whether a hidden job's idempotency key goes on standing for it.
@@ -131,7 +140,8 @@ pub trait Observer: Send + Sync {
     /// The list that was begun.
     fn jobs_relisted(&self, list: JobList, begun: ListBegun);
     fn job_seen(&self, job: Job);
-    fn job_gone(&self, name: &JobName, uid: &str);
+    /// A job is gone; its version is that of its end.
+    fn job_gone(&self, job: &Job);
     /// A job has left a queue of the backend's own after so long.
     fn job_waited(&self, time: Duration);
     /// All attempts there are.

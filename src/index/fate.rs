@@ -17,6 +17,8 @@ pub struct Fate {
     /// The name was given up, or its job is gone: until then, another job that is reported under it comes from a create that
     /// was carried out late, and is to be deleted.
     pub closed: Option<Instant>,
+    /// Until then a create of it that was not answered may be carried out.
+    pub late: Option<Instant>,
     /// The outcome of a write is unknown: until then it may turn out to have let the job run.
     pub unanswered: Option<Instant>,
     /// The request whose create has an unknown outcome. Sent again, it takes the same name.

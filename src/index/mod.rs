@@ -7,7 +7,7 @@
 mod capacity;
 mod fate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
 pub use fate::{Flight, InFlight};
@@ -53,8 +53,17 @@ pub struct Change {
     pub transition: Option<Transition>,
     /// A job that nobody was told of, to be discarded: this one, or another of the same request.
     pub unwanted: Option<JobName>,
-    /// Whether an attempt of it may come that is not known of: see [`Index::doubt`].
-    pub is_in_doubt: bool,
+}
+
+/// Where a picture of a job is from.
+#[derive(Clone, Copy, PartialEq)]
+enum Source {
+    /// The answer to a call, or a watch: what is newer counts.
+    Report,
+    /// A list that is newer than what is known.
+    List,
+    /// Somebody looked once nothing was in doubt any more.
+    Look,
 }
 
 /// What is known of an idempotency key.
@@ -82,6 +91,8 @@ struct State {
     lists: u64,
     /// The highest version that was reported.
     reported: u64,
+    /// Of the last list: what it did not show and is no newer was gone by then.
+    listed: u64,
 }
 
 /// What is counted of a name.
@@ -218,7 +229,7 @@ impl Index {
     pub fn answered(&self, job: Job) -> (Option<Arc<JobRecord>>, Change) {
         let name = job.name.clone();
         let mut state = self.state.write();
-        let change = state.put(job, self.clock.instant(), false);
+        let change = state.put(job, self.clock.instant(), Source::Report);
         (state.jobs.get(&name).cloned(), change)
     }
 
@@ -236,16 +247,20 @@ impl Index {
         }
     }
 
-    /// A job was deleted here: it is out, whatever is still reported of it. Returns whether it may yet get an attempt that is
-    /// not known of: see [`Index::doubt`].
-    pub fn deleted(&self, name: &JobName) -> bool {
-        self.bury(name, true)
+    /// A job was deleted here: it is out, whatever is still reported of it.
+    pub fn deleted(&self, name: &JobName) {
+        let now = self.clock.instant();
+        self.state.write().bury(name, true, now);
     }
 
-    /// The backend reports that a job is gone. Returns `None` if it was not here, else as [`Index::deleted`].
-    pub fn job_gone(&self, name: &JobName, uid: &str) -> Option<bool> {
+    /// The backend reports that a job is gone. Returns whether it was here.
+    pub fn job_gone(&self, job: &Job) -> bool {
+        let Job {
+            name, uid, version, ..
+        } = job;
         let mut state = self.state.write();
-        let is_known = state.jobs.get(name).is_some_and(|r| *r.job.uid == *uid);
+        state.reported = state.reported.max(*version);
+        let is_known = state.jobs.get(name).is_some_and(|r| r.job.uid == *uid);
         if !is_known {
             state.change(name, |_, fate| {
                 if fate.is_gone(uid) {
@@ -255,22 +270,17 @@ impl Index {
                 } else if fate.calls > 0 {
                     // The answer to its create is still to come.
                     fate.tombstone = Some(Tombstone {
-                        uid: uid.into(),
+                        uid: uid.clone(),
                         is_awaited: false,
                         lists: 0,
                     });
                 }
                 fate.settle_tombstone();
             });
-            return None;
+            return false;
         }
-        drop(state);
-        Some(self.bury(name, false))
-    }
-
-    fn bury(&self, name: &JobName, is_awaited: bool) -> bool {
-        let now = self.clock.instant();
-        self.state.write().bury(name, is_awaited, now)
+        state.bury(name, false, self.clock.instant());
+        true
     }
 
     /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted
@@ -292,6 +302,7 @@ impl Index {
     pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
+            fate.late = Some(until);
             if record.is_none() {
                 fate.unanswered = Some(until);
                 fate.request = Some(request);
@@ -299,11 +310,19 @@ impl Index {
         });
     }
 
-    /// A change that lets the job run was not answered: it may run.
-    pub fn change_unanswered(&self, name: &JobName) {
+    /// A change that lets the job run, if it is still as described, was not answered: unless a newer report of it has come,
+    /// it may run.
+    pub fn change_unanswered(&self, job: &Job) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         let mut state = self.state.write();
-        state.change(name, |_, fate| fate.unanswered = Some(until));
+        state.change(&job.name, |record, fate| {
+            if record
+                .as_ref()
+                .is_some_and(|known| known.job.version <= job.version)
+            {
+                fate.unanswered = Some(until);
+            }
+        });
     }
 
     /// For how much longer something may begin to run under this name that no report shows; `None` where there is no doubt.
@@ -325,12 +344,29 @@ impl Index {
         });
     }
 
+    /// The job was created, and a create of it that was not answered may yet be carried out.
+    pub fn may_come_again(&self, name: &JobName) {
+        let until = self.clock.instant() + CALLS_END_WITHIN;
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.late = Some(until));
+    }
+
+    /// Whether another job under this name is to be deleted.
+    pub fn is_closed(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        state
+            .fates
+            .get(name)
+            .is_some_and(|fate| fate.closed.is_some())
+    }
+
     /// Nothing can come under this name any more, if its time is over.
     pub fn forget(&self, name: &JobName) {
         let now = self.clock.instant();
-        let mut state = self.state.write();
-        state.change(name, |_, fate| {
-            fate.closed = fate.closed.filter(|until| *until > now)
+        let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
+        self.state.write().change(name, |_, fate| {
+            fate.closed = is_over(fate.closed);
+            fate.late = is_over(fate.late);
         });
     }
 
@@ -347,15 +383,18 @@ impl Index {
             .jobs
             .get(&job.name)
             .map_or(0, |record| record.job.version);
-        let is_newest = job.version >= known;
-        state.put(job, self.clock.instant(), is_newest)
+        let source = match job.version >= known {
+            true => Source::Look,
+            false => Source::Report,
+        };
+        state.put(job, self.clock.instant(), source)
     }
 
     /// The backend reports a job.
     pub fn job_seen(&self, job: Job) -> Change {
         let mut state = self.state.write();
         state.reported = state.reported.max(job.version);
-        state.put(job, self.clock.instant(), false)
+        state.put(job, self.clock.instant(), Source::Report)
     }
 
     /// A list of all jobs is about to be asked for.
@@ -369,33 +408,38 @@ impl Index {
     }
 
     /// The list that was begun: what is not in it is gone, but for what has changed since. Returns what follows, and the jobs
-    /// that are gone, each with whether it is in doubt.
-    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, Vec<(JobName, bool)>) {
+    /// that are gone.
+    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, BTreeSet<JobName>) {
         let JobList { jobs, version } = list;
         let now = self.clock.instant();
         let mut state = self.state.write();
         // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
         let is_older = version < begun.version;
+        // Two may list at a time, and a watch may have told meanwhile what became of a job that is not here.
+        let is_latest = is_older || version >= state.reported;
         state.reported = match is_older {
             true => version,
             false => version.max(state.reported),
         };
+        state.listed = version;
         state.forget_old_tombstones(begun.lists);
-        let mut gone: BTreeMap<JobName, bool> = BTreeMap::new();
-        for (name, record) in &state.jobs {
-            if is_older || record.job.version <= version {
-                gone.insert(name.clone(), true);
-            }
-        }
+        let known = state.jobs.iter();
+        let known = known.filter(|(_, r)| is_older || r.job.version <= version);
+        let mut gone: BTreeSet<JobName> = known.map(|(name, _)| name.clone()).collect();
         let mut changes = Vec::new();
         for job in jobs {
-            let is_authoritative = gone.remove(&job.name).is_some();
-            changes.push(state.put(job, now, is_authoritative));
+            let is_newer =
+                gone.remove(&job.name) || (is_latest && !state.jobs.contains_key(&job.name));
+            let source = match is_newer {
+                true => Source::List,
+                false => Source::Report,
+            };
+            changes.push(state.put(job, now, source));
         }
-        for (name, is_in_doubt) in &mut gone {
-            *is_in_doubt = state.bury(name, false, now);
+        for name in &gone {
+            state.bury(name, false, now);
         }
-        (changes, gone.into_iter().collect())
+        (changes, gone)
     }
 
     /// The backend reports an attempt of a job, which need not be known yet.
@@ -515,32 +559,34 @@ impl State {
         });
     }
 
-    /// Takes in a job unless it is gone or given up, or a newer version of it is here; an authoritative report is true
-    /// whatever is here.
-    fn put(&mut self, mut job: Job, now: Instant, is_authoritative: bool) -> Change {
-        let (name, key) = (job.name.clone(), job.key);
+    /// Takes in a job unless it is gone or given up, or a newer version of it is here.
+    fn put(&mut self, mut job: Job, now: Instant, source: Source) -> Change {
+        let (name, key, listed) = (job.name.clone(), job.key, self.listed);
         let mut result = self.change(&name, |record, fate| {
-            let is_old = |known: &Arc<JobRecord>| known.job.version >= job.version;
-            if fate.is_gone(&job.uid) || (!is_authoritative && record.as_ref().is_some_and(is_old))
-            {
+            let is_old = match record {
+                Some(known) => known.job.version >= job.version,
+                None => job.version <= listed,
+            };
+            if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
             if fate.closed.is_some() {
                 let unwanted = Some(job.name);
                 return Change {
+                    transition: None,
                     unwanted,
-                    ..Change::default()
                 };
             }
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = from == Some(Status::Running) || fate.unanswered.is_some();
-            let is_in_doubt = was_let_run && !is_let_run_or_over(job.status);
+            let was_let_run =
+                from == Some(Status::Running) || (from.is_some() && fate.unanswered.is_some());
+            let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
             }
-            let may_be_stopping = !is_authoritative
+            let may_be_stopping = source != Source::Look
                 && job.status == Status::Stopped
                 && (is_in_doubt || known.as_ref().is_some_and(|known| known.may_be_stopping));
             if may_be_stopping {
@@ -560,7 +606,6 @@ impl State {
             Change {
                 transition,
                 unwanted: None,
-                is_in_doubt,
             }
         });
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {
@@ -585,8 +630,8 @@ impl State {
         other_key.map(|_| other)
     }
 
-    /// A record leaves. Returns whether it may yet get an attempt that is not known of.
-    fn bury(&mut self, name: &JobName, is_awaited: bool, now: Instant) -> bool {
+    /// A record leaves.
+    fn bury(&mut self, name: &JobName, is_awaited: bool, now: Instant) {
         let lists = self.lists;
         self.change(name, |record, fate| {
             if let Some(record) = record.take() {
@@ -597,11 +642,10 @@ impl State {
                     is_awaited,
                     lists,
                 });
-                fate.closed = fate.closed.max(Some(now + CALLS_END_WITHIN));
+                fate.closed = fate.closed.max(fate.late);
             }
             fate.settle_tombstone();
-            fate.may_start.is_some()
-        })
+        });
     }
 
     /// The list that has come was begun later, and knows of them.
@@ -617,14 +661,6 @@ impl State {
                 fate.settle_tombstone();
             });
         }
-    }
-}
-
-/// Whether a job in this status is not held back, or is at its end for good.
-fn is_let_run_or_over(status: Status) -> bool {
-    match status {
-        Status::Running | Status::Succeeded | Status::Failed => true,
-        Status::Waiting | Status::Stopping | Status::Stopped => false,
     }
 }
 

@@ -91,8 +91,9 @@ fn relisted(
     begun: ListBegun,
     jobs: Vec<Job>,
     version: u64,
-) -> (Vec<Change>, Vec<(JobName, bool)>) {
-    index.relisted(JobList { jobs, version }, begun)
+) -> (Vec<Change>, Vec<JobName>) {
+    let (changes, gone) = index.relisted(JobList { jobs, version }, begun);
+    (changes, gone.into_iter().collect())
 }
 
 /// Whether another job could run at once.
@@ -110,7 +111,7 @@ fn names(index: &Index) -> String {
 
 /// What is counted, as kept and as found anew from what is there.
 #[track_caller]
-fn check_tally(index: &Index) {
+pub fn check_tally(index: &Index) {
     let state = index.state.read();
     let mut found = Tally::default();
     let names: BTreeSet<_> = state.jobs.keys().chain(state.fates.keys()).collect();
@@ -121,6 +122,51 @@ fn check_tally(index: &Index) {
     assert_eq!(state.tally, found);
     let waiting = state.jobs.values().filter(|r| r.job.queued.is_some());
     assert_eq!(state.waiting.len(), waiting.count());
+}
+
+#[cfg(feature = "shuttle")]
+impl Index {
+    /// Whether nothing runs, waits or is in flight.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.read();
+        let is_idle = |fate: &Fate| {
+            let in_flight = fate.calls + fate.deletions + fate.pins;
+            in_flight == 0 && fate.in_doubt().is_none() && fate.orphans.is_empty()
+        };
+        state.tally == Tally::default()
+            && state.waiting.is_empty()
+            && state.fates.values().all(is_idle)
+    }
+
+    /// Whether, beyond that, no report is awaited.
+    pub fn is_at_rest(&self) -> bool {
+        let state = self.state.read();
+        let is_awaited = state.fates.values().any(|fate| fate.tombstone.is_some());
+        drop(state);
+        self.is_idle() && !is_awaited
+    }
+
+    pub fn describe(&self) -> String {
+        let state = self.state.read();
+        let jobs = state.jobs.values().map(|record| {
+            let (job, attempts) = (&record.job, record.attempts.len());
+            format!(
+                "{} {} {} attempts={attempts}",
+                job.name, job.status, job.version
+            )
+        });
+        let fates = state.fates.iter().map(|(name, fate)| {
+            let is_awaited = fate.tombstone.as_ref().map(|gone| gone.is_awaited);
+            let (calls, orphans, in_doubt) = (fate.calls, &fate.orphans, fate.in_doubt());
+            format!(
+                "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
+                orphans.len(),
+                in_doubt.is_some()
+            )
+        });
+        let lines: Vec<String> = jobs.chain(fates).collect();
+        format!("{lines:?} {:?}", state.tally)
+    }
 }
 
 #[test]
@@ -146,7 +192,7 @@ fn a_deleted_job_stays_out_until_it_is_reported_gone() {
     index.deleted(&name("a"));
     assert_eq!(index.job_seen(job("a", Failed, 2)), Change::default());
     assert_eq!(names(&index), "");
-    assert_eq!(index.job_gone(&name("a"), "u"), None);
+    assert!(!index.job_gone(&job("a", Running, 0)));
     settled(&index, &["a"]);
     assert!(index.state.read().fates.is_empty());
 }
@@ -159,7 +205,7 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
         if is_seen_first {
             index.job_seen(job("a", Running, 1));
         }
-        index.job_gone(&name("a"), "u");
+        index.job_gone(&job("a", Running, 0));
         let (record, change) = index.answered(job("a", Running, 2));
         assert_eq!((record, change), (None, Change::default()));
         drop(flight);
@@ -171,6 +217,7 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
 #[test]
 fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
+    index.may_come_again(&name("a"));
     index.answered(job("a", Running, 1));
     index.deleted(&name("a"));
     let other = |version| Job {
@@ -182,9 +229,9 @@ fn another_job_of_the_same_name_is_another() {
     index.clock.sleep(CALLS_END_WITHIN);
     index.forget(&name("a"));
     index.job_seen(other(4));
-    assert_eq!(index.job_gone(&name("a"), "u"), None, "the first one");
+    assert!(!index.job_gone(&job("a", Running, 0)), "the first one");
     assert_eq!(names(&index), "a:Waiting");
-    assert_eq!(index.job_gone(&name("a"), "other"), Some(true));
+    assert!(index.job_gone(&other(5)));
     assert_eq!(names(&index), "");
 }
 
@@ -204,7 +251,7 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
         2,
     );
     assert_eq!(names(&index), "c:Failed new:Running");
-    assert_eq!(gone, [(name("a"), true)]);
+    assert_eq!(gone, [name("a")]);
 }
 
 #[test]
@@ -246,7 +293,7 @@ fn a_job_that_was_given_up_is_unwanted_whenever_it_is_reported() {
             index.job_seen(job("a", Running, version)).unwanted,
             unwanted
         );
-        index.job_gone(&name("a"), "u");
+        index.job_gone(&job("a", Running, 0));
         let begun = index.relist_begins();
         let (changes, _) = relisted(&index, begun, vec![job("a", Running, version)], version);
         assert_eq!(changes[0].unwanted, unwanted);
@@ -436,7 +483,7 @@ fn one_that_may_have_been_admitted_has_its_place_and_is_asked_for_again() {
     let index = capped(1);
     index.answered(queued("a", 0, 1));
     index.answered(queued("b", 0, 2));
-    index.change_unanswered(&name("a"));
+    index.change_unanswered(&queued("a", 0, 1));
     let next = || {
         index
             .next_to_admit(|_| true)
@@ -465,24 +512,24 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
     let index = capped(1);
     index.answered(job("a", Running, 1));
     index.attempt_seen(&name("a"), attempt("p", Going, 1));
-    assert!(index.deleted(&name("a")));
+    index.deleted(&name("a"));
     settled(&index, &["a"]);
     assert!(!has_room(&index));
     index.attempt_seen(&name("a"), attempt("p", Ended, 2));
     assert!(has_room(&index));
     index.attempt_gone(&name("a"), "p");
-    index.job_gone(&name("a"), "u");
+    index.job_gone(&job("a", Running, 0));
     assert!(index.state.read().fates.is_empty());
 }
 
 #[test]
 fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() {
     let ways: [fn(&Index); 3] = [
-        |index| assert!(index.deleted(&name("a"))),
-        |index| assert_eq!(index.job_gone(&name("a"), "u"), Some(true)),
+        |index| index.deleted(&name("a")),
+        |index| assert!(index.job_gone(&job("a", Running, 0))),
         |index| {
             let begun = index.relist_begins();
-            assert_eq!(relisted(index, begun, vec![], 1).1, [(name("a"), true)]);
+            assert_eq!(relisted(index, begun, vec![], 1).1, [name("a")]);
         },
     ];
     for goes in ways {

@@ -34,9 +34,9 @@ impl Scheduler {
             return Ok(true);
         };
         let is_there = self.backend.delete(job, condition)?;
-        let is_in_doubt = self.index.deleted(&job.name);
+        self.index.deleted(&job.name);
         drop(flight);
-        self.gone(&job.name, is_in_doubt);
+        self.gone(&job.name);
         if job.payload_of.is_some() {
             self.queue.add(Task::Retain);
         }
@@ -136,14 +136,17 @@ impl Scheduler {
     fn resume(&self, job: &Job) -> Result<JobView, JobError> {
         self.with_place(|place| {
             let _flight = self.index.begin(&job.name, Flight::Change);
-            match self.backend.resume(job, self.queued(place, 0)) {
+            let queued = self.queued(place, 0);
+            match self.backend.resume(job, queued) {
                 Ok(resumed) => {
                     log::info!("job={} event=resumed", job.name);
                     let record = self.take_in(resumed).map_err(|e| job_error(&job.name, e))?;
                     Ok(self.view(record))
                 }
                 Err(e) => {
-                    self.note_unanswered(job, &e);
+                    if queued.is_none() {
+                        self.note_unanswered(job, &e);
+                    }
                     Err(job_error(&job.name, e))
                 }
             }
@@ -153,7 +156,7 @@ impl Scheduler {
     /// A write that may let the job run was not answered: its place is taken until that is known.
     pub(super) fn note_unanswered(&self, job: &Job, error: &BackendError) {
         if matches!(error, BackendError::Unanswered { .. }) {
-            self.index.change_unanswered(&job.name);
+            self.index.change_unanswered(job);
             let task = Task::Resolve(job.name.clone());
             self.queue.add_after(task, CALLS_END_WITHIN);
         }

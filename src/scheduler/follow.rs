@@ -62,10 +62,7 @@ impl Scheduler {
             Task::FindPayload(name) => self.find_payload(name),
             Task::Discard(name) => self.discard(name),
             Task::Resolve(name) => self.resolve(name),
-            Task::Forget(name) => {
-                self.index.forget(name);
-                Ok(())
-            }
+            Task::Forget(name) => self.forget(name),
             Task::Settle(name) => {
                 self.settle(name);
                 Ok(())
@@ -121,11 +118,14 @@ impl Scheduler {
         let turn = job
             .key
             .map(|key| self.turns.wait(key.key, super::TURN_TIMEOUT, &self.clock));
-        if turn.is_some_and(|turn| turn.is_none()) || self.index.is_changing(name) {
+        let is_served = turn.as_ref().is_some_and(Option::is_none);
+        if is_served || self.index.is_changing(name) {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
         }
-        if self.backend.has_payload(job)? {
+        // A Secret that somebody deleted may have done its work before.
+        let has_started = |attempts: Vec<Attempt>| attempts.iter().any(|a| a.started.is_some());
+        if self.backend.has_payload(job)? || has_started(self.backend.attempts(name)?) {
             self.index.confirm(name);
             return Ok(());
         }
@@ -152,7 +152,16 @@ impl Scheduler {
         }
     }
 
-    fn discard(&self, name: &JobName) -> Result<(), BackendError> {
+    /// Sees to it that no create came late before its name is forgotten: the watch may be late, too.
+    fn forget(&self, name: &JobName) -> Result<(), BackendError> {
+        if self.index.is_closed(name) {
+            self.discard(name)?;
+        }
+        self.index.forget(name);
+        Ok(())
+    }
+
+    pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
         if let Some(job) = self.backend.look(name)? {
             self.backend.delete(&job, Condition::Whatever)?;
             log::info!("job={name} event=discarded");
@@ -170,18 +179,24 @@ impl Scheduler {
                 return Ok(());
             }
         }
-        let _flight = self.index.begin(name, Flight::Change);
-        if self.backend.runs(name)? {
+        let flight = self.index.begin(name, Flight::Change);
+        let lives = |attempt: &Attempt| !attempt.state.is_finished();
+        if self.backend.attempts(name)?.iter().any(lives) {
             // The watch tells when it ends, or has not told yet that it is there.
             self.queue
                 .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
             return Ok(());
         }
-        if let Some(job) = self.backend.look(name)? {
-            let change = self.index.found(job);
+        let change = self.backend.look(name)?.map(|job| self.index.found(job));
+        self.index.resolved(name);
+        drop(flight);
+        if let Some(change) = change {
             self.follow(change);
         }
-        self.index.resolved(name);
+        if let Some(rest) = self.index.doubt(name) {
+            // It was let run and held back again meanwhile.
+            self.queue.add_after(Task::Resolve(name.clone()), rest);
+        }
         self.admit_if_there_is_room();
         Ok(())
     }
@@ -203,12 +218,16 @@ impl Scheduler {
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
-        let (mut passed_over, mut failure) = (Vec::new(), None);
-        let wanted =
-            |passed_over: &[JobName], record: &JobRecord| !passed_over.contains(&record.job.name);
+        // By version: one that has changed meanwhile is another matter, and nobody else may have come for it while it had no
+        // place but the one that is held here.
+        let (mut passed_over, mut failure) = (Vec::<(JobName, u64)>::new(), None);
+        let is_wanted = |passed_over: &[(JobName, u64)], job: &Job| {
+            let mut passed_over = passed_over.iter();
+            !passed_over.any(|(name, version)| *name == job.name && *version == job.version)
+        };
         while let Some((record, place)) = self
             .index
-            .next_to_admit(|record| wanted(&passed_over, record))
+            .next_to_admit(|record| is_wanted(&passed_over, &record.job))
         {
             let job = &record.job;
             let flight = self.index.begin(&job.name, Flight::Change);
@@ -226,13 +245,13 @@ impl Scheduler {
                 }
                 Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => {
                     // What the watch has not told yet.
-                    let _ = self.refresh(&job.name);
-                    passed_over.push(job.name.clone());
+                    failure = failure.or(self.refresh(&job.name).err());
+                    passed_over.push((job.name.clone(), job.version));
                 }
                 Err(e @ (BackendError::Refused { .. } | BackendError::Invalid { .. })) => {
                     self.index
                         .notice(&job.name, &format!("cannot be let run: {e}"));
-                    passed_over.push(job.name.clone());
+                    passed_over.push((job.name.clone(), job.version));
                     failure = failure.or(Some(e));
                 }
                 Err(e) => return Err(e),
@@ -300,7 +319,7 @@ impl Scheduler {
     }
 
     pub(super) fn observe(&self, job: Job) {
-        let change = self.index.job_seen(job);
+        let (_, change) = self.index.answered(job);
         self.follow(change);
     }
 
@@ -315,7 +334,7 @@ impl Scheduler {
             return self.admit_if_there_is_room();
         };
         let (record, job) = (&transition.record, &transition.record.job);
-        if change.is_in_doubt {
+        if transition.from.is_some() && job.status.is_held_back() {
             self.queue
                 .add_after(Task::Resolve(job.name.clone()), ATTEMPTS_COME_WITHIN);
         }
@@ -383,29 +402,25 @@ impl Scheduler {
         for change in changes {
             self.follow(change);
         }
-        for (name, is_in_doubt) in gone {
-            self.lost(&name, is_in_doubt);
+        for name in gone {
+            self.lost(&name);
         }
         self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
     }
 
     /// A job is gone.
-    pub(super) fn gone(&self, name: &JobName, is_in_doubt: bool) {
-        if is_in_doubt {
-            self.queue
-                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
-        }
+    pub(super) fn gone(&self, name: &JobName) {
         self.queue
-            .add_after(Task::Forget(name.clone()), CALLS_END_WITHIN);
+            .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
         self.settle(name);
         self.admit_if_there_is_room();
     }
 
     /// A job was reported gone that was not deleted here. It may have been the last that needed another's payload.
-    fn lost(&self, name: &JobName, is_in_doubt: bool) {
+    fn lost(&self, name: &JobName) {
         log::info!("job={name} event=gone");
-        self.gone(name, is_in_doubt);
+        self.gone(name);
         self.queue.add(Task::Retain);
     }
 }
@@ -440,12 +455,13 @@ impl Observer for Scheduler {
     }
 
     fn job_seen(&self, job: Job) {
-        self.observe(job);
+        let change = self.index.job_seen(job);
+        self.follow(change);
     }
 
-    fn job_gone(&self, name: &JobName, uid: &str) {
-        if let Some(is_in_doubt) = self.index.job_gone(name, uid) {
-            self.lost(name, is_in_doubt);
+    fn job_gone(&self, job: &Job) {
+        if self.index.job_gone(job) {
+            self.lost(&job.name);
         }
     }
 

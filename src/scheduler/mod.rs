@@ -2,6 +2,9 @@
 
 mod control;
 mod follow;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod interleavings;
 mod submit;
 
 pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};

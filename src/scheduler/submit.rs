@@ -2,7 +2,7 @@
 
 use super::follow::Task;
 use super::{JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, no_name};
-use crate::backend::{BackendError, CreateError, NewJob, Resend};
+use crate::backend::{BackendError, CreateError, Created, NewJob, Resend};
 use crate::config::{FieldError, Settings};
 use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
@@ -218,17 +218,32 @@ impl Scheduler {
     /// Takes in what came of a create. `None` where the name was taken.
     pub(super) fn created(
         &self,
-        created: Result<Job, CreateError>,
+        created: Result<Created, CreateError>,
         name: &JobName,
         key: Option<RequestKey>,
     ) -> Result<Option<Arc<JobRecord>>, BackendError> {
         match created {
-            Ok(job) => self.take_in(job).map(Some),
+            Ok(Created {
+                job,
+                may_come_again,
+            }) => {
+                if may_come_again {
+                    self.index.may_come_again(name);
+                    self.forget_later(name);
+                }
+                self.take_in(job).map(Some)
+            }
             Err(CreateError::NameTaken) => Ok(None),
             Err(CreateError::Nothing(e)) => Err(e),
             Err(CreateError::Incomplete(e)) => {
                 self.abort(name);
-                Err(e)
+                // Who is told for certain that nothing was done can rely on it, whatever becomes of this process.
+                Err(match self.discard(name) {
+                    Ok(()) => e,
+                    Err(_) => BackendError::Unanswered {
+                        message: e.to_string(),
+                    },
+                })
             }
             Err(CreateError::Unanswered(e)) => {
                 match key {
@@ -243,11 +258,17 @@ impl Scheduler {
     /// The same request may come again, and then finishes what this one began.
     fn leave_in_doubt(&self, name: &JobName, key: RequestKey) {
         self.index.create_unanswered(name, key);
+        self.forget_later(name);
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
         if let Some(record) = self.index.get(name) {
             self.adopt(&record);
         }
+    }
+
+    fn forget_later(&self, name: &JobName) {
+        let task = Task::Forget(name.clone());
+        self.queue.add_after(task, CALLS_END_WITHIN);
     }
 
     /// A job that was created or resumed: into the index.

@@ -299,7 +299,8 @@ fn slow_uploads_stop_nobody() {
     let (namespace, proxy) = (Namespace::new("upload", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
-    let head = format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n{{");
+    let head =
+        format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n{{");
     let mut slow = others_see(&scheduler, &format!("{SLOW} slow uploads"), || {
         let mut slow: Vec<_> = (0..SLOW).map(|_| settled(&scheduler)).collect();
         for connection in &mut slow {

@@ -2,13 +2,14 @@
 
 use crate::harness::http::Connection;
 use job_scheduler::backend::{
-    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
+    Observer, Resend,
 };
 use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -19,8 +20,8 @@ use std::time::Duration;
 struct Buggy;
 
 impl Backend for Buggy {
-    fn create(&self, new: &NewJob, _: Resend) -> Result<Job, CreateError> {
-        Ok(Job {
+    fn create(&self, new: &NewJob, _: Resend) -> Result<Created, CreateError> {
+        let job = Job {
             name: new.name.clone(),
             uid: "u".into(),
             job_id: None,
@@ -39,12 +40,16 @@ impl Backend for Buggy {
             restart_of: None,
             hidden: false,
             version: 1,
+        };
+        Ok(Created {
+            job,
+            may_come_again: false,
         })
     }
     fn delete(&self, _: &Job, _: Condition) -> Result<bool, BackendError> {
         panic!("a bug")
     }
-    fn recreate(&self, _: &Job, _: &JobName, _: Option<Queued>) -> Result<Job, CreateError> {
+    fn recreate(&self, _: &Job, _: &JobName, _: Option<Queued>) -> Result<Created, CreateError> {
         unreachable!()
     }
     fn expose(&self, _: &Job) -> Result<(), BackendError> {
@@ -77,7 +82,7 @@ impl Backend for Buggy {
     fn look(&self, _: &JobName) -> Result<Option<Job>, BackendError> {
         unreachable!()
     }
-    fn runs(&self, _: &JobName) -> Result<bool, BackendError> {
+    fn attempts(&self, _: &JobName) -> Result<Vec<Attempt>, BackendError> {
         unreachable!()
     }
     fn logs(

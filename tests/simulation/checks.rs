@@ -2,7 +2,6 @@
 
 use crate::client::{Given, Outcome};
 use crate::sim::Sim;
-use crate::step::Kind;
 use crate::world::{HIDDEN, Life, Pod, Who, uid_text};
 use job_scheduler::job::Status;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,9 +74,9 @@ impl Sim {
 
     /// A client is given another job for its key than before.
     pub fn check_same_key(&mut self, client: usize, before: &Given, now: &str) {
-        let holds = self
-            .life(&before.uid)
-            .is_some_and(|life| self.promise_holds(life));
+        let holds = self.life(&before.uid).is_some_and(|life| {
+            self.promise_holds(life) && !self.world.robbed.contains(&life.name)
+        });
         if holds {
             let what = format!("client {client} was given {}, and now {now}", before.name);
             self.violate("key", what);
@@ -110,7 +109,7 @@ impl Sim {
                         .is_some_and(|end| Some(end + 2_000_000) >= life.ended)
             });
             let later = later.filter(|other| other.outcome == life.outcome).count();
-            let robbed = self.world.robbed.contains(&life.name) && life.ran.is_none();
+            let robbed = self.world.robbed.contains(&life.name);
             if life.ended.is_none() && !robbed {
                 wrong = Some(format!("{} is deleted, and had not ended", life.name));
             } else if later < history && life.outcome.is_some() {
@@ -237,7 +236,8 @@ impl Sim {
             {
                 wrong = Some(("order", format!("{name} went from {from} to {status}")));
             }
-            if self.processes[number].gone.contains(uid) {
+            let is_back = self.processes[number].gone.contains(uid);
+            if is_back && !self.is_guarded(name.as_str()) {
                 let what = format!("{name} is told of again after it was gone");
                 wrong = Some(("back", what));
             }
@@ -400,9 +400,13 @@ impl Sim {
     }
 
     fn check_pending(&mut self) {
+        // It has a place in the cap for as long.
+        let blocks = |job| self.cannot_be_verified(job);
+        let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
             !status.is_finished()
+                && !(is_blocked && status == Status::Waiting)
                 && job.deletion.is_none()
                 && !self.cannot_be_verified(job)
                 && !self.is_guarded(&job.name)
@@ -432,7 +436,17 @@ impl Sim {
     /// Whether nobody can tell if the payload of a job is there: the quota answers before all else, for good.
     fn cannot_be_verified(&self, job: &crate::world::Job) -> bool {
         let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
-        let cut_off = client.is_some_and(|client| self.clients[client].last.is_none());
+        let cut_off = client.is_some_and(|client| {
+            let client = &self.clients[client];
+            match client.last {
+                // One with a key is sent again, and meets the same.
+                None => true,
+                Some(Outcome::Failed(_)) => client.key.is_some() || client.ended_since,
+                // It was to be discarded by a process that ended.
+                Some(Outcome::Refused(_)) => client.ended_since,
+                _ => false,
+            }
+        });
         self.world.secret_quota && cut_off
     }
 
@@ -447,6 +461,10 @@ impl Sim {
                     && life.hidden.is_none()
                     && !self.is_guarded(&life.name)
                     && !uids.contains(&*uid_text(life.uid))
+            });
+            let left = left.filter(|life| {
+                let job = self.world.job_of(life.uid);
+                !job.is_some_and(|job| self.cannot_be_verified(job))
             });
             let left: Vec<&Life> = left.collect();
             let Some(life) = left.first() else {
@@ -630,13 +648,5 @@ impl Sim {
             }
         }
         any
-    }
-
-    /// Counts of what a history came to, for its report.
-    pub fn requests_of(&self, kind: Kind) -> usize {
-        self.requests
-            .iter()
-            .filter(|request| request.kind == kind)
-            .count()
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 /// Somebody who wants one job.
 pub struct Client {
     pub key: Option<RequestKey>,
-    pub body: String,
     pub request: Arc<JobRequest>,
     pub payload: Option<String>,
     pub in_flight: bool,
@@ -34,10 +33,10 @@ pub struct Client {
 pub struct Given {
     pub name: String,
     pub uid: String,
-    pub at: u64,
 }
 
-/// What a request came to.
+/// What a request came to, as histories tell it.
+#[allow(dead_code)]
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Job {
@@ -103,7 +102,7 @@ impl Outcome {
                 }
             },
             Done::Named(Err(e)) | Done::Counted(Err(e)) | Done::Viewed(Err(e)) => Outcome::job(e),
-            Done::Named(Ok(_)) | Done::Counted(Ok(_)) | Done::Worked(_) | Done::Watched => {
+            Done::Named(Ok(_)) | Done::Counted(Ok(_)) | Done::Worked | Done::Watched => {
                 Outcome::Done
             }
         }
@@ -115,9 +114,6 @@ pub struct Request {
     pub kind: Kind,
     /// The client, for a submit.
     pub client: usize,
-    /// The job that it is about, otherwise.
-    pub job: String,
-    pub process: usize,
     pub outcome: Option<Outcome>,
     /// The process ended before it was answered.
     pub cut_off: bool,
@@ -138,7 +134,6 @@ impl Sim {
             key,
             payload: request.payload.clone(),
             request: Arc::new(request),
-            body,
             in_flight: false,
             sends: 0,
             names: Vec::new(),
@@ -155,7 +150,7 @@ impl Sim {
         let Some(process) = pick(&self.alive(), which) else {
             return false;
         };
-        let with_payload = self.options.payloads && how % 4 != 0;
+        let with_payload = self.options.payloads && !how.is_multiple_of(4);
         let client = self.new_client(keyed, with_payload, i64::from(how / 4 % 3) - 1);
         self.submit(client, process);
         true
@@ -172,8 +167,6 @@ impl Sim {
         self.requests.push(Request {
             kind: Kind::Submit,
             client,
-            job: String::new(),
-            process,
             outcome: None,
             cut_off: false,
         });
@@ -247,8 +240,6 @@ impl Sim {
         self.requests.push(Request {
             kind,
             client: usize::MAX,
-            job: name.to_string(),
-            process,
             outcome: None,
             cut_off: false,
         });
@@ -317,7 +308,6 @@ impl Sim {
     }
 
     fn submitted(&mut self, number: usize, process: usize, outcome: Outcome) {
-        let at = self.time();
         let client = &mut self.clients[number];
         client.in_flight = false;
         client.process = process;
@@ -330,7 +320,6 @@ impl Sim {
                 let given = Given {
                     name: name.clone(),
                     uid: uid.clone(),
-                    at,
                 };
                 client.names.push(given);
                 if let Some(before) = before.filter(|before| before.uid != uid) {

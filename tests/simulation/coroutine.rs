@@ -83,7 +83,7 @@ pub enum Done {
     Named(Result<JobName, JobError>),
     Counted(Result<usize, JobError>),
     Viewed(Result<JobView, JobError>),
-    Worked(bool),
+    Worked,
     Watched,
 }
 
@@ -137,6 +137,11 @@ impl Drop for Task {
         YIELDER.set(ptr::null());
         STACKS.with_borrow_mut(|stacks| stacks.push(coroutine.into_stack()));
     }
+}
+
+/// Whether a task runs now.
+pub fn runs() -> bool {
+    !YIELDER.get().is_null()
 }
 
 /// Leaves the running task until it is resumed.

@@ -13,6 +13,8 @@ pub enum Point {
     EndLate,
     /// The process ends before it has the answer.
     EndAfter,
+    /// So it does, and the next process has its jobs before it has their pods.
+    EndPodsLate,
     Fault(Fault),
     Before(Event),
     After(Event),
@@ -90,7 +92,12 @@ impl Point {
     /// All that can happen at a write of this kind, as in `POST jobs`.
     fn all(write: &str) -> Vec<Point> {
         let method = write.split(' ').next().unwrap_or_default();
-        let mut points = vec![Point::EndBefore, Point::EndLate, Point::EndAfter];
+        let mut points = vec![
+            Point::EndBefore,
+            Point::EndLate,
+            Point::EndAfter,
+            Point::EndPodsLate,
+        ];
         let faults = Fault::ALL.iter().skip(1);
         points.extend(
             faults
@@ -104,7 +111,7 @@ impl Point {
 
     fn group(self) -> usize {
         match self {
-            Point::EndBefore | Point::EndLate | Point::EndAfter => 0,
+            Point::EndBefore | Point::EndLate | Point::EndAfter | Point::EndPodsLate => 0,
             Point::Fault(_) => 1,
             Point::Before(_) => 2,
             Point::After(_) => 3,
@@ -246,31 +253,41 @@ pub const USE_CASES: &[UseCase] = &[
         name: "submit",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PLAIN, false)),
+        act: |sim| {
+            sim.submit_new(0, PLAIN, false);
+        },
     },
     UseCase {
         name: "submit with payload",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "submit with key",
         options: plain,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PLAIN, true)),
+        act: |sim| {
+            sim.submit_new(0, PLAIN, true);
+        },
     },
     UseCase {
         name: "submit with key, payload",
         options: short,
         setup: one_ended,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
     UseCase {
         name: "submit with ports, expose",
         options: ported,
         setup: nothing,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "submit with a cap",
@@ -285,13 +302,17 @@ pub const USE_CASES: &[UseCase] = &[
         name: "submit over the cap",
         options: capped,
         setup: one,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
     UseCase {
         name: "submit again",
         options: plain,
         setup: keyed,
-        act: |sim| drop(sim.resend(0)),
+        act: |sim| {
+            sim.resend(0);
+        },
     },
     UseCase {
         name: "submit again, retired",
@@ -301,7 +322,9 @@ pub const USE_CASES: &[UseCase] = &[
             keyed_ended(sim);
             keyed_ended(sim);
         },
-        act: |sim| drop(sim.resend(0)),
+        act: |sim| {
+            sim.resend(0);
+        },
     },
     UseCase {
         name: "get with wait, retain",
@@ -447,7 +470,9 @@ pub const USE_CASES: &[UseCase] = &[
         name: "refused, discard",
         options: capped,
         setup: |sim| sim.world.secret_quota = true,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, false)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, false);
+        },
     },
     UseCase {
         name: "refused with key",
@@ -456,7 +481,9 @@ pub const USE_CASES: &[UseCase] = &[
             ..capped()
         },
         setup: |sim| sim.world.secret_quota = true,
-        act: |sim| drop(sim.submit_new(0, PAYLOAD, true)),
+        act: |sim| {
+            sim.submit_new(0, PAYLOAD, true);
+        },
     },
 ];
 
@@ -510,6 +537,20 @@ impl Sim {
                 self.effect(at, Fault::None);
                 self.end_process(process);
             }
+            Point::EndPodsLate => {
+                self.effect(at, Fault::None);
+                self.end_process(process);
+                self.start_process();
+                let number = self.processes.len() - 1;
+                for _ in 0..4 {
+                    self.progress_threads(Some(What::WatchJobs));
+                    self.cluster_runs(false);
+                    while self.may_work(number) {
+                        self.work(number);
+                    }
+                    self.progress_threads(Some(What::Work));
+                }
+            }
             Point::Fault(fault) => self.effect(at, fault),
             Point::Before(event) => {
                 self.happens(event, &name, process);
@@ -535,8 +576,12 @@ impl Sim {
 
     fn happens(&mut self, event: Event, name: &str, process: usize) {
         match event {
-            Event::WatchJobs => drop(self.progress_threads(Some(What::WatchJobs))),
-            Event::WatchPods => drop(self.progress_threads(Some(What::WatchPods))),
+            Event::WatchJobs => {
+                self.progress_threads(Some(What::WatchJobs));
+            }
+            Event::WatchPods => {
+                self.progress_threads(Some(What::WatchPods));
+            }
             Event::WatchAll => {
                 self.cluster_runs(false);
                 self.progress_threads(Some(What::WatchJobs));
@@ -568,7 +613,9 @@ impl Sim {
             Event::Delete => self.other(Kind::Delete, name, process),
             Event::Restart => self.other(Kind::Restart, name, process),
             Event::Wait => self.other(Kind::Wait, name, process),
-            Event::Submit => drop(self.submit_new(0, PAYLOAD, false)),
+            Event::Submit => {
+                self.submit_new(0, PAYLOAD, false);
+            }
             Event::Resend => {
                 for client in 0..self.clients.len() {
                     if self.clients[client].key.is_some() {

@@ -4,6 +4,8 @@
 //! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does so for a cell of the
 //! enumeration, as its report names it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 mod checks;
 mod client;
 mod cluster;
@@ -20,7 +22,12 @@ use std::time::{Duration, Instant};
 use step::{Fault, Kind, Step};
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic of the scheduler's is told of with its history.
+    std::panic::set_hook(Box::new(|panic| {
+        if !coroutine::runs() {
+            eprintln!("{panic}");
+        }
+    }));
     let number = |name: &str| {
         std::env::var(name)
             .ok()

@@ -225,6 +225,8 @@ pub struct Sim {
     pub point: Option<(usize, Point)>,
     pub reached: bool,
     pub watch_writes: bool,
+    /// The world's version when its controllers last had nothing to do, and whether containers could end.
+    at_rest: Option<(u64, bool)>,
 }
 
 impl Sim {
@@ -262,6 +264,7 @@ impl Sim {
             point: None,
             reached: false,
             watch_writes: false,
+            at_rest: None,
         }
     }
 
@@ -381,7 +384,7 @@ impl Sim {
                 ..
             } = &thread.state
                 && asked.method != "GET"
-                && mix(self.seed ^ u64::from(thread.id)) % 2 == 0
+                && mix(self.seed ^ u64::from(thread.id)).is_multiple_of(2)
             {
                 let by = now + DEAD_EFFECT;
                 self.late.push(Late {
@@ -777,7 +780,8 @@ impl Sim {
     pub fn work(&mut self, number: usize) {
         let scheduler = self.processes[number].scheduler.clone();
         self.start(number, What::Work, move || {
-            Done::Worked(scheduler.work_once())
+            scheduler.work_once();
+            Done::Worked
         });
     }
 
@@ -838,7 +842,7 @@ impl Sim {
     fn act(&mut self, at: usize) {
         match &self.threads[at].state {
             State::Calling { .. } => {
-                let late = mix(self.seed ^ u64::from(self.threads[at].id)) % 2 == 0;
+                let late = mix(self.seed ^ u64::from(self.threads[at].id)).is_multiple_of(2);
                 self.effect(
                     at,
                     if late {
@@ -868,9 +872,6 @@ impl Sim {
 
     /// What is checked whenever the world may have changed.
     pub fn after_world(&mut self) {
-        if let Some((check, what)) = self.world.broken.pop() {
-            self.violate(check, what);
-        }
         self.check_deletions();
         if self.world.pod_log.events.len() == self.checked_pods {
             return;
@@ -1048,7 +1049,7 @@ impl Sim {
                 None => return self.unsay(),
             },
             Kind::Bump => world.bump(u64::from(how % 5) + 1),
-            Kind::KubectlDelete => world.kubectl_delete(&name, how % 3 == 0),
+            Kind::KubectlDelete => world.kubectl_delete(&name, how.is_multiple_of(3)),
             Kind::KubectlDeletePod => world.end_pod(&name),
             Kind::KubectlDeleteSecret => world.kubectl_delete_secret(&name),
             Kind::KubectlSuspend => world.kubectl_suspend(&name, true),
@@ -1195,6 +1196,17 @@ impl Sim {
     }
 
     pub fn progress_cluster(&mut self, ends: bool) -> bool {
+        let state = (self.world.version, ends);
+        let lingers = self.world.pods.values().any(|pod| pod.deletion.is_some());
+        if self.at_rest == Some(state) && !lingers {
+            return false;
+        }
+        let any = self.move_cluster(ends);
+        self.at_rest = (!any).then_some(state);
+        any
+    }
+
+    fn move_cluster(&mut self, ends: bool) -> bool {
         let mut any = false;
         let wanting: Vec<String> = {
             let world = &self.world;
@@ -1301,10 +1313,10 @@ fn describe(asked: &Asked) -> String {
         "PATCH" | "DELETE" => String::from_utf8_lossy(&asked.body).into_owned(),
         "POST" => {
             let name = String::from_utf8_lossy(&asked.body);
-            let name = name
+            let mut names = name
                 .split("\"name\":\"")
                 .filter_map(|rest| rest.split('"').next());
-            let name = name.filter(|n| n.starts_with("compute-")).next();
+            let name = names.find(|name| name.starts_with("compute-"));
             let mut text = name.unwrap_or_default().to_string();
             if asked
                 .body

@@ -89,6 +89,8 @@ pub struct Job {
     pub container: Arc<str>,
     /// Its spec's fields but for `suspend`, as JSON without the braces.
     pub spec: Arc<str>,
+    /// The same without the pod's template, which is most of it and which no reader of many Jobs looks at.
+    pub brief: Arc<str>,
     pub status: JobStatus,
     /// Somebody beside the scheduler has suspended or resumed it.
     pub touched: bool,
@@ -270,8 +272,6 @@ pub struct World {
     pub job_quota: bool,
     /// Names of Jobs that a webhook refuses to change.
     pub guarded: Vec<String>,
-    /// What went wrong, seen as it happened.
-    pub broken: Vec<(&'static str, String)>,
     /// Names of Jobs whose Secret a person deleted.
     pub robbed: Vec<String>,
     pub sidecars: bool,
@@ -314,10 +314,6 @@ impl World {
         self.version
     }
 
-    pub fn breaks(&mut self, check: &'static str, what: String) {
-        self.broken.push((check, what));
-    }
-
     /// Something else in the cluster changed.
     pub fn bump(&mut self, by: u64) {
         self.version += by;
@@ -341,7 +337,7 @@ impl World {
         match (asked.method, resource, name) {
             ("GET", Some("jobs" | "pods"), None) => self.list(resource == Some("pods"), query),
             ("GET", Some("jobs"), Some(name)) => match self.jobs.get(name) {
-                Some(job) => Ok(render_job(job).into_bytes()),
+                Some(job) => Ok(render(job, &job.spec).into_bytes()),
                 None => Err(not_found("jobs.batch", name)),
             },
             ("POST", Some("jobs"), None) => self.create_job(&asked.body),
@@ -438,6 +434,10 @@ impl World {
             pod_labels: template["metadata"]["labels"].to_string().into(),
             container: text(&template["spec"]["containers"][0]["name"]).into(),
             spec: fields_of(&spec).into(),
+            brief: {
+                spec.remove("template");
+                fields_of(&spec).into()
+            },
             status: JobStatus::default(),
             touched: false,
             name: name.clone(),
@@ -780,7 +780,11 @@ fn to_seconds(micros: u64) -> i64 {
 }
 
 pub fn render_job(job: &Job) -> String {
-    let mut out = String::with_capacity(job.spec.len() + 700);
+    render(job, &job.brief)
+}
+
+fn render(job: &Job, spec: &str) -> String {
+    let mut out = String::with_capacity(spec.len() + 900);
     let _ = write!(
         out,
         r#"{{"kind":"Job","apiVersion":"batch/v1","metadata":{{"name":"{}","uid":"uid-{}","resourceVersion":"{}""#,
@@ -794,7 +798,7 @@ pub fn render_job(job: &Job) -> String {
         out,
         r#"}},"spec":{{"suspend":{},{}}},"status":{{"active":{},"terminating":{},"failed":{},"succeeded":{}"#,
         job.suspend,
-        job.spec,
+        spec,
         job.status.active,
         job.status.terminating,
         job.status.failed,

@@ -16,11 +16,12 @@ pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
 use crate::backend::{
-    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
+    Observer, Resend,
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Job, JobList, JobName, JobRecord, Queued};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -138,18 +139,23 @@ impl Kubernetes {
         resend: Resend,
         is_sent: impl Fn(&Job) -> bool,
         deadline: Instant,
-    ) -> Result<Job, CreateError> {
+    ) -> Result<Created, CreateError> {
         let send = || {
             self.calls
                 .create::<JobObject>(&self.jobs(), object, deadline)
         };
-        let Failure { error, may_be_done } = match repeat(resend, send) {
-            Ok(created) => return read_job(created).map_err(CreateError::Unanswered),
-            Err(failure) => failure,
+        let (sent, may_be_done) = repeat(resend, send);
+        let created = |job| Created {
+            job,
+            may_come_again: may_be_done,
+        };
+        let error = match sent {
+            Ok(job) => return read_job(job).map(created).map_err(CreateError::Unanswered),
+            Err(error) => error,
         };
         match (error.reason(), may_be_done) {
             ("AlreadyExists", true) => match self.look_until(name, deadline) {
-                Ok(Some(job)) if is_sent(&job) => Ok(job),
+                Ok(Some(job)) if is_sent(&job) => Ok(created(job)),
                 Ok(Some(_)) => Err(CreateError::NameTaken),
                 Ok(None) => Err(CreateError::Unanswered(BackendError::Gone {
                     message: format!("job {name} was deleted while it was being made"),
@@ -172,10 +178,7 @@ impl Kubernetes {
         let secret = objects::secret(&self.component, job, payload);
         let path = self.secrets();
         let send = || self.calls.create_unread(&path, &secret, deadline);
-        match repeat(Resend::First, send) {
-            Err(failure) if failure.error.reason() == "AlreadyExists" => Ok(()),
-            stored => stored.map_err(Failure::explain),
-        }
+        exists(repeat(Resend::First, send))
     }
 
     fn look_until(&self, name: &JobName, deadline: Instant) -> Result<Option<Job>, BackendError> {
@@ -218,13 +221,13 @@ impl Kubernetes {
             Ok(changed) => read_job(changed),
             // It has another uid: it is another job of that name.
             Err(error) if error.is_about("metadata.uid") => Err(gone(job)),
-            Err(error) => Err(Failure::of(error).explain()),
+            Err(error) => Err(explain_change(error)),
         }
     }
 }
 
 impl Backend for Kubernetes {
-    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError> {
         let invalid = |message| CreateError::Nothing(BackendError::Invalid { message });
         let image = new
             .settings
@@ -237,9 +240,9 @@ impl Backend for Kubernetes {
             (None, None) => found.job_id.as_deref() == new.job_id && found.restart_of.is_none(),
             _ => false,
         };
-        let job = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
+        let created = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
         if let Some(payload) = new.payload {
-            self.store_payload_until(&job, payload, deadline)
+            self.store_payload_until(&created.job, payload, deadline)
                 .map_err(|e| match e {
                     BackendError::Unanswered { .. } => CreateError::Unanswered(e),
                     // An earlier send may have stored it.
@@ -250,7 +253,7 @@ impl Backend for Kubernetes {
                     e => CreateError::Incomplete(e),
                 })?;
         }
-        Ok(job)
+        Ok(created)
     }
 
     /// The new Job mounts the old one's Secret: the account may not read a Secret to copy it.
@@ -259,7 +262,7 @@ impl Backend for Kubernetes {
         old: &Job,
         name: &JobName,
         queued: Option<Queued>,
-    ) -> Result<Job, CreateError> {
+    ) -> Result<Created, CreateError> {
         let deadline = self.deadline();
         let found = self
             .calls
@@ -325,10 +328,7 @@ impl Backend for Kubernetes {
         let path = format!("/api/v1/namespaces/{}/services", self.namespace);
         let deadline = self.deadline();
         let send = || self.calls.create_unread(&path, &service, deadline);
-        match repeat(Resend::First, send) {
-            Err(failure) if failure.error.reason() == "AlreadyExists" => Ok(()),
-            made => made.map_err(Failure::explain),
-        }
+        exists(repeat(Resend::First, send))
     }
 
     /// Asks with a create that is not carried out: "exists already" means that the Secret does. So no right to read is
@@ -355,7 +355,7 @@ impl Backend for Kubernetes {
         let options = json!({"propagationPolicy": "Background", "preconditions": preconditions});
         let path = self.job_path(&job.name);
         let deleted = self.calls.delete(&path, &options, self.deadline());
-        match deleted.map_err(|e| Failure::of(e).explain()) {
+        match deleted.map_err(explain_change) {
             Ok(()) => Ok(true),
             Err(BackendError::Gone { .. }) => Ok(false),
             // It has another uid.
@@ -380,7 +380,7 @@ impl Backend for Kubernetes {
         self.look_until(name, self.deadline())
     }
 
-    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
         let label = JOB_NAME_LABEL.replace('/', "%2F");
         let path = format!(
             "/api/v1/namespaces/{}/pods?labelSelector={label}%3D{name}",
@@ -391,8 +391,8 @@ impl Backend for Kubernetes {
             .list(&path, Patience::Until(self.deadline()))
             .map_err(explain)?;
         let attempts = pods.items.into_iter().filter_map(PodObject::into_attempt);
-        let mut own = attempts.filter(|(job, _)| job == name);
-        Ok(own.any(|(_, attempt)| !attempt.state.is_finished()))
+        let own = attempts.filter(|(job, _)| job == name);
+        Ok(own.map(|(_, attempt)| attempt).collect())
     }
 
     fn logs(
@@ -444,45 +444,43 @@ struct SpecPatch {
     suspend: bool,
 }
 
-/// Why a write failed, after all its tries.
-struct Failure {
-    error: ApiError,
-    /// Whether one of the tries may have been carried out.
-    may_be_done: bool,
-}
-
-impl Failure {
-    /// Of one try.
-    fn of(error: ApiError) -> Failure {
-        let may_be_done = is_outcome_unknown(&error);
-        Failure { error, may_be_done }
-    }
-
-    fn explain(self) -> BackendError {
-        match self.may_be_done {
-            true => unanswered(&self.error),
-            false => explain(self.error),
-        }
-    }
-}
-
 /// Sends a create until it is answered for certain, a few times at most: it can be done once alone, since the name is
-/// taken then.
-fn repeat<T>(resend: Resend, send: impl Fn() -> Result<T, ApiError>) -> Result<T, Failure> {
+/// taken then. Returns also whether one of the tries that were not answered may yet be carried out.
+fn repeat<T>(
+    resend: Resend,
+    send: impl Fn() -> Result<T, ApiError>,
+) -> (Result<T, ApiError>, bool) {
     let mut may_be_done = resend == Resend::Again;
     let mut tries_left = CREATE_TRIES;
     loop {
         tries_left -= 1;
         let error = match send() {
-            Ok(done) => return Ok(done),
+            Ok(done) => return (Ok(done), may_be_done),
             Err(error) => error,
         };
         may_be_done |= is_outcome_unknown(&error);
         // "Conflict" is what a create is told whose quota was used by another at the same time.
         let is_final = !is_outcome_unknown(&error) && error.reason() != "Conflict";
         if is_final || tries_left == 0 {
-            return Err(Failure { error, may_be_done });
+            return (Err(error), may_be_done);
         }
+    }
+}
+
+/// Whether an object exists after a create of it: also one that was there.
+fn exists((sent, may_be_done): (Result<(), ApiError>, bool)) -> Result<(), BackendError> {
+    match sent {
+        Err(error) if error.reason() == "AlreadyExists" => Ok(()),
+        Err(error) if may_be_done => Err(unanswered(&error)),
+        sent => sent.map_err(explain),
+    }
+}
+
+/// What an error says of a change that was sent once.
+fn explain_change(error: ApiError) -> BackendError {
+    match is_outcome_unknown(&error) {
+        true => unanswered(&error),
+        false => explain(error),
     }
 }
 

@@ -84,7 +84,7 @@ impl Watched for Jobs {
 
     fn gone(observer: &dyn Observer, object: JobObject) {
         if let Some(job) = object.into_job() {
-            observer.job_gone(&job.name, &job.uid);
+            observer.job_gone(&job);
         }
     }
 }
@@ -552,8 +552,8 @@ mod tests {
             self.note(format!("{}@{} {}", job.name, job.version, job.status));
             self.1.lock().push(format!("{job:?}"));
         }
-        fn job_gone(&self, name: &JobName, _: &str) {
-            self.note(format!("{name} gone"));
+        fn job_gone(&self, job: &Job) {
+            self.note(format!("{} gone", job.name));
         }
         fn job_waited(&self, time: Duration) {
             self.note(format!("waited {time:?}"));

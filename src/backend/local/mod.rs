@@ -19,7 +19,8 @@ pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
 pub use store::{Folder, OpenError};
 
 use crate::backend::{
-    Backend, BackendError, Condition, CreateError, HiddenKey, LogOptions, NewJob, Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
+    Observer, Resend,
 };
 use crate::config::JobComponent;
 use crate::job::{
@@ -799,19 +800,24 @@ impl Local {
     }
 }
 
+/// A record is written before its creator is answered, or never.
+fn created(job: Job) -> Created {
+    Created {
+        job,
+        may_come_again: false,
+    }
+}
+
 impl Backend for Local {
-    fn create(&self, new: &NewJob, resend: Resend) -> Result<Job, CreateError> {
+    fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
+        let is_same = |job: &Job| {
+            let keys = job.key.zip(new.key);
+            keys.is_some_and(|(known, sent)| known.is_same_request(&sent))
+        };
         match (resend, self.machine.look(self.part, &new.name)) {
-            (Resend::Again, Ok(job))
-                if job
-                    .key
-                    .zip(new.key)
-                    .is_some_and(|(a, b)| a.is_same_request(&b)) =>
-            {
-                Ok(job)
-            }
-            _ => self.machine.create(self.part, part, new),
+            (Resend::Again, Ok(job)) if is_same(&job) => Ok(created(job)),
+            _ => self.machine.create(self.part, part, new).map(created),
         }
     }
 
@@ -820,9 +826,10 @@ impl Backend for Local {
         old: &Job,
         name: &JobName,
         _queued: Option<Queued>,
-    ) -> Result<Job, CreateError> {
+    ) -> Result<Created, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
-        self.machine.recreate(self.part, part, &old.name, name)
+        let again = self.machine.recreate(self.part, part, &old.name, name);
+        again.map(created)
     }
 
     /// A job of this machine listens on the machine's own ports.
@@ -873,12 +880,12 @@ impl Backend for Local {
         }
     }
 
-    fn runs(&self, name: &JobName) -> Result<bool, BackendError> {
-        let runs = |entry: &mut Entry| entry.record.is_running();
-        Ok(self
-            .machine
-            .with_entry(self.part, name, runs)
-            .unwrap_or(false))
+    fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError> {
+        let machine = &self.machine;
+        let attempts = machine.with_entry(self.part, name, |entry| {
+            entry.attempts(name, machine.next_version())
+        });
+        Ok(attempts.unwrap_or_default())
     }
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
