@@ -1,15 +1,14 @@
 //! `local`: every job component of a file on this machine, from the options to the signal that ends it.
 
 use crate::backend::local::{
-    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, bytes,
-    cpu_milli,
+    Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, System,
+    bytes, cpu_milli,
 };
 use crate::cli::LocalOptions;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
-use crate::job::Timestamp;
 use crate::logging;
 use crate::scheduler::{Limits, Scheduler, Sibling};
 use crate::sync::spawn;
@@ -121,7 +120,8 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
             .filter_map(|name| Some((name.to_string(), environment(name)?)))
             .collect(),
         grace: Duration::from_secs(options.grace_seconds.into()),
-        clock: Timestamp::now,
+        processes: Arc::new(System),
+        clock: Clock::real(),
     })
     .map_err(LocalError::Data)?;
 

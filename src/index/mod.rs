@@ -570,6 +570,12 @@ impl State {
             if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
+            let is_another = |known: &mut Arc<JobRecord>| known.job.uid != job.uid;
+            if let Some(known) = record.take_if(is_another) {
+                // The one that had the name went without a word.
+                fate.bury(&known, now + ATTEMPTS_COME_WITHIN);
+                fate.closed = fate.closed.max(fate.late);
+            }
             if fate.closed.is_some() {
                 let unwanted = Some(job.name);
                 return Change {
@@ -580,8 +586,9 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run =
-                from == Some(Status::Running) || (from.is_some() && fate.unanswered.is_some());
+            let was_let_run = from == Some(Status::Running)
+                // Its admission was not answered, or is on its way.
+                || (from.is_some() && (fate.unanswered.is_some() || fate.calls > 1));
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);

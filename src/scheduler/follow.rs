@@ -129,10 +129,13 @@ impl Scheduler {
             self.index.confirm(name);
             return Ok(());
         }
+        let Some(record) = self.index.get(name).filter(|r| r.may_lack_payload()) else {
+            return Ok(());
+        };
         log::warn!(
             "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        self.remove(job, Condition::Whatever, HiddenKey::Forgotten)
+        self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten)
             .map(|_| ())
     }
 
@@ -192,6 +195,10 @@ impl Scheduler {
         drop(flight);
         if let Some(change) = change {
             self.follow(change);
+        }
+        if let Some(record) = self.index.get(name) {
+            // It may have been reported first while this looked.
+            self.adopt(&record);
         }
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
@@ -268,11 +275,13 @@ impl Scheduler {
             self.index.list().iter().map(|r| end_of(r)),
             self.limits.history,
         ) {
-            let kept = self
-                .index
-                .get(&name)
-                .filter(|_| !self.index.is_changing(&name));
-            let Some(record) = kept else { continue };
+            // It may have been restarted since the list was made.
+            let is_over = |record: &Arc<JobRecord>| {
+                record.job.status.is_finished() && !self.index.is_changing(&name)
+            };
+            let Some(record) = self.index.get(&name).filter(is_over) else {
+                continue;
+            };
             match self.retire(&record.job) {
                 Ok(()) => {
                     self.metrics.retired.count(0);

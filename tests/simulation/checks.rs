@@ -26,6 +26,12 @@ impl Sim {
         asked || matches!(life.gone, Some((_, Who::Kubectl)))
     }
 
+    /// Whether the owner deleted this job, or one that had its name before: a create that was not answered brought it back.
+    fn name_was_deleted(&self, life: &Life) -> bool {
+        let mut lives = self.world.lives.values();
+        lives.any(|other| other.name == life.name && self.deleted_by_owner(other))
+    }
+
     /// Whether the key of a job still stands for it.
     fn promise_holds(&self, life: &Life) -> bool {
         let over = life
@@ -112,7 +118,7 @@ impl Sim {
             let robbed = self.world.robbed.contains(&life.name);
             if life.ended.is_none() && !robbed {
                 wrong = Some(format!("{} is deleted, and had not ended", life.name));
-            } else if later < history && life.outcome.is_some() {
+            } else if later < history && life.outcome.is_some() && !robbed {
                 wrong = Some(format!("{} is deleted, and is among the latest", life.name));
             }
         }
@@ -124,13 +130,12 @@ impl Sim {
     /// Pods have changed: how many may run, and what those that began did.
     pub fn check_pods(&mut self) {
         let cap = self.options.cap;
-        let mut running = self
-            .world
-            .pods
-            .values()
-            .filter(|pod| pod.may_run() && !pod.excused);
-        if cap > 0 && !self.options.two && running.clone().count() > cap {
-            let names: Vec<&str> = running.by_ref().map(|pod| pod.name.as_str()).collect();
+        let pods = self.world.pods.values();
+        let running = pods.filter(|pod| pod.may_run() && !pod.excused);
+        // A name has more than one where somebody deleted its job while it was being made.
+        let jobs: BTreeSet<&str> = running.clone().map(|pod| pod.job.as_str()).collect();
+        if cap > 0 && !self.options.two && jobs.len() > cap {
+            let names: Vec<&str> = running.map(|pod| pod.name.as_str()).collect();
             let what = format!("{} may run, and no more than {cap} may", names.join(", "));
             self.violate("cap", what);
         }
@@ -190,7 +195,7 @@ impl Sim {
                     .ended
                     .is_some_and(|end| second.created > end + PROMISE);
                 let ended_by_owner = |life: &Life| {
-                    self.deleted_by_owner(life) || self.world.robbed.contains(&life.name)
+                    self.name_was_deleted(life) || self.world.robbed.contains(&life.name)
                 };
                 if !over && !ended_by_owner(first) && !ended_by_owner(second) {
                     wrong = Some(format!(

@@ -183,9 +183,8 @@ impl Kubernetes {
 
     fn look_until(&self, name: &JobName, deadline: Instant) -> Result<Option<Job>, BackendError> {
         let found = self.calls.get::<JobObject>(&self.job_path(name), deadline);
-        match found.map_err(explain) {
-            Ok(object) if object.metadata.deletion_timestamp.is_some() => Ok(None),
-            Ok(object) => read_job(object).map(Some),
+        match found.map_err(explain).and_then(read_job) {
+            Ok(job) => Ok(Some(job)),
             Err(BackendError::Gone { .. }) => Ok(None),
             Err(e) => Err(e),
         }
@@ -496,6 +495,11 @@ fn gone(job: &Job) -> BackendError {
 }
 
 fn read_job(object: JobObject) -> Result<Job, BackendError> {
+    // One on its way out (its deletion waits for somebody's finalizer) is gone for us.
+    if object.metadata.deletion_timestamp.is_some() {
+        let message = format!("job {} is gone", object.metadata.name);
+        return Err(BackendError::Gone { message });
+    }
     object.into_job().ok_or_else(|| BackendError::Unavailable {
         message: "Kubernetes answered with a Job without a name or a time".to_string(),
     })

@@ -149,9 +149,9 @@ impl Admission {
         }
     }
 
-    /// Takes a job out of the queue.
-    pub fn withdraw(&mut self, queued: Queued) {
-        self.queue.remove(&queued);
+    /// Takes a job out of the queue. Whether it was in it.
+    pub fn withdraw(&mut self, queued: Queued) -> bool {
+        self.queue.remove(&queued).is_some()
     }
 
     /// The queue, first to last.
@@ -290,7 +290,7 @@ mod tests {
             let (kind, rest) = event.split_at(1);
             match kind {
                 "-" => admission.release(&name(rest)),
-                "~" => admission.withdraw(arrivals[rest]),
+                "~" => assert!(admission.withdraw(arrivals[rest])),
                 job => {
                     let need = cpu(rest.parse().unwrap());
                     assert_eq!(admission.check(need), Ok(()));

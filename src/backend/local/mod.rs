@@ -4,10 +4,14 @@
 //! ([`store`]), and a thread that starts, watches and ends processes ([`supervisor`]). [`Local`] is one component's
 //! handle on it.
 //!
-//! Order: the record is on disk, then the caller is answered, and an attempt is marked on disk as begun before it is
-//! started, so that no job is lost and none is run twice, whatever ends this process or the machine.
+//! Order: the record is on disk, then the caller is answered, and an attempt is marked on disk as
+//! begun before it is started, so that no job is lost and none is run twice, whatever ends this
+//! process or the machine. What happens to a job is written down first, then so in the table, then
+//! told: what cannot be written down has not happened, and the end of an attempt is written again
+//! and again. One at a time writes about a job.
 
 mod admission;
+mod files;
 mod logs;
 mod mounts;
 mod process;
@@ -16,34 +20,43 @@ mod supervisor;
 mod work;
 
 pub use admission::{Amount, Bytes, Cpus, bytes, cpu_milli};
+pub use files::{Disk, Entry as FolderEntry, Files, Mode, OpenFile};
+pub use mounts::View;
+pub use process::{Exit, Launch, Leader, Orphan, Processes, System};
 pub use store::{Folder, OpenError};
+pub use supervisor::Supervisor;
 
 use crate::backend::{
     Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
     Observer, Resend,
 };
+use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp,
 };
-use crate::sync::Lock;
+use crate::sync::{Lock, Turn, Turns};
 use admission::{Admission, Place};
 use logs::{Follow, Log};
-use mounts::{Plan, ThisMachine, View};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use store::{Change, EndStatus, Ending, Header, Key, Record, Store};
-use supervisor::{Cause, Event, Supervisor};
+use store::{Change, End, EndStatus, Ending, FORMAT, Header, Key, NotWritten, Record, Store};
+use supervisor::{Cause, Event, Over};
 use work::{Next, Work};
 
+/// What is told of a job whose end waits for the disk.
+const END_NOT_WRITTEN: &str = "it has ended, which cannot be written down";
 /// The reason of an attempt that ended because somebody asked.
 const STOPPED: &str = "Stopped";
+/// How long who changes a job waits for another that does.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the processes of a killed scheduler are waited for when they have been killed too.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the scheduler's own environment, what jobs get: what a program needs to run on this machine as this user.
@@ -77,7 +90,8 @@ pub struct Setup {
     pub variables: BTreeMap<String, String>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
-    pub clock: fn() -> Timestamp,
+    pub processes: Arc<dyn Processes>,
+    pub clock: Clock,
 }
 
 /// This machine, as far as it runs jobs.
@@ -89,11 +103,16 @@ pub struct Machine {
     received: Lock<Option<Receiver<Event>>>,
     /// Numbers the versions of records.
     versions: AtomicU64,
-    /// The last arrival that was given.
-    arrivals: AtomicU64,
+    /// The last moment that was given.
+    moments: AtomicU64,
+    /// Who writes about a job, by the hash of its name.
+    turns: Turns<u64>,
+    /// Attempts of the scheduler before this one whose end is still to be written down.
+    recovered: Lock<Vec<Over>>,
     variables: BTreeMap<String, String>,
     grace: Duration,
-    clock: fn() -> Timestamp,
+    processes: Arc<dyn Processes>,
+    clock: Clock,
 }
 
 struct RunningPart {
@@ -106,7 +125,7 @@ struct RunningPart {
 }
 
 struct Table {
-    jobs: HashMap<JobName, Entry>,
+    jobs: BTreeMap<JobName, Entry>,
     admission: Admission,
     /// No job is taken or started any more.
     closed: bool,
@@ -117,8 +136,15 @@ struct Entry {
     record: Record,
     /// Where it waits; `None` unless it does.
     place: Option<Place>,
+    /// What of the disk keeps it from going on.
+    held: Option<Arc<str>>,
     /// Deleted, and its processes are ending.
     deleted: bool,
+    /// The version of its end, from when that was first told: of jobs that ended in the same second,
+    /// the one with the later version ended later.
+    end_version: Cell<Option<u64>>,
+    /// The scheduler before this one left it running, and its end is still to be written down.
+    cut_short: bool,
 }
 
 impl Table {
@@ -150,9 +176,30 @@ fn gone(name: &JobName) -> BackendError {
     }
 }
 
-fn not_written(cause: &std::io::Error) -> BackendError {
-    BackendError::Unavailable {
-        message: format!("the job cannot be written to disk: {cause}"),
+/// It was restarted at the last moment.
+fn changed(name: &JobName) -> BackendError {
+    BackendError::Changed {
+        message: format!("job {name} has changed"),
+    }
+}
+
+fn not_removed(NotWritten { cause, in_doubt }: NotWritten) -> BackendError {
+    let message = format!("the job cannot be removed from the disk: {cause}");
+    match in_doubt {
+        true => BackendError::Unanswered { message },
+        false => BackendError::Unavailable { message },
+    }
+}
+
+fn not_written(NotWritten { cause, in_doubt }: NotWritten) -> BackendError {
+    if cause.kind() == ErrorKind::NotFound {
+        let message = "the job's record was removed by another hand".to_string();
+        return BackendError::Gone { message };
+    }
+    let message = format!("the job cannot be written to disk: {cause}");
+    match in_doubt {
+        true => BackendError::Unanswered { message },
+        false => BackendError::Unavailable { message },
     }
 }
 
@@ -162,20 +209,33 @@ impl Entry {
             part,
             record,
             place: None,
+            held: None,
             deleted: false,
+            end_version: Cell::new(None),
+            cut_short: false,
         }
+    }
+
+    /// Whether an attempt may begin.
+    fn waits(&self) -> bool {
+        self.record.end.is_none() && !self.record.is_running() && !self.deleted
     }
 
     fn status(&self) -> Status {
         match &self.record.end {
-            Some((_, status, _)) => (*status).into(),
-            None if self.record.stop_asked => Status::Stopping,
+            Some(end) => end.status.into(),
+            None if self.record.stop_asked || self.cut_short => Status::Stopping,
             None if self.record.current().is_empty() => Status::Waiting,
             None => Status::Running,
         }
     }
 
+    /// `version` is later than that of what was told before, in case there is something new to tell.
     fn job(&self, name: &JobName, version: u64) -> Job {
+        let known = self.end_version.get();
+        let version = known.filter(|_| !self.record.hidden).unwrap_or(version);
+        let ended = self.record.end.as_ref().map(|_| version);
+        self.end_version.set(ended);
         let header = &self.record.header;
         // One that was stopped has not failed, as in Kubernetes.
         let failed = |(_, end): &&(i64, Option<Ending>)| {
@@ -183,10 +243,14 @@ impl Entry {
                 .is_some_and(|end| !end.succeeded && end.reason != STOPPED)
         };
         let place = self.place.filter(|_| self.status() == Status::Waiting);
-        let message = match (&self.record.end, place) {
-            (Some((_, _, message)), _) => message.clone(),
-            (None, Some(place)) => place.to_string(),
-            (None, None) => String::new(),
+        let message = match (&self.record.end, place, &self.held) {
+            (Some(end), _, _) => end.message.clone(),
+            (None, Some(place), Some(held)) => {
+                format!("position {} of the queue: {held}", place.position)
+            }
+            (None, None, Some(held)) => held.to_string(),
+            (None, Some(place), None) => place.to_string(),
+            (None, None, None) => String::new(),
         };
         Job {
             name: name.clone(),
@@ -194,7 +258,7 @@ impl Entry {
             job_id: header.job_id.as_deref().map(Box::from),
             created: Timestamp(header.created),
             started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
-            finished: self.record.end.as_ref().map(|(at, ..)| Timestamp(*at)),
+            finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),
             message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
@@ -270,7 +334,8 @@ impl Machine {
     /// Ends what a killed scheduler left running, and takes up its jobs.
     pub fn open(setup: Setup) -> Result<Arc<Machine>, OpenError> {
         let folder = setup.folder;
-        let (found, left) = process::kill_marked(folder.path(), PATIENCE);
+        let processes = setup.processes;
+        let (found, left) = processes.kill_marked(folder.path(), PATIENCE);
         if found > 0 {
             log::warn!(
                 "event=killed processes={found} left={left} reason=\"a scheduler that was killed left them\""
@@ -279,7 +344,8 @@ impl Machine {
         let mut parts = Vec::new();
         for Part { component, secrets } in setup.parts {
             let store = folder.store(&component.name)?;
-            let view = view(&component, folder.path());
+            let path = component.payload_path.as_deref().map(Path::new);
+            let view = path.and_then(|path| processes.view(&component.name, path, folder.path()));
             parts.push(RunningPart {
                 component,
                 secrets,
@@ -293,22 +359,31 @@ impl Machine {
             folder,
             parts,
             table: Lock::new(Table {
-                jobs: HashMap::new(),
+                jobs: BTreeMap::new(),
                 admission: Admission::new(setup.capacity),
                 closed: false,
             }),
             events,
             received: Lock::new(Some(received)),
             versions: AtomicU64::new(1),
-            arrivals: AtomicU64::new(0),
+            moments: AtomicU64::new(0),
+            turns: Turns::new(),
+            recovered: Lock::default(),
             variables: setup.variables,
             grace: setup.grace,
+            processes,
             clock: setup.clock,
         };
+        let mut loaded = Vec::new();
         for (number, part) in machine.parts.iter().enumerate() {
             for record in part.store.load()? {
-                machine.recover(number, part, record);
+                let latest = record.latest();
+                machine.moments.fetch_max(latest, Ordering::Relaxed);
+                loaded.push((number, part, record));
             }
+        }
+        for (number, part, record) in loaded {
+            machine.recover(number, part, record);
         }
         Ok(Arc::new(machine))
     }
@@ -318,57 +393,66 @@ impl Machine {
         let Some(name) = JobName::parse(&record.header.name) else {
             return;
         };
-        let now = (self.clock)().0;
-        let need = record.header.work.need();
-        let mut changes = Vec::new();
+        let mut held = None;
+        let over = self.cut_short(number, &name, &record);
+        let waits = over.is_none() && record.end.is_none();
+        if let Some(over) = over {
+            let (changes, _) = over.changes(&record, self.moment());
+            match part.store.append(&name, &changes) {
+                Ok(()) => changes.iter().for_each(|change| record.apply(change)),
+                Err(e) => {
+                    log::error!("job={name} event=not-written error=\"{e}\"");
+                    held = Some(format!("{END_NOT_WRITTEN}: {e}").into());
+                    self.recovered.lock().push(over);
+                }
+            }
+        }
+        let mut table = self.table.lock();
+        if waits {
+            let need = record.header.work.need();
+            table.admission.wait(record.queued, name.clone(), need);
+        }
+        let entry = Entry {
+            cut_short: held.is_some() && !record.current().is_empty(),
+            held,
+            ..Entry::new(number, record)
+        };
+        table.jobs.insert(name, entry);
+    }
+
+    /// What is still to be written down of an unfinished job that cannot go on.
+    fn cut_short(&self, part: usize, name: &JobName, record: &Record) -> Option<Over> {
+        let over = |ending, cause| {
+            let name = name.clone();
+            Some(Over {
+                name,
+                part,
+                ending,
+                cause,
+            })
+        };
         if record.is_running() {
-            changes.push(Change::Ended(Ending {
-                at: now,
+            let ending = Ending {
+                at: seconds(self.moment()),
                 succeeded: false,
                 exit_code: None,
                 reason: "SchedulerStopped".to_string(),
                 message: "the scheduler stopped while the job ran, and the job was ended"
                     .to_string(),
-            }));
-            changes.push(Change::Finished {
-                at: now,
-                status: match record.stop_asked {
-                    true => EndStatus::Stopped,
-                    false => EndStatus::Failed,
-                },
-                message: String::new(),
-            });
-        } else if record.end.is_none() {
-            if let (false, Ok(status)) = (record.current().is_empty(), after_attempt(&record)) {
-                changes.push(Change::Finished {
-                    at: now,
-                    status,
-                    message: String::new(),
-                });
-            } else if let Err(refused) = self.table.lock().admission.check(need) {
-                // Nothing could ever start behind it.
-                changes.push(Change::Finished {
-                    at: now,
-                    status: EndStatus::Failed,
-                    message: refused.to_string(),
-                });
-            }
+            };
+            return over(Some(ending), Some(Cause::ShutDown));
         }
-        if !changes.is_empty()
-            && let Err(e) = part.store.append(&name, &changes)
-        {
-            log::error!("job={name} event=not-written error=\"{e}\"");
+        if record.end.is_some() {
+            return None;
         }
-        for change in &changes {
-            record.apply(change);
+        if !record.current().is_empty() && (record.stop_asked || after_attempt(record).is_ok()) {
+            return over(None, None);
         }
-        self.arrivals
-            .fetch_max(record.queued.arrival, Ordering::Relaxed);
-        let mut table = self.table.lock();
-        if record.end.is_none() {
-            table.admission.wait(record.queued, name.clone(), need);
-        }
-        table.jobs.insert(name, Entry::new(number, record));
+        let checked = self.table.lock().admission.check(record.header.work.need());
+        // Nothing could ever start behind it.
+        checked
+            .err()
+            .and_then(|refused| over(None, Some(Cause::NeverFits(refused.to_string()))))
     }
 
     /// Whether the jobs of a component see their payload at its `payload.path`.
@@ -413,10 +497,14 @@ impl Machine {
     /// All jobs of a component.
     fn list(&self, component: usize) -> JobList {
         let table = self.table.lock();
-        let jobs = table
-            .jobs
-            .iter()
+        let jobs = table.jobs.iter();
+        let mut jobs: Vec<(&JobName, &Entry)> = jobs
             .filter(|(_, entry)| entry.part == component && !entry.deleted)
+            .collect();
+        // See `Entry::end_version`.
+        jobs.sort_by_key(|(_, entry)| entry.record.end.as_ref().map(End::order));
+        let jobs = jobs
+            .into_iter()
             .map(|(name, entry)| entry.job(name, self.next_version()))
             .collect();
         let version = self.next_version();
@@ -426,13 +514,19 @@ impl Machine {
     /// Starts, watches and ends processes until [`Machine::shut_down`] has ended all. Once per machine, on a thread of its
     /// own.
     pub fn supervise(self: &Arc<Self>) {
-        if let Err(e) = process::adopt_orphans() {
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.run();
+        }
+    }
+
+    /// The one that [`Machine::supervise`] runs, for who drives it pass by pass; `None` but for the
+    /// first time.
+    pub fn supervisor(self: &Arc<Self>) -> Option<Supervisor> {
+        if let Err(e) = self.processes.adopt_orphans() {
             log::warn!("event=no-orphans error=\"{e}\" reason=\"a job's process may outlive it\"");
         }
-        let received = self.received.lock().take();
-        if let Some(received) = received {
-            Supervisor::new(self.clone(), received).run();
-        }
+        let received = self.received.lock().take()?;
+        Some(Supervisor::new(self.clone(), received))
     }
 
     /// A child of this process may have ended.
@@ -465,13 +559,26 @@ impl Machine {
         self.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn next_arrival(&self) -> u64 {
-        let now = Timestamp::now_micros();
+    /// Microseconds since 1970, later at each call than all that is on record: a clock that is set
+    /// back makes no job seem to come or to end before another that did.
+    fn moment(&self) -> u64 {
+        let now = self.clock.micros();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self
-            .arrivals
+            .moments
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         now.max(last.unwrap_or_else(|last| last) + 1)
+    }
+
+    /// Waits until nobody else writes about the job.
+    fn turn(&self, name: &JobName) -> Result<Turn<'_, u64>, BackendError> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let turn = self.turns.wait(hasher.finish(), TURN_TIMEOUT, &self.clock);
+        turn.ok_or_else(|| {
+            let message = format!("another change of job {name} is still being written: try again");
+            BackendError::Unavailable { message }
+        })
     }
 
     fn create(&self, number: usize, part: &RunningPart, new: &NewJob) -> Result<Job, CreateError> {
@@ -483,12 +590,14 @@ impl Machine {
         }
         let capacity = self.table.lock().admission.capacity();
         let need = Amount::of(new.settings, capacity);
+        let arrival = self.moment();
         let header = Header {
+            version: FORMAT,
             name: new.name.to_string(),
             job_id: new.job_id.map(str::to_string),
-            created: (self.clock)().0,
+            created: seconds(arrival),
             priority: new.priority,
-            arrival: self.next_arrival(),
+            arrival,
             key: new.key.map(Key::from),
             restart_of: None,
             payload: new.payload.map(|payload| payload.len() as u64),
@@ -514,11 +623,13 @@ impl Machine {
                 message: format!("the payload of {old} cannot be read: {e}"),
             })
         })?;
+        let arrival = self.moment();
         let header = Header {
+            version: FORMAT,
             name: name.to_string(),
-            created: (self.clock)().0,
+            created: seconds(arrival),
             priority: 0,
-            arrival: self.next_arrival(),
+            arrival,
             key: None,
             restart_of: Some(old.to_string()),
             ..found
@@ -536,6 +647,7 @@ impl Machine {
         payload: Option<&[u8]>,
     ) -> Result<Job, CreateError> {
         let need = header.work.need();
+        let _turn = self.turn(name).map_err(CreateError::Nothing)?;
         let mut table = self.table.lock();
         if table.jobs.contains_key(name) {
             return Err(CreateError::NameTaken);
@@ -552,16 +664,19 @@ impl Machine {
             });
         }
         let began = starts.then_some(Change::Begun { at: header.created });
-        let written = part.store.create(&header, payload, began.as_slice());
-        if let Err(e) = written {
+        let written = part.store.create(name, &header, payload, began.as_slice());
+        if let Err(error) = written {
+            let in_doubt = error.in_doubt;
             self.table.lock().admission.release(name);
             self.send(Event::NotCreated {
                 part: number,
                 name: name.clone(),
+                in_doubt,
             });
-            return Err(match e.kind() {
+            return Err(match error.cause.kind() {
                 ErrorKind::AlreadyExists => CreateError::NameTaken,
-                _ => CreateError::Nothing(not_written(&e)),
+                _ if in_doubt => CreateError::Unanswered(not_written(error)),
+                _ => CreateError::Nothing(not_written(error)),
             });
         }
         let mut record = Record::new(header);
@@ -614,33 +729,46 @@ impl Machine {
 
     /// Ends a job and keeps its record.
     fn stop(&self, number: usize, part: &RunningPart, name: &JobName) -> Result<Job, BackendError> {
+        let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         if entry.record.end.is_some() || entry.record.stop_asked {
             return Ok(entry.job(name, self.next_version()));
         }
-        let (runs, queued) = (entry.record.is_running(), entry.record.queued);
-        let change = match runs {
-            true => Change::StopAsked,
-            false => Change::Finished {
-                at: (self.clock)().0,
-                status: EndStatus::Stopped,
-                message: String::new(),
-            },
-        };
-        entry.record.apply(&change);
-        let job = entry.job(name, self.next_version());
-        table.admission.withdraw(queued);
+        if entry.record.is_running() {
+            entry.record.apply(&Change::StopAsked);
+            let job = entry.job(name, self.next_version());
+            drop(table);
+            self.send(Event::End(name.clone(), Cause::Stopped));
+            // It comes to its end and never runs again, whether or not this can be written down: a
+            // job that fills the disk can be stopped.
+            if let Err(e) = part.store.append(name, &[Change::StopAsked]) {
+                log::warn!("job={name} event=not-written error=\"{e}\"");
+            }
+            return Ok(job);
+        }
+        let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+        let waited = table.admission.withdraw(queued);
         drop(table);
-        self.send(match runs {
-            true => Event::End(name.clone(), Cause::Stopped),
-            false => Event::QueueChanged,
-        });
-        // It is being ended whether or not that can be written down.
-        part.store
-            .append(name, &[change])
-            .map_err(|e| not_written(&e))?;
-        Ok(job)
+        let stopped = Change::Finished(self.end(EndStatus::Stopped));
+        let written = part.store.append(name, std::slice::from_ref(&stopped));
+        let mut table = self.table.lock();
+        if let Err(e) = written {
+            if waited {
+                table.admission.wait(queued, name.clone(), need);
+            }
+            return Err(not_written(e));
+        }
+        // Its next attempt may have come due meanwhile.
+        table.admission.withdraw(queued);
+        let entry = table.entry(number, name)?;
+        entry.record.apply(&stopped);
+        self.send(Event::QueueChanged);
+        Ok(entry.job(name, self.next_version()))
+    }
+
+    fn end(&self, status: EndStatus) -> End {
+        End::new(self.moment(), status, String::new())
     }
 
     /// Runs a stopped job again.
@@ -650,36 +778,31 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
     ) -> Result<Job, BackendError> {
+        let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
         let need = entry.record.header.work.need();
-        if !matches!(entry.record.end, Some((_, EndStatus::Stopped, _))) {
+        let is_stopped = |end: &End| end.status == EndStatus::Stopped;
+        if !entry.record.end.as_ref().is_some_and(is_stopped) {
             return Ok(entry.job(name, self.next_version()));
         }
-        let stopped = entry.record.clone();
         table.check(need)?;
         let starts = table.admission.start_at_once(name, need);
-        let at = (self.clock)().0;
-        let arrival = self.next_arrival();
+        drop(table);
+        let arrival = self.moment();
+        let at = seconds(arrival);
         let mut changes = vec![Change::Resumed { at, arrival }];
         changes.extend(starts.then_some(Change::Begun { at }));
-        let entry = table.entry(number, name)?;
-        changes.iter().for_each(|change| entry.record.apply(change));
-        drop(table);
         let written = part.store.append(name, &changes);
         let mut table = self.table.lock();
-        let Ok(entry) = table.entry(number, name) else {
-            // Deleted meanwhile.
-            table.admission.release(name);
-            self.send(Event::QueueChanged);
-            return Err(gone(name));
-        };
         if let Err(e) = written {
-            entry.record = stopped;
             table.admission.release(name);
             self.send(Event::QueueChanged);
-            return Err(not_written(&e));
+            return Err(not_written(e));
         }
+        let entry = table.entry(number, name)?;
+        changes.iter().for_each(|change| entry.record.apply(change));
+        entry.end_version.set(None);
         self.queue_or_start(&mut table, name, starts)
             .ok_or_else(|| gone(name))
     }
@@ -692,90 +815,83 @@ impl Machine {
         name: &JobName,
         key: HiddenKey,
     ) -> Result<Job, BackendError> {
+        let _turn = self.turn(name)?;
+        let is_finished = |entry: &mut Entry| entry.record.end.is_some();
+        if !self.with_entry(number, name, is_finished)? {
+            return Err(changed(name));
+        }
         let changes: &[Change] = match key {
             HiddenKey::Kept => &[Change::Hidden],
             HiddenKey::Forgotten => &[Change::Hidden, Change::KeyForgotten],
         };
-        let job = self.with_entry(number, name, |entry| {
+        part.store.append(name, changes).map_err(not_written)?;
+        self.with_entry(number, name, |entry| {
             changes.iter().for_each(|change| entry.record.apply(change));
             entry.job(name, self.next_version())
-        })?;
-        let written = part.store.append(name, changes);
-        written.map_err(|e| not_written(&e))?;
-        Ok(job)
+        })
     }
 
-    fn delete(&self, number: usize, part: &RunningPart, name: &JobName) -> std::io::Result<bool> {
+    fn delete(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        job: &Job,
+        condition: Condition,
+    ) -> Result<bool, BackendError> {
+        let name = &job.name;
+        let _turn = self.turn(name)?;
+        // A stopped job may have been restarted meanwhile. Only one that has finished is let go on a
+        // condition.
+        if condition == Condition::Unchanged
+            && let Ok(now) = self.look(number, name)
+            && (now.status != job.status || !now.status.is_finished())
+        {
+            return Err(changed(name));
+        }
+        // Should this process be killed after this, the next one finds no record, and so ends the job's processes all
+        // the same.
+        let removed = part.store.remove(name).map_err(not_removed);
+        if part.store.has(name) {
+            return removed;
+        }
         let mut table = self.table.lock();
         let entry = table.jobs.get_mut(name).filter(|e| e.part == number);
-        let (known, runs) = match entry {
-            None => (false, false),
-            Some(entry) if entry.deleted => (false, false),
+        let attempts = entry.as_ref().map_or(0, |e| e.record.attempts.len());
+        let known = match entry {
+            None => false,
+            // Its processes are ending.
+            Some(entry) if entry.deleted => return removed.map(|_| false),
             Some(entry) if entry.record.is_running() => {
                 entry.deleted = true;
-                (true, true)
+                self.send(Event::End(name.clone(), Cause::Deleted));
+                true
             }
             Some(entry) => {
                 let queued = entry.record.queued;
                 table.admission.withdraw(queued);
                 table.jobs.remove(name);
-                (true, false)
+                self.send(Event::QueueChanged);
+                true
             }
         };
+        let runs = table.jobs.contains_key(name);
         drop(table);
-        // Should this process be killed now, the next one finds no record, and so ends the job's processes all the same.
-        let there = part.store.remove(name)?;
-        if runs {
-            self.send(Event::End(name.clone(), Cause::Deleted));
-        } else {
-            part.store.clear(name)?;
-            self.send(Event::QueueChanged);
+        if !runs && let Err(e) = part.store.clear(name, attempts) {
+            log::warn!("job={name} event=left error=\"{e}\"");
         }
-        Ok(known || there)
+        if let (Err(_), Some(observer)) = (&removed, part.observer.get()) {
+            // It is gone, unless the machine loses its power before another record is made or removed.
+            observer.job_gone(&Job {
+                version: self.next_version(),
+                ..job.clone()
+            });
+        }
+        removed.map(|there| known || there)
     }
 }
 
-/// How the jobs of a component see their payload at its path; tried out, since a machine may allow the one half and not
-/// the other.
-fn view(component: &JobComponent, folder: &Path) -> Option<View> {
-    let path = Path::new(component.payload_path.as_deref()?);
-    let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
-    std::fs::create_dir_all(&staging).ok()?;
-    Store::write_payload(b"", &sample).ok()?;
-    let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
-        log::debug!(
-            "component={} event=no-view reason=\"{} is not there, and nowhere to make it\"",
-            component.name,
-            path.display()
-        );
-        return None;
-    };
-    let no_view = |reason: &dyn std::fmt::Display| {
-        log::debug!(
-            "component={} event=no-view reason=\"{reason}\"",
-            component.name
-        );
-    };
-    let view = View::build(plan).inspect_err(|e| no_view(e)).ok()?;
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let tried = mounts::prepare(&mut command, Some((&view, &sample)), folder)
-        .and_then(|()| command.status());
-    match tried {
-        Ok(status) if status.success() => Some(view),
-        Ok(status) => {
-            no_view(&status);
-            None
-        }
-        Err(e) => {
-            no_view(&e);
-            None
-        }
-    }
+fn seconds(micros: u64) -> i64 {
+    i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// One component's jobs on the machine.
@@ -890,20 +1006,7 @@ impl Backend for Local {
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
-        // A stopped job may have been restarted meanwhile.
-        if condition == Condition::Unchanged
-            && self
-                .look(&job.name)?
-                .is_some_and(|now| now.status != job.status)
-        {
-            let message = format!("job {} has changed", job.name);
-            return Err(BackendError::Changed { message });
-        }
-        self.machine
-            .delete(self.part, part, &job.name)
-            .map_err(|e| BackendError::Unavailable {
-                message: format!("the job cannot be removed from the disk: {e}"),
-            })
+        self.machine.delete(self.part, part, job, condition)
     }
 
     fn logs(

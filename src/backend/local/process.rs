@@ -6,7 +6,7 @@
 //! that was killed. Only a process that leaves its group, clears its environment and closes its output, all three, is
 //! not found then.
 
-use super::mounts::{self, View};
+use super::mounts::{self, Plan, ThisMachine, View};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -15,9 +15,106 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The variable that tells whose a process is: the path of the job's folder.
 pub const MARK: &str = "JOB_SCHEDULER_JOB";
+
+/// The operations on processes below the supervisor: the seam where simulated ones stand in.
+pub trait Processes: Send + Sync {
+    /// Makes this process the one that gets the orphans among its descendants.
+    fn adopt_orphans(&self) -> io::Result<()>;
+
+    /// Kills every process of the jobs in a folder, with its descendants. Gives how many there
+    /// were, and how many are left after `patience`.
+    fn kill_marked(&self, folder: &Path, patience: Duration) -> (usize, usize);
+
+    /// How a component's jobs come to see their payload at its path, if the machine allows it.
+    fn view(&self, component: &str, path: &Path, folder: &Path) -> Option<View>;
+
+    /// Starts a process in a group of its own. It is killed when the calling thread ends.
+    fn start(&self, launch: &Launch) -> io::Result<Leader>;
+
+    fn signal_group(&self, leader: Pid, signal: Signal);
+
+    /// Ends the child and its group if it has exited.
+    fn collect_leader(&self, leader: Pid) -> Option<Exit>;
+
+    /// The children that live, without those that `is_running` knows. Those that have exited are
+    /// forgotten.
+    fn orphans(&self, is_running: &dyn Fn(Pid) -> bool) -> Vec<Orphan>;
+
+    fn kill(&self, pid: Pid);
+}
+
+/// The first process of a job, and leader of its group.
+#[derive(Clone, Copy, Debug)]
+pub struct Leader {
+    pub pid: Pid,
+    /// When it started, in the kernel's ticks.
+    pub started: u64,
+}
+
+/// A process that came to this one when its parent ended.
+#[derive(Debug)]
+pub struct Orphan {
+    pub pid: Pid,
+    pub group: i32,
+    pub started: u64,
+    /// What tells which job it is of: its folder, its log.
+    pub traces: Vec<PathBuf>,
+}
+
+/// The machine's own processes.
+pub struct System;
+
+impl Processes for System {
+    fn adopt_orphans(&self) -> io::Result<()> {
+        adopt_orphans()
+    }
+
+    fn kill_marked(&self, folder: &Path, patience: Duration) -> (usize, usize) {
+        kill_marked(folder, patience)
+    }
+
+    fn view(&self, component: &str, path: &Path, folder: &Path) -> Option<View> {
+        view(component, path, folder)
+    }
+
+    fn start(&self, launch: &Launch) -> io::Result<Leader> {
+        let pid = spawn(launch)?;
+        let started = stat(pid).map_or(0, |stat| stat.started);
+        Ok(Leader { pid, started })
+    }
+
+    fn signal_group(&self, leader: Pid, signal: Signal) {
+        signal_group(leader, signal);
+    }
+
+    fn collect_leader(&self, leader: Pid) -> Option<Exit> {
+        collect_leader(leader)
+    }
+
+    fn orphans(&self, is_running: &dyn Fn(Pid) -> bool) -> Vec<Orphan> {
+        let living = children()
+            .into_iter()
+            .filter(|pid| !is_running(*pid) && reap(*pid).is_none());
+        let orphan = |pid| {
+            let stat = stat(pid)?;
+            Some(Orphan {
+                pid,
+                group: stat.group,
+                started: stat.started,
+                traces: traces(pid).collect(),
+            })
+        };
+        living.filter_map(orphan).collect()
+    }
+
+    fn kill(&self, pid: Pid) {
+        kill(pid);
+    }
+}
 
 /// What a job is started with.
 pub struct Launch<'a> {
@@ -32,14 +129,14 @@ pub struct Launch<'a> {
 }
 
 /// Makes this process the one that gets the orphans among its descendants.
-pub fn adopt_orphans() -> io::Result<()> {
+fn adopt_orphans() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(
         rustix::process::getpid(),
     ))?)
 }
 
 /// Starts a process in a group of its own. It is killed when the calling thread ends.
-pub fn spawn(launch: &Launch) -> io::Result<Pid> {
+fn spawn(launch: &Launch) -> io::Result<Pid> {
     let Some((program, arguments)) = launch.command.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -60,9 +157,47 @@ pub fn spawn(launch: &Launch) -> io::Result<Pid> {
 }
 
 /// Opens a log to be added to, and makes it if need be.
-pub fn open_log(path: &Path) -> io::Result<fs::File> {
+fn open_log(path: &Path) -> io::Result<fs::File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).open(path)
+}
+
+/// How the jobs of a component see their payload at its path; tried out, since a machine may allow the one half and not
+/// the other.
+fn view(component: &str, path: &Path, folder: &Path) -> Option<View> {
+    let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
+    fs::create_dir_all(&staging).ok()?;
+    fs::write(&sample, b"").ok()?;
+    let Some(plan) = Plan::new(path, &staging, &ThisMachine) else {
+        log::debug!(
+            "component={component} event=no-view reason=\"{} is not there, and nowhere to make it\"",
+            path.display()
+        );
+        return None;
+    };
+    let no_view = |reason: &dyn std::fmt::Display| {
+        log::debug!("component={component} event=no-view reason=\"{reason}\"");
+    };
+    let view = View::build(plan).inspect_err(|e| no_view(e)).ok()?;
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let tried = mounts::prepare(&mut command, Some((&view, &sample)), folder)
+        .and_then(|()| command.status());
+    match tried {
+        Ok(status) if status.success() => Some(view),
+        Ok(status) => {
+            no_view(&status);
+            None
+        }
+        Err(e) => {
+            no_view(&e);
+            None
+        }
+    }
 }
 
 /// How a process ended.
@@ -92,7 +227,7 @@ impl Exit {
 /// Ends the child and its group if it has exited.
 ///
 /// The group is killed while the child is still there as a zombie, so that no other group can have its number.
-pub fn collect_leader(pid: Pid) -> Option<Exit> {
+fn collect_leader(pid: Pid) -> Option<Exit> {
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match rustix::process::waitid(WaitId::Pid(pid), peek) {
         Ok(Some(_)) => {
@@ -106,22 +241,22 @@ pub fn collect_leader(pid: Pid) -> Option<Exit> {
 }
 
 /// Forgets the child if it has exited.
-pub fn reap(pid: Pid) -> Option<Exit> {
+fn reap(pid: Pid) -> Option<Exit> {
     let waited = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
     waited.ok().flatten().map(|(_, status)| Exit::of(status))
 }
 
-pub fn signal_group(leader: Pid, signal: Signal) {
+fn signal_group(leader: Pid, signal: Signal) {
     // A group that is gone has nothing left to end.
     let _ = rustix::process::kill_process_group(leader, signal);
 }
 
-pub fn kill(pid: Pid) {
+fn kill(pid: Pid) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
 /// The children of this process, those of its main and of the calling thread: the one gets orphans, the other starts jobs.
-pub fn children() -> Vec<Pid> {
+fn children() -> Vec<Pid> {
     let of_thread = |thread: Pid| {
         fs::read_to_string(format!(
             "/proc/self/task/{}/children",
@@ -153,15 +288,15 @@ fn all() -> impl Iterator<Item = Pid> {
 
 /// What the kernel says of a process.
 #[derive(Debug, PartialEq)]
-pub struct Stat {
-    pub state: char,
-    pub parent: i32,
-    pub group: i32,
+struct Stat {
+    state: char,
+    parent: i32,
+    group: i32,
     /// When it started, in ticks since the machine did.
-    pub started: u64,
+    started: u64,
 }
 
-pub fn stat(pid: Pid) -> Option<Stat> {
+fn stat(pid: Pid) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?)
 }
 
@@ -179,7 +314,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 
 /// What tells which job a process is of: the folder that its environment names, and the log that it writes to, for one
 /// that has cleared its environment.
-pub fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
+fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let outputs = ["fd/1", "fd/2"].map(|output| process.join(output));
     let logs = outputs.into_iter().filter_map(|output| {
@@ -200,7 +335,7 @@ fn mark(process: &Path) -> Option<PathBuf> {
 
 /// Kills every process of the jobs in a folder, with its descendants. Gives how many there were, and how many are left
 /// after `patience`.
-pub fn kill_marked(folder: &Path, patience: std::time::Duration) -> (usize, usize) {
+fn kill_marked(folder: &Path, patience: Duration) -> (usize, usize) {
     let deadline = std::time::Instant::now() + patience;
     let mut found = std::collections::HashSet::new();
     loop {

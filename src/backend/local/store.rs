@@ -1,8 +1,12 @@
 //! Records on disk: one file per job, written so that a power cut leaves the whole of it or nothing.
 //!
 //! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for each change since.
-//! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. A last line
-//! that a power cut left half is cut off when the record is read. Two syncs make a job durable, one a change.
+//! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. Two syncs
+//! make a job durable, one a change.
+//!
+//! An append that fails is undone. Whatever a failed append or a power cut leaves behind the last
+//! good line is cut off before the next append, so that nothing is ever glued to it; reading passes
+//! over a line that it cannot read. Who appends to a record, or removes it, is alone with it.
 //!
 //! ```text
 //! <data-dir>/<app>-<environment>/.lock                      held by the one scheduler that uses the folder
@@ -11,18 +15,29 @@
 //!                               /<component>/logs/<job>.1.log   what its first attempt printed; the same
 //! ```
 
+use super::files::{Disk, Files, Mode};
 use super::work::Work;
 use crate::job::{JobName, Queued, RequestKey, Sent, Status};
+use crate::sync::Lock;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The version of the form of records. A scheduler reads those up to its own, and leaves a folder
+/// alone that has one beyond it: to read such a job in part might run it again.
+pub const FORMAT: u32 = 1;
 
 /// What was asked, which never changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
+    /// The form of the record: [`FORMAT`].
+    #[serde(default = "first_format")]
+    pub version: u32,
     pub name: String,
     pub job_id: Option<String>,
     /// Seconds since 1970.
@@ -36,6 +51,18 @@ pub struct Header {
     /// The payload's length; `None` is no payload.
     pub payload: Option<u64>,
     pub work: Work,
+}
+
+/// The first records had no version, and the form of version 1.
+fn first_format() -> u32 {
+    1
+}
+
+/// As much of a [`Header`] as every version has.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default = "first_format")]
+    version: u32,
 }
 
 /// A [`RequestKey`], in hexadecimal.
@@ -74,11 +101,7 @@ pub enum Change {
     /// The last attempt ended.
     Ended(Ending),
     /// The job came to its end.
-    Finished {
-        at: i64,
-        status: EndStatus,
-        message: String,
-    },
+    Finished(End),
     /// Somebody asked to end it.
     StopAsked,
     /// It was stopped, and is to run again; `arrival` is its new place in the queue.
@@ -87,6 +110,35 @@ pub enum Change {
     Hidden,
     /// Its idempotency key does not stand for it any more.
     KeyForgotten,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub at: i64,
+    /// Orders jobs by when they ended: microseconds since 1970, made unique.
+    #[serde(default)]
+    pub order: u64,
+    pub status: EndStatus,
+    pub message: String,
+}
+
+impl End {
+    /// `moment` is in microseconds since 1970.
+    pub fn new(moment: u64, status: EndStatus, message: String) -> End {
+        End {
+            at: super::seconds(moment),
+            order: moment,
+            status,
+            message,
+        }
+    }
+
+    /// Grows from one end to the next. Old records know but the second.
+    pub fn order(&self) -> u64 {
+        let second = u64::try_from(self.at).unwrap_or(0);
+        self.order.max(second.saturating_mul(1_000_000))
+    }
 }
 
 /// How an attempt ended.
@@ -124,8 +176,7 @@ pub struct Record {
     pub header: Header,
     /// When each attempt began, and how it ended.
     pub attempts: Vec<(i64, Option<Ending>)>,
-    /// When, how and why the job ended.
-    pub end: Option<(i64, EndStatus, String)>,
+    pub end: Option<End>,
     /// Its place in the queue, if it waits.
     pub queued: Queued,
     /// Attempts before it was last resumed, which count no more.
@@ -163,11 +214,7 @@ impl Record {
                     *end = Some(ending.clone());
                 }
             }
-            Change::Finished {
-                at,
-                status,
-                message,
-            } => self.end = Some((*at, *status, message.clone())),
+            Change::Finished(end) => self.end = Some(end.clone()),
             Change::StopAsked => self.stop_asked = true,
             Change::Resumed { at, arrival } => {
                 self.end = None;
@@ -186,6 +233,18 @@ impl Record {
         self.attempts.get(self.resumed_after..).unwrap_or_default()
     }
 
+    /// The latest time in it, in microseconds since 1970.
+    pub fn latest(&self) -> u64 {
+        let ended = |end: &Option<Ending>| end.as_ref().map_or(0, |end| end.at);
+        let attempts = self.attempts.iter();
+        let attempts = attempts.map(|(began, end)| (*began).max(ended(end)));
+        let micros = attempts.max().and_then(|at| u64::try_from(at).ok());
+        let micros = micros.unwrap_or(0).saturating_mul(1_000_000);
+        micros
+            .max(self.end.as_ref().map_or(0, End::order))
+            .max(self.queued.arrival)
+    }
+
     /// Whether an attempt has begun and not ended.
     pub fn is_running(&self) -> bool {
         self.end.is_none() && matches!(self.attempts.last(), Some((_, None)))
@@ -200,6 +259,11 @@ pub enum OpenError {
         folder: PathBuf,
         pid: String,
     },
+    /// A later version of the scheduler has used it.
+    Newer {
+        record: PathBuf,
+        version: u32,
+    },
     Io {
         path: PathBuf,
         cause: io::Error,
@@ -213,6 +277,12 @@ impl fmt::Display for OpenError {
                 f,
                 "another scheduler (process {pid}) uses {}: stop it, or give another --data-dir",
                 folder.display()
+            ),
+            OpenError::Newer { record, version } => write!(
+                f,
+                "{}: is of version {version}, and this scheduler reads records up to version \
+                 {FORMAT}: start the scheduler that wrote it, or give another --data-dir",
+                record.display()
             ),
             OpenError::Io { path, cause } => write!(
                 f,
@@ -233,14 +303,15 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
 /// The folder of one application in one environment, which only one process uses at a time.
 pub struct Folder {
     path: PathBuf,
+    files: Arc<dyn Files>,
     /// Held as long as it is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
     /// Makes the folder if need be, and takes it for this process.
     pub fn open(path: &Path) -> Result<Folder, OpenError> {
-        make_folder(path).map_err(at(path))?;
+        Disk.make_folder(path).map_err(at(path))?;
         let path = path.canonicalize().map_err(at(path))?;
         let lock_file = path.join(".lock");
         let mut lock = OpenOptions::new()
@@ -261,10 +332,24 @@ impl Folder {
             }
             Err(TryLockError::Error(cause)) => return Err(at(&lock_file)(cause)),
         }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
-            .map_err(at(&lock_file))?;
-        Ok(Folder { path, _lock: lock })
+        // It is there to be told alone: on a full disk there is none.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(Folder {
+            path,
+            files: Arc::new(Disk),
+            _lock: Some(lock),
+        })
+    }
+
+    /// A folder of files that nobody else has, and so without a lock.
+    pub fn of(files: Arc<dyn Files>, path: &Path) -> Folder {
+        Folder {
+            path: path.to_owned(),
+            files,
+            _lock: None,
+        }
     }
 
     /// Absolute, without symbolic links.
@@ -276,120 +361,178 @@ impl Folder {
     pub fn store(&self, component: &str) -> Result<Store, OpenError> {
         let path = self.path.join(component);
         let store = Store {
+            files: self.files.clone(),
             records: path.join("records"),
             jobs: path.join("jobs"),
             logs: path.join("logs"),
+            lengths: Lock::default(),
         };
         for folder in [&store.records, &store.jobs, &store.logs] {
-            make_folder(folder).map_err(at(folder))?;
+            self.files.make_folder(folder).map_err(at(folder))?;
         }
-        // The folders themselves must outlive a power cut too.
-        for folder in [&self.path, &path] {
-            sync_folder(folder).map_err(at(folder))?;
-        }
+        // The folders must outlive a power cut, and so must what a process wrote that was killed
+        // before it synced it: it is about to be told.
+        self.files.sync_all(&self.path).map_err(at(&self.path))?;
         Ok(store)
     }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// The records of one component.
 pub struct Store {
+    files: Arc<dyn Files>,
     records: PathBuf,
     jobs: PathBuf,
     logs: PathBuf,
+    /// How much of each record is good: what is behind it was never acknowledged.
+    lengths: Lock<HashMap<JobName, u64>>,
 }
 
 /// What a record that is not finished yet is called.
 const ASIDE: &str = ".new-";
 
+/// Why a record was not created, changed or removed.
+#[derive(Debug)]
+pub struct NotWritten {
+    pub cause: io::Error,
+    /// It may be so all the same, at the latest after a power cut.
+    pub in_doubt: bool,
+}
+
+impl fmt::Display for NotWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl From<io::Error> for NotWritten {
+    fn from(cause: io::Error) -> NotWritten {
+        NotWritten {
+            cause,
+            in_doubt: false,
+        }
+    }
+}
+
 impl Store {
-    /// Keeps a new job: on return it and its payload outlive a power cut. On an error nothing of it is left.
+    /// Keeps a new job: on return it and its payload outlive a power cut. What an earlier call left
+    /// of it in doubt is replaced.
     pub fn create(
         &self,
+        name: &JobName,
         header: &Header,
         payload: Option<&[u8]>,
         changes: &[Change],
-    ) -> io::Result<()> {
-        let aside = self.records.join(format!("{ASIDE}{}", header.name));
-        let record = self.records.join(&header.name);
-        let write = || -> io::Result<()> {
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&aside)?;
-            // A large payload goes past the buffer.
-            let mut writer = BufWriter::new(file);
-            writer.write_all(&line(header)?)?;
-            writer.write_all(payload.unwrap_or_default())?;
-            writer.write_all(b"\n")?;
-            for change in changes {
-                writer.write_all(&line(change)?)?;
-            }
-            writer.flush()?;
-            writer.get_ref().sync_all()?;
-            fs::rename(&aside, &record)?;
-            sync_folder(&self.records)
-        };
+    ) -> Result<(), NotWritten> {
         // No other process uses the folder, and this one gives a name once.
-        if record.symlink_metadata().is_ok() {
-            return Err(ErrorKind::AlreadyExists.into());
+        if self.has(name) {
+            return Err(NotWritten::from(io::Error::from(ErrorKind::AlreadyExists)));
         }
-        write().inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
-            let _ = fs::remove_file(&record);
-        })
+        let (aside, record) = (
+            self.records.join(format!("{ASIDE}{name}")),
+            self.record(name),
+        );
+        let write = || -> io::Result<usize> {
+            let (head, payload) = (line(header)?, payload.unwrap_or_default());
+            let mut tail = vec![b'\n'];
+            for change in changes {
+                tail.extend(line(change)?);
+            }
+            let parts = [&head, payload, &tail];
+            let mut file = self.files.open(&aside, Mode::Replace)?;
+            for part in parts {
+                file.write_all(part)?;
+            }
+            file.sync()?;
+            Ok(parts.iter().map(|part| part.len()).sum())
+        };
+        let length = write().inspect_err(|_| {
+            // What stays is nobody's, and goes at the next start.
+            let _ = self.files.remove_file(&aside);
+        })?;
+        let renamed = self.files.rename(&aside, &record);
+        let shown = renamed.and_then(|()| self.files.sync_folder(&self.records));
+        shown.map_err(|cause| {
+            let _ = self.files.remove_file(&aside);
+            let in_doubt = self.remove(name).is_err();
+            NotWritten { cause, in_doubt }
+        })?;
+        self.lengths.lock().insert(name.clone(), length as u64);
+        Ok(())
     }
 
-    /// Adds to a record; on return it outlives a power cut. A record that is gone stays gone.
-    pub fn append(&self, name: &JobName, changes: &[Change]) -> io::Result<()> {
-        self.append_unsynced(name, changes)?
-            .map_or(Ok(()), |record| record.sync_data())
-    }
-
-    /// The same, but for the power cut: gives the record, to be synced.
-    pub fn append_unsynced(&self, name: &JobName, changes: &[Change]) -> io::Result<Option<File>> {
+    /// Adds to a record; on return it outlives a power cut. On an error nothing is added, unless
+    /// the disk fails to undo it as well.
+    pub fn append(&self, name: &JobName, changes: &[Change]) -> Result<(), NotWritten> {
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend(line(change)?);
         }
-        let opened = OpenOptions::new().append(true).open(self.record(name));
-        match opened {
-            Ok(mut file) => {
-                file.write_all(&bytes)?;
-                Ok(Some(file))
+        let known = self.lengths.lock().get(name).copied();
+        let good = known.ok_or(io::Error::from(ErrorKind::NotFound))?;
+        let opened = self.files.open(&self.record(name), Mode::Append);
+        let mut file = opened.inspect_err(|e| {
+            if e.kind() == ErrorKind::NotFound {
+                // Another hand has removed it.
+                self.lengths.lock().remove(name);
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        })?;
+        let length = file.length()?;
+        if length < good {
+            let message = "it is shorter than it was written";
+            return Err(NotWritten::from(io::Error::other(message)));
         }
+        if length > good {
+            file.cut(good)?;
+        }
+        let written = file.write_all(&bytes).and_then(|()| file.sync());
+        if let Err(cause) = written {
+            let undone = file.cut(good).and_then(|()| file.sync());
+            let in_doubt = undone.is_err();
+            return Err(NotWritten { cause, in_doubt });
+        }
+        let length = good + bytes.len() as u64;
+        self.lengths.lock().insert(name.clone(), length);
+        Ok(())
     }
 
-    /// Forgets a job. What it left in its folder is [`Store::clear`]'s.
-    pub fn remove(&self, name: &JobName) -> io::Result<bool> {
-        match fs::remove_file(self.record(name)) {
-            Ok(()) => sync_folder(&self.records).map(|()| true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+    /// Whether there is a record of the job.
+    pub fn has(&self, name: &JobName) -> bool {
+        self.lengths.lock().contains_key(name)
     }
 
-    /// Removes what a job left: its folder and its logs.
-    pub fn clear(&self, name: &JobName) -> io::Result<()> {
-        for attempt in 1.. {
-            match fs::remove_file(self.log(name, attempt)) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => break,
-                Err(e) => return Err(e),
+    /// Forgets a job; on return that outlives a power cut. What the job left in its folder is
+    /// [`Store::clear`]'s. On an error, [`Store::has`] tells whether it is there still.
+    pub fn remove(&self, name: &JobName) -> Result<bool, NotWritten> {
+        let is_gone = |e: &io::Error| e.kind() == ErrorKind::NotFound;
+        let record = self.record(name);
+        let there = match self.files.remove_file(&record) {
+            Ok(()) => true,
+            Err(e) if is_gone(&e) => false,
+            // It may have been removed all the same.
+            Err(e) => match self.files.open(&record, Mode::Read) {
+                Err(now) if is_gone(&now) => true,
+                _ => return Err(e.into()),
+            },
+        };
+        self.lengths.lock().remove(name);
+        // Where there is none, an earlier call may have removed it, and failed here.
+        let synced = self.files.sync_folder(&self.records);
+        synced.map(|()| there).map_err(|cause| NotWritten {
+            cause,
+            in_doubt: true,
+        })
+    }
+
+    /// Removes what a job left: its folder and its logs, of so many attempts and one that was
+    /// prepared. An attempt that did not come to run has none.
+    pub fn clear(&self, name: &JobName, attempts: usize) -> io::Result<()> {
+        for attempt in 1..=attempts + 1 {
+            match self.files.remove_file(&self.log(name, attempt)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
             }
         }
-        match fs::remove_dir_all(self.job_folder(name)) {
+        match self.files.remove_folder(&self.job_folder(name)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
@@ -401,7 +544,10 @@ impl Store {
             return Ok(None);
         };
         let mut payload = Vec::new();
-        let mut record = BufReader::new(File::open(self.records.join(&header.name))?);
+        let mut record = BufReader::new(
+            self.files
+                .open(&self.records.join(&header.name), Mode::Read)?,
+        );
         record.skip_until(b'\n')?;
         record.take(length).read_to_end(&mut payload)?;
         match payload.len() as u64 == length {
@@ -410,15 +556,33 @@ impl Store {
         }
     }
 
-    /// Writes a payload to a file that its owner alone can read.
-    pub fn write_payload(payload: &[u8], to: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(to)?;
-        file.write_all(payload)
+    /// Makes what an attempt needs on disk: the job's folder, its log, and its payload in a file,
+    /// which only its owner can read.
+    ///
+    /// Few folders and files, since on a disk each takes a tenth of a millisecond or more.
+    pub fn prepare(
+        &self,
+        name: &JobName,
+        attempt: usize,
+        payload: Option<(&Path, &[u8])>,
+    ) -> io::Result<()> {
+        self.files.make_folder(&self.job_folder(name))?;
+        if let Some((file, payload)) = payload {
+            self.write_payload(name, file, payload)?;
+        }
+        match self.files.open(&self.log(name, attempt), Mode::New) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a payload to a file in the job's folder.
+    pub fn write_payload(&self, name: &JobName, file: &Path, payload: &[u8]) -> io::Result<()> {
+        let folder = self.job_folder(name);
+        if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
+            self.files.make_folder(parent)?;
+        }
+        self.files.open(file, Mode::Replace)?.write_all(payload)
     }
 
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
@@ -434,48 +598,102 @@ impl Store {
         self.records.join(name.as_str())
     }
 
-    /// Reads all records, mends what a power cut left half, and removes what belongs to no record.
+    /// Reads all records, and removes what belongs to none.
     pub fn load(&self) -> Result<Vec<Record>, OpenError> {
         let mut records = Vec::new();
-        for entry in fs::read_dir(&self.records).map_err(at(&self.records))? {
-            let path = entry.map_err(at(&self.records))?.path();
-            if file_name(&path).starts_with(ASIDE) {
-                fs::remove_file(&path).map_err(at(&path))?;
+        let entries = self.files.list(&self.records).map_err(at(&self.records))?;
+        for entry in &entries {
+            let path = self.records.join(&entry.name);
+            if entry.name.starts_with(ASIDE) && !entry.is_folder {
+                self.remove_what_is_left(&path, false);
                 continue;
             }
-            match read_record(&path).map_err(at(&path))? {
-                Some(record) if record.header.name == file_name(&path) => records.push(record),
+            let read = match entry.is_folder {
+                true => None,
+                false => self.read_record(&path)?,
+            };
+            let name = JobName::parse(&entry.name);
+            match name.zip(read) {
+                Some((name, (record, length))) if record.header.name == entry.name => {
+                    self.lengths.lock().insert(name, length);
+                    records.push(record);
+                }
                 _ => log::warn!(
-                    "file={} event=skipped reason=\"it is not the record of a job\"",
+                    "path={} event=skipped reason=\"it is not the record of a job\"",
                     path.display()
                 ),
             }
         }
+        let names: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         for folder in [&self.jobs, &self.logs] {
-            for entry in fs::read_dir(folder).map_err(at(folder))? {
-                let path = entry.map_err(at(folder))?.path();
-                let job = file_name(&path).split('.').next().unwrap_or_default();
-                if self.records.join(job).exists() {
-                    continue;
-                }
-                let removed = match path.is_dir() {
-                    true => fs::remove_dir_all(&path),
-                    false => fs::remove_file(&path),
-                };
-                if let Err(e) = removed {
-                    log::warn!("path={} event=left error=\"{e}\"", path.display());
+            for entry in self.files.list(folder).map_err(at(folder))? {
+                let job = entry.name.split('.').next().unwrap_or_default();
+                // What was skipped keeps what is its.
+                if !names.contains(job) {
+                    self.remove_what_is_left(&folder.join(&entry.name), entry.is_folder);
                 }
             }
         }
         records.sort_by_key(|record| record.queued.arrival);
         Ok(records)
     }
+
+    fn remove_what_is_left(&self, path: &Path, is_folder: bool) {
+        let removed = match is_folder {
+            true => self.files.remove_folder(path),
+            false => self.files.remove_file(path),
+        };
+        if let Err(e) = removed {
+            log::warn!("path={} event=left error=\"{e}\"", path.display());
+        }
+    }
+
+    /// A record, and how much of its file is good. `None` for a file that is no record.
+    fn read_record(&self, path: &Path) -> Result<Option<(Record, u64)>, OpenError> {
+        let file = self.files.open(path, Mode::Read).map_err(at(path))?;
+        let mut reader = BufReader::new(file);
+        let mut bytes = Vec::new();
+        reader.read_until(b'\n', &mut bytes).map_err(at(path))?;
+        if let Ok(Format { version }) = serde_json::from_slice::<Format>(&bytes)
+            && version > FORMAT
+        {
+            let record = path.to_owned();
+            return Err(OpenError::Newer { record, version });
+        }
+        let Ok(header) = serde_json::from_slice::<Header>(&bytes) else {
+            return Ok(None);
+        };
+        let good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
+        if reader.seek(SeekFrom::End(0)).map_err(at(path))? < good {
+            return Ok(None);
+        }
+        reader.seek(SeekFrom::Start(good)).map_err(at(path))?;
+        let mut record = Record::new(header);
+        let changes = read_changes(&mut reader, &mut record);
+        let length = good + changes.map_err(at(path))?;
+        Ok(Some((record, length)))
+    }
 }
 
-fn file_name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
+/// Applies the changes that follow. Gives their length, without a last one that is not whole.
+fn read_changes(reader: &mut impl BufRead, record: &mut Record) -> io::Result<u64> {
+    let (mut length, mut bytes) = (0, Vec::new());
+    loop {
+        bytes.clear();
+        reader.read_until(b'\n', &mut bytes)?;
+        if !bytes.ends_with(b"\n") {
+            return Ok(length);
+        }
+        length += bytes.len() as u64;
+        match serde_json::from_slice::<Change>(&bytes) {
+            Ok(change) => record.apply(&change),
+            // What follows was written all the same: that the job has ended, perhaps.
+            Err(e) => log::warn!(
+                "job={} event=line-skipped error=\"{e}\"",
+                record.header.name
+            ),
+        }
+    }
 }
 
 fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -484,38 +702,10 @@ fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `None` for a file that is no record.
-fn read_record(path: &Path) -> io::Result<Option<Record>> {
-    let mut reader = BufReader::new(OpenOptions::new().read(true).write(true).open(path)?);
-    let mut bytes = Vec::new();
-    reader.read_until(b'\n', &mut bytes)?;
-    let Ok(header) = serde_json::from_slice::<Header>(&bytes) else {
-        return Ok(None);
-    };
-    let mut good = bytes.len() as u64 + header.payload.unwrap_or(0) + 1;
-    if reader.seek(SeekFrom::End(0))? < good {
-        return Ok(None);
-    }
-    reader.seek(SeekFrom::Start(good))?;
-    let mut record = Record::new(header);
-    loop {
-        bytes.clear();
-        reader.read_until(b'\n', &mut bytes)?;
-        match serde_json::from_slice::<Change>(&bytes) {
-            Ok(change) if bytes.ends_with(b"\n") => record.apply(&change),
-            _ => break,
-        }
-        good += bytes.len() as u64;
-    }
-    if !bytes.is_empty() {
-        reader.into_inner().set_len(good)?;
-    }
-    Ok(Some(record))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A folder of the test's own, removed at its end.
     struct Scratch(PathBuf);
@@ -540,6 +730,7 @@ mod tests {
 
     fn header(name: &str, arrival: u64, payload: Option<&str>) -> Header {
         Header {
+            version: FORMAT,
             name: name.to_string(),
             job_id: None,
             created: 1,
@@ -573,14 +764,17 @@ mod tests {
         let payload = "{\"x\": 1}\nline\0 two\n";
         let (b, a) = (header("b", 1, Some(payload)), header("a", 2, None));
         store
-            .create(&a, None, &[Change::Begun { at: 2 }, ended()])
+            .create(&name("a"), &a, None, &[Change::Begun { at: 2 }, ended()])
             .unwrap();
-        store.create(&b, Some(payload.as_bytes()), &[]).unwrap();
-        let finished = Change::Finished {
+        store
+            .create(&name("b"), &b, Some(payload.as_bytes()), &[])
+            .unwrap();
+        let finished = Change::Finished(End {
             at: 4,
+            order: 4_000_001,
             status: EndStatus::Failed,
             message: String::new(),
-        };
+        });
         store
             .append(&name("a"), std::slice::from_ref(&finished))
             .unwrap();
@@ -601,10 +795,17 @@ mod tests {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
         store
-            .create(&header("a", 1, Some("first")), Some(b"first"), &[])
+            .create(
+                &name("a"),
+                &header("a", 1, Some("first")),
+                Some(b"first"),
+                &[],
+            )
             .unwrap();
-        let again = store.create(&header("a", 2, None), None, &[]);
-        assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let again = store.create(&name("a"), &header("a", 2, None), None, &[]);
+        let again = again.unwrap_err();
+        assert_eq!(again.cause.kind(), ErrorKind::AlreadyExists);
+        assert!(!again.in_doubt);
         assert_eq!(
             store.load().unwrap(),
             [Record::new(header("a", 1, Some("first")))]
@@ -616,7 +817,8 @@ mod tests {
     fn a_change_of_a_record_that_is_gone_does_not_bring_it_back() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.append(&name("a"), &[ended()]).unwrap();
+        let appended = store.append(&name("a"), &[ended()]);
+        assert_eq!(appended.unwrap_err().cause.kind(), ErrorKind::NotFound);
         assert!(store.load().unwrap().is_empty());
     }
 
@@ -624,11 +826,13 @@ mod tests {
     #[test]
     fn a_record_cut_off_anywhere_is_whole_or_nothing() {
         let scratch = Scratch::new();
-        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let store = folder.store("compute").unwrap();
         let payload = "pay\nload";
         let header = header("a", 1, Some(payload));
         store
             .create(
+                &name("a"),
                 &header,
                 Some(payload.as_bytes()),
                 &[Change::Begun { at: 2 }],
@@ -641,6 +845,8 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
+            // Another process finds it.
+            let store = folder.store("compute").unwrap();
             let records = store.load().unwrap();
             let good = match length as u64 {
                 l if l == whole.len() as u64 => Some((1, true)),
@@ -658,7 +864,7 @@ mod tests {
                 store
                     .append(&name("a"), &[Change::Begun { at: 9 }])
                     .unwrap();
-                let records = store.load().unwrap();
+                let records = folder.store("compute").unwrap().load().unwrap();
                 assert_eq!(records[0].attempts.last(), Some(&(9, None)), "{length}");
             }
         }
@@ -668,7 +874,9 @@ mod tests {
     fn what_belongs_to_no_record_is_removed_at_start() {
         let scratch = Scratch::new();
         let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
-        store.create(&header("a", 1, None), None, &[]).unwrap();
+        store
+            .create(&name("a"), &header("a", 1, None), None, &[])
+            .unwrap();
         fs::write(store.records.join(".new-b"), "half").unwrap();
         for job in ["a", "b"] {
             fs::create_dir_all(store.job_folder(&name(job)).join("x")).unwrap();
@@ -680,6 +888,64 @@ mod tests {
         assert!(!store.job_folder(&name("b")).exists());
         assert!(store.log(&name("a"), 2).exists());
         assert!(!store.log(&name("b"), 2).exists());
+    }
+
+    #[test]
+    fn what_is_no_record_does_not_prevent_the_start() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        store
+            .create(&name("a"), &header("a", 1, None), None, &[])
+            .unwrap();
+        for stray in ["b", ".new-c", ".git"] {
+            fs::create_dir_all(store.records.join(stray).join("x")).unwrap();
+        }
+        fs::write(store.records.join("d"), "{\"name\": \"d\"}\n").unwrap();
+        fs::write(store.records.join("notes.txt"), "").unwrap();
+        fs::create_dir_all(store.job_folder(&name("d"))).unwrap();
+        assert_eq!(store.load().unwrap().len(), 1);
+        assert!(store.records.join("b/x").exists(), "it is somebody else's");
+        assert!(store.job_folder(&name("d")).exists());
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_prevents_the_start_and_one_without_is_of_the_first() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let created = header("a", 1, None);
+        store.create(&name("a"), &created, None, &[]).unwrap();
+        let path = store.record(&name("a"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"version\":1,"), "{text}");
+
+        fs::write(&path, text.replace("\"version\":1,", "")).unwrap();
+        assert_eq!(store.load().unwrap(), [Record::new(created)]);
+
+        fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+        let error = store.load().unwrap_err().to_string();
+        let expected = "a: is of version 2, and this scheduler reads records up to version 1: \
+                        start the scheduler that wrote it, or give another --data-dir";
+        assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_hides_no_other() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.0).unwrap();
+        let store = folder.store("compute").unwrap();
+        let begun = [Change::Begun { at: 2 }];
+        store
+            .create(&name("a"), &header("a", 1, None), None, &begun)
+            .unwrap();
+        let path = store.record(&name("a"));
+        let glued =
+            fs::read_to_string(&path).unwrap() + "{\"Ended\":{\"at\"{\"Begun\":{\"at\":5}}\n";
+        fs::write(&path, glued).unwrap();
+        let store = folder.store("compute").unwrap();
+        store.load().unwrap();
+        store.append(&name("a"), &[ended()]).unwrap();
+        let records = folder.store("compute").unwrap().load().unwrap();
+        assert!(records[0].attempts[0].1.is_some());
     }
 
     #[test]

@@ -5,13 +5,16 @@
 
 use super::admission::Place;
 use super::mounts::PAYLOAD;
-use super::process::{self, Exit, Launch};
-use super::store::{Change, EndStatus, Ending, Header, Store};
-use super::{Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, work};
-use crate::job::{JobName, Timestamp, signal_name};
+use super::process::{self, Exit, Launch, Leader};
+use super::store::{Change, End, EndStatus, Ending, Header, Record};
+use super::{
+    END_NOT_WRITTEN, Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, seconds,
+    work,
+};
+use crate::job::{JobName, signal_name};
+use crate::sync::Turn;
 use rustix::process::{Pid, Signal};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +30,12 @@ pub enum Event {
         name: JobName,
         payload: Option<Vec<u8>>,
     },
-    /// It could not be written down.
-    NotCreated { part: usize, name: JobName },
+    /// It could not be written down, or nobody knows whether it could.
+    NotCreated {
+        part: usize,
+        name: JobName,
+        in_doubt: bool,
+    },
     /// A job whose attempt is marked as begun is to be started.
     Start(JobName),
     /// A job that runs is to be ended.
@@ -43,22 +50,52 @@ pub enum Event {
     KillAll,
 }
 
-/// Why a running job is ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Why a job is ended.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
     TimeLimit,
     Stopped,
     Deleted,
     ShutDown,
+    /// There is less than it needs; the message says how much.
+    NeverFits(String),
+}
+
+/// An attempt that is over, or a job, and whose end is not written down yet.
+pub struct Over {
+    pub name: JobName,
+    pub part: usize,
+    /// How the attempt ended, unless that is written down.
+    pub ending: Option<Ending>,
+    pub cause: Option<Cause>,
+}
+
+impl Over {
+    /// What is to be written down, and how long after that the job is tried again.
+    pub fn changes(&self, record: &Record, moment: u64) -> (Vec<Change>, Option<Duration>) {
+        let mut changes: Vec<Change> = self.ending.iter().cloned().map(Change::Ended).collect();
+        let mut record = record.clone();
+        changes.iter().for_each(|change| record.apply(change));
+        let end = |status, message: &str| End::new(moment, status, message.to_string());
+        let end = match &self.cause {
+            _ if record.stop_asked => end(EndStatus::Stopped, ""),
+            Some(Cause::Stopped) => end(EndStatus::Stopped, ""),
+            Some(Cause::ShutDown) => end(EndStatus::Failed, ""),
+            Some(Cause::NeverFits(message)) => end(EndStatus::Failed, message),
+            Some(Cause::TimeLimit | Cause::Deleted) | None => match after_attempt(&record) {
+                Ok(status) => end(status, ""),
+                Err(delay) => return (changes, Some(delay)),
+            },
+        };
+        changes.push(Change::Finished(end));
+        (changes, None)
+    }
 }
 
 /// An attempt that runs, or whose processes are not all gone.
 struct Live {
     part: usize,
-    /// The first process, and leader of the group.
-    leader: Pid,
-    /// When it started, in the kernel's ticks.
-    started: u64,
+    leader: Leader,
     /// The job's folder and log, by which its processes are known.
     folder: PathBuf,
     log: PathBuf,
@@ -73,24 +110,33 @@ struct Live {
 const REFRESH_EVERY: Duration = Duration::from_millis(200);
 /// After so many jobs the observers are told all, so that they need not remember each that is gone.
 const RELIST_EVERY: u32 = 500;
-/// After a failed write nothing is started for so long.
+/// After a failed write no job of the queue is started, or no such write tried again, for so long.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Supervisor {
     machine: Arc<Machine>,
     events: Receiver<Event>,
-    live: HashMap<JobName, Live>,
+    live: BTreeMap<JobName, Live>,
     /// Jobs whose first attempt has what it needs on disk.
     prepared: HashSet<JobName>,
-    /// Jobs whose attempt is over and not told of yet, with their records. What they had reserved is used first.
-    ended: Vec<(JobName, Option<fs::File>)>,
+    /// Attempts that are over and not told of yet. What they had reserved is used first.
+    over: Vec<Over>,
+    /// Jobs whose attempt is marked as begun, and for which there was no room on the disk.
+    unstarted: BTreeSet<JobName>,
+    /// Jobs that were refused, and of which a record may be there.
+    in_doubt: BTreeSet<(usize, JobName)>,
+    /// What of the disk keeps the jobs of the queue from being started, if anything does.
+    held: Option<Arc<str>>,
     /// Jobs that are tried again, by when.
     retries: BTreeSet<(Instant, JobName)>,
     /// When the waiting jobs' places are to be told.
     refresh_at: Option<Instant>,
     refreshed: Instant,
     refresh_every: Duration,
+    /// When the queue goes on, after a job of it could not be marked as begun.
     paused_until: Option<Instant>,
+    /// When what could not be written is tried again.
+    write_again_at: Option<Instant>,
     jobs_since_relist: u32,
     /// Whether there may be something to collect.
     child_ended: bool,
@@ -98,18 +144,24 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(machine: Arc<Machine>, events: Receiver<Event>) -> Supervisor {
+    pub(super) fn new(machine: Arc<Machine>, events: Receiver<Event>) -> Supervisor {
+        let refreshed = machine.clock.instant();
+        let over = std::mem::take(&mut *machine.recovered.lock());
         Supervisor {
             machine,
             events,
-            live: HashMap::new(),
+            live: BTreeMap::new(),
             prepared: HashSet::new(),
-            ended: Vec::new(),
+            over,
+            unstarted: BTreeSet::new(),
+            in_doubt: BTreeSet::new(),
+            held: None,
             retries: BTreeSet::new(),
-            refresh_at: None,
-            refreshed: Instant::now(),
+            refresh_at: Some(refreshed),
+            refreshed,
             refresh_every: REFRESH_EVERY,
             paused_until: None,
+            write_again_at: None,
             jobs_since_relist: 0,
             child_ended: false,
             closing: false,
@@ -118,13 +170,11 @@ impl Supervisor {
 
     /// Until it is shut down and the last process is gone.
     pub fn run(mut self) {
-        self.queue_changed();
-        self.start_waiting();
-        while !(self.closing && self.live.is_empty()) {
+        while !self.is_over() {
             let event = match self.next_timer() {
                 None => self.events.recv().ok(),
                 Some(at) => {
-                    let wait = at.saturating_duration_since(Instant::now());
+                    let wait = at.saturating_duration_since(self.now());
                     match self.events.recv_timeout(wait) {
                         Ok(event) => Some(event),
                         Err(RecvTimeoutError::Timeout) => None,
@@ -135,23 +185,43 @@ impl Supervisor {
             if let Some(event) = event {
                 self.handle(event);
             }
-            while let Ok(event) = self.events.try_recv() {
-                self.handle(event);
-            }
-            if std::mem::take(&mut self.child_ended) {
-                self.collect();
-            }
-            self.end_what_is_late();
-            self.retry_what_is_due();
-            self.start_waiting();
-            self.settle();
-            self.tell_places();
+            self.pass();
         }
     }
 
-    fn next_timer(&self) -> Option<Instant> {
+    /// Whether it is shut down, and the last process is gone.
+    pub fn is_over(&self) -> bool {
+        self.closing && self.live.is_empty()
+    }
+
+    /// Does all that there is to do at this moment.
+    pub fn pass(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event);
+        }
+        if std::mem::take(&mut self.child_ended) {
+            self.collect();
+        }
+        self.end_what_is_late();
+        self.retry_what_is_due();
+        let now = self.now();
+        if self.write_again_at.take_if(|at| *at <= now).is_some() {
+            self.write_again();
+        }
+        self.paused_until.take_if(|until| *until <= now);
+        self.start_waiting();
+        self.settle();
+        self.tell_places();
+    }
+
+    fn now(&self) -> Instant {
+        self.machine.clock.instant()
+    }
+
+    /// When there is something to do, if nothing else happens before.
+    pub fn next_timer(&self) -> Option<Instant> {
         let alive = self.live.values().filter(|live| live.exit.is_none());
-        let of_live = alive.filter_map(|live| match live.ending {
+        let of_live = alive.filter_map(|live| match &live.ending {
             None => Some(live.time_limit),
             Some(_) => live.kill_at,
         });
@@ -159,6 +229,7 @@ impl Supervisor {
             .chain(self.retries.first().map(|(at, _)| *at))
             .chain(self.refresh_at)
             .chain(self.paused_until)
+            .chain(self.write_again_at)
             .min()
     }
 
@@ -176,12 +247,20 @@ impl Supervisor {
                     self.prepared.insert(name);
                 }
             }
-            Event::NotCreated { part, name } => {
+            Event::NotCreated {
+                part,
+                name,
+                in_doubt,
+            } => {
                 // A name that is taken has a folder that is not this job's.
-                let prepared = self.prepared.remove(&name);
+                self.prepared.remove(&name);
                 let known = self.machine.table.lock().jobs.contains_key(&name);
-                if let Some(part) = self.machine.parts.get(part).filter(|_| prepared && !known) {
-                    let _ = part.store.clear(&name);
+                if let Some(part) = self.machine.parts.get(part).filter(|_| !known) {
+                    let _ = part.store.clear(&name, 0);
+                }
+                if in_doubt {
+                    self.in_doubt.insert((part, name));
+                    self.write_later();
                 }
                 self.queue_changed();
             }
@@ -198,30 +277,42 @@ impl Supervisor {
                 for name in running {
                     self.end(&name, Cause::ShutDown);
                 }
+                for name in std::mem::take(&mut self.unstarted) {
+                    self.launch(&name);
+                }
             }
             Event::KillAll => {
+                let now = self.now();
                 for live in self.live.values_mut() {
-                    live.kill_at = Some(Instant::now());
+                    live.kill_at = Some(now);
                 }
             }
         }
     }
 
     fn queue_changed(&mut self) {
-        let next = (self.refreshed + self.refresh_every).max(Instant::now());
+        let next = (self.refreshed + self.refresh_every).max(self.now());
         self.refresh_at.get_or_insert(next);
     }
 
     /// Begins to end a job: its group gets SIGTERM now and SIGKILL later.
     fn end(&mut self, name: &JobName, cause: Cause) {
+        let kill_at = self.now() + self.machine.grace;
         let Some(live) = self.live.get_mut(name) else {
+            if self.unstarted.remove(name) {
+                self.launch(name);
+            }
             return;
         };
         if live.ending.is_none() {
-            process::signal_group(live.leader, Signal::TERM);
+            self.machine
+                .processes
+                .signal_group(live.leader.pid, Signal::TERM);
             // One that is stopped (SIGSTOP) would not see it.
-            process::signal_group(live.leader, Signal::CONT);
-            live.kill_at = Some(Instant::now() + self.machine.grace);
+            self.machine
+                .processes
+                .signal_group(live.leader.pid, Signal::CONT);
+            live.kill_at = Some(kill_at);
         }
         // A job that is deleted leaves nothing, whatever it was being ended for.
         if live.ending.is_none() || cause == Cause::Deleted {
@@ -230,7 +321,7 @@ impl Supervisor {
     }
 
     fn end_what_is_late(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         let late: Vec<JobName> = self
             .live
             .iter()
@@ -245,7 +336,9 @@ impl Supervisor {
         for live in self.live.values_mut() {
             if live.kill_at.is_some_and(|at| at <= now) {
                 live.kill_at = None;
-                process::signal_group(live.leader, Signal::KILL);
+                self.machine
+                    .processes
+                    .signal_group(live.leader.pid, Signal::KILL);
             }
         }
     }
@@ -255,7 +348,7 @@ impl Supervisor {
         let mut over = Vec::new();
         for (name, live) in &mut self.live {
             if live.exit.is_none() {
-                live.exit = process::collect_leader(live.leader);
+                live.exit = self.machine.processes.collect_leader(live.leader.pid);
             }
             if live.exit.is_some() {
                 over.push(name.clone());
@@ -275,23 +368,16 @@ impl Supervisor {
     /// Gives the jobs that have to wait for some.
     fn kill_orphans(&self) -> BTreeSet<JobName> {
         let mut blocked = BTreeSet::new();
-        let running = |pid: Pid| {
+        let is_running = |pid: Pid| {
             self.live
                 .values()
-                .any(|live| live.leader == pid && live.exit.is_none())
+                .any(|live| live.leader.pid == pid && live.exit.is_none())
         };
-        for pid in process::children() {
-            if running(pid) || process::reap(pid).is_some() {
-                continue;
-            }
-            let Some(stat) = process::stat(pid) else {
-                continue;
-            };
-            let traces: Vec<PathBuf> = process::traces(pid).collect();
+        for orphan in self.machine.processes.orphans(&is_running) {
             let its_own = |live: &Live| {
-                live.leader.as_raw_nonzero().get() == stat.group
-                    || traces.contains(&live.folder)
-                    || traces.contains(&live.log)
+                live.leader.pid.as_raw_nonzero().get() == orphan.group
+                    || orphan.traces.contains(&live.folder)
+                    || orphan.traces.contains(&live.log)
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
@@ -301,11 +387,11 @@ impl Supervisor {
                 true => self
                     .live
                     .iter()
-                    .filter(|(_, live)| live.started <= stat.started)
+                    .filter(|(_, live)| live.leader.started <= orphan.started)
                     .collect(),
             };
             if owners.iter().all(|(_, live)| live.exit.is_some()) {
-                process::kill(pid);
+                self.machine.processes.kill(orphan.pid);
                 blocked.extend(owners.into_iter().map(|(name, _)| name.clone()));
             }
         }
@@ -313,7 +399,7 @@ impl Supervisor {
     }
 
     fn retry_what_is_due(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         while let Some((at, name)) = self.retries.first().cloned() {
             if at > now {
                 return;
@@ -328,75 +414,146 @@ impl Supervisor {
         }
     }
 
+    /// Does what could not be done before the pause.
+    fn write_again(&mut self) {
+        for name in std::mem::take(&mut self.unstarted) {
+            self.launch(&name);
+        }
+        for (part, name) in std::mem::take(&mut self.in_doubt) {
+            if let Err(e) = self.resolve(part, &name) {
+                log::error!("job={name} event=in-doubt error=\"{e}\"");
+                self.in_doubt.insert((part, name));
+                self.write_later();
+            }
+        }
+    }
+
+    /// Removes what may be there of a job that was refused, unless its request came again.
+    fn resolve(&self, part: usize, name: &JobName) -> io::Result<()> {
+        let _turn = turn(&self.machine, name)?;
+        match self.machine.parts.get(part) {
+            Some(part) if !part.store.has(name) => {
+                part.store.remove(name).map(drop).map_err(|e| e.cause)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_later(&mut self) {
+        self.write_again_at = Some(self.now() + PAUSE);
+    }
+
+    /// A job cannot go on because of the disk: who asks is told. Gives what is told.
+    fn hold(&mut self, name: &JobName, what: &str, error: &io::Error) -> Arc<str> {
+        log::error!("job={name} event=held error=\"{error}\" reason=\"{what}\"");
+        let held: Arc<str> = format!("{what}: {error}").into();
+        if let Some(entry) = self.machine.table.lock().jobs.get_mut(name) {
+            entry.held = Some(held.clone());
+        }
+        self.report(name);
+        self.queue_changed();
+        held
+    }
+
     /// Starts what fits, in order of arrival.
     fn start_waiting(&mut self) {
-        let now = Instant::now();
-        if self.closing || self.paused_until.is_some_and(|until| until > now) {
-            return;
-        }
-        self.paused_until = None;
-        loop {
+        while !self.closing && self.paused_until.is_none() {
             let next = self.machine.table.lock().admission.next();
             let Some(name) = next else {
                 return;
             };
             self.queue_changed();
-            if let Err(e) = self.begin(&name) {
-                log::error!(
-                    "job={name} event=not-started error=\"{e}\" reason=\"its record cannot be written\""
-                );
-                let mut table = self.machine.table.lock();
-                table.admission.release(&name);
-                // It may have been stopped or deleted meanwhile.
-                if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
-                    let (queued, need) = (entry.record.queued, entry.record.header.work.need());
-                    table.admission.wait(queued, name, need);
+            match self.begin(&name) {
+                Ok(true) => {
+                    self.held = None;
+                    self.launch(&name);
                 }
-                self.paused_until = Some(now + PAUSE);
-                return;
+                // Deleted by another hand.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.lose(&name),
+                // Stopped or deleted meanwhile.
+                Ok(false) => self.machine.table.lock().admission.release(&name),
+                Err(e) => {
+                    self.prepared.remove(&name);
+                    self.wait_again(&name);
+                    self.held = Some(self.hold(&name, "it cannot be started", &e));
+                    self.paused_until = Some(self.now() + PAUSE);
+                }
             }
-            self.launch(&name);
         }
     }
 
-    /// Marks that another attempt begins.
-    fn begin(&self, name: &JobName) -> io::Result<()> {
-        let change = Change::Begun {
-            at: (self.machine.clock)().0,
-        };
-        let table = self.machine.table.lock();
-        let waits = table.jobs.get(name).filter(|e| e.record.end.is_none());
-        let part = waits.map(|entry| entry.part);
-        drop(table);
-        let Some(part) = part.and_then(|number| self.machine.parts.get(number)) else {
-            return Ok(());
-        };
-        part.store.append(name, std::slice::from_ref(&change))?;
+    /// Back to the place it had.
+    fn wait_again(&self, name: &JobName) {
         let mut table = self.machine.table.lock();
+        table.admission.release(name);
+        if let Some(entry) = table.jobs.get(name).filter(|e| e.record.end.is_none()) {
+            let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+            table.admission.wait(queued, name.clone(), need);
+        }
+    }
+
+    /// Marks that another attempt begins. `false` if none is to begin.
+    fn begin(&mut self, name: &JobName) -> io::Result<bool> {
+        let machine = self.machine.clone();
+        let _turn = turn(&machine, name)?;
+        let table = machine.table.lock();
+        let waits = table.jobs.get(name).filter(|entry| entry.waits());
+        let found = waits.map(|e| (e.part, e.record.header.clone(), e.record.attempts.len()));
+        drop(table);
+        let Some((number, header, attempts)) = found else {
+            return Ok(false);
+        };
+        let Some(part) = machine.parts.get(number) else {
+            return Ok(false);
+        };
+        // Before the attempt counts, so that a job waits for room on the disk. What fails otherwise
+        // fails again, and is reported, when it is started.
+        match make_ready(part, name, &header, attempts + 1) {
+            Ok(()) => {
+                self.prepared.insert(name.clone());
+            }
+            Err(e) if is_full(&e) => return Err(e),
+            Err(_) => {}
+        }
+        let change = Change::Begun {
+            at: seconds(machine.moment()),
+        };
+        let written = part.store.append(name, std::slice::from_ref(&change));
+        written.map_err(|e| e.cause)?;
+        let mut table = machine.table.lock();
         let mut waited = None;
-        if let Some(entry) = table.jobs.get_mut(name)
-            && entry.record.end.is_none()
-        {
+        if let Some(entry) = table.jobs.get_mut(name) {
             // A later attempt comes from the queue as well, and has waited for its time.
             if entry.record.current().is_empty() {
                 let arrival = entry.record.queued.arrival;
-                waited = Some(Timestamp::now_micros().saturating_sub(arrival));
+                waited = Some(machine.clock.micros().saturating_sub(arrival));
             }
             entry.record.apply(&change);
-            entry.place = None;
+            (entry.place, entry.held) = (None, None);
         }
         drop(table);
         if let (Some(waited), Some(observer)) = (waited, part.observer.get()) {
             observer.job_waited(Duration::from_micros(waited));
         }
         self.report(name);
-        Ok(())
+        Ok(true)
     }
 
     /// Starts a job whose attempt is marked as begun.
     fn launch(&mut self, name: &JobName) {
         self.jobs_since_relist += 1;
-        let table = self.machine.table.lock();
+        let machine = self.machine.clone();
+        // Who is told that the job is deleted or stopped is not told so while it is being started.
+        let _turn = match turn(&machine, name) {
+            Ok(turn) => turn,
+            Err(e) => {
+                self.unstarted.insert(name.clone());
+                self.hold(name, "it cannot be started", &e);
+                self.write_later();
+                return;
+            }
+        };
+        let table = machine.table.lock();
         let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
         let found = entry.map(|e| (e.part, e.record.clone()));
         drop(table);
@@ -406,56 +563,73 @@ impl Supervisor {
             return;
         };
         if !record.is_running() {
-            // Stopped between the queue and here.
             self.machine.table.lock().admission.release(name);
             return;
         }
-        if record.stop_asked {
+        if record.stop_asked || self.closing {
+            let (cause, reason, message) = match record.stop_asked {
+                true => (
+                    Cause::Stopped,
+                    STOPPED,
+                    "the job was stopped before it began",
+                ),
+                false => (
+                    Cause::ShutDown,
+                    "SchedulerStopped",
+                    "the scheduler was stopped before the job began",
+                ),
+            };
             let ending = Ending {
-                at: (self.machine.clock)().0,
+                at: seconds(self.machine.moment()),
                 succeeded: false,
                 exit_code: None,
-                reason: STOPPED.to_string(),
-                message: "the job was stopped before it began".to_string(),
+                reason: reason.to_string(),
+                message: message.to_string(),
             };
-            self.conclude(name, number, ending, Some(Cause::Stopped));
+            self.conclude(name, number, ending, Some(cause));
             return;
         }
         let (header, attempt) = (record.header, record.attempts.len());
-        let machine = self.machine.clone();
         let Some(part) = machine.parts.get(number) else {
             return;
         };
         let folder = part.store.job_folder(name);
         let ready = match prepared {
             true => Ok(()),
-            false => part
-                .store
-                .payload(&header)
-                .and_then(|payload| prepare(part, name, attempt, payload.as_deref())),
+            false => make_ready(part, name, &header, attempt),
         };
         match ready.and_then(|()| self.spawn(part, name, &header, attempt)) {
             Ok(leader) => {
-                log::debug!("job={name} event=started pid={}", leader.as_raw_nonzero());
+                log::debug!(
+                    "job={name} event=started pid={}",
+                    leader.pid.as_raw_nonzero()
+                );
                 let time_limit = Duration::from_secs(header.work.time_limit_seconds.into());
                 let live = Live {
                     part: number,
                     leader,
-                    started: process::stat(leader).map_or(0, |stat| stat.started),
                     folder,
                     log: part.store.log(name, attempt),
-                    time_limit: Instant::now() + time_limit,
+                    time_limit: self.now() + time_limit,
                     ending: None,
                     kill_at: None,
                     exit: None,
                 };
                 self.live.insert(name.clone(), live);
+                if let Some(entry) = machine.table.lock().jobs.get_mut(name) {
+                    entry.held = None;
+                }
                 self.report(name);
+            }
+            Err(e) if is_full(&e) => {
+                self.unstarted.insert(name.clone());
+                self.hold(name, "it cannot be started", &e);
+                self.write_later();
             }
             Err(e) => {
                 let program = header.work.command.first().map_or("", String::as_str);
                 let ending = Ending {
-                    at: (self.machine.clock)().0,
+                    at: seconds(self.machine.moment()),
                     succeeded: false,
                     // As in a container whose program cannot be started.
                     exit_code: Some(128),
@@ -473,7 +647,7 @@ impl Supervisor {
         name: &JobName,
         header: &Header,
         attempt: usize,
-    ) -> io::Result<Pid> {
+    ) -> io::Result<Leader> {
         let component = &part.component;
         let folder = part.store.job_folder(name);
         let log = part.store.log(name, attempt);
@@ -491,7 +665,7 @@ impl Supervisor {
             let command = expanded(&header.work, &own);
             let mut environment = self.machine.variables.clone();
             environment.extend(own);
-            process::spawn(&Launch {
+            self.machine.processes.start(&Launch {
                 command: &command,
                 environment: &environment,
                 folder: &folder,
@@ -502,8 +676,10 @@ impl Supervisor {
         match start(view) {
             Err(e) if view.is_some() => {
                 log::debug!("job={name} event=no-view error=\"{e}\"");
-                let payload = part.store.payload(header)?;
-                write_payload(part, &folder, None, &payload.unwrap_or_default())?;
+                let payload = part.store.payload(header)?.unwrap_or_default();
+                if let Some(file) = payload_file(part, &folder, None) {
+                    part.store.write_payload(name, &file, &payload)?;
+                }
                 start(None)
             }
             outcome => outcome,
@@ -513,7 +689,7 @@ impl Supervisor {
     /// An attempt is over, and none of its processes is left.
     fn finish(&mut self, name: &JobName, live: &Live) {
         let exit = live.exit.unwrap_or(Exit::Code(0));
-        let (reason, message) = match (live.ending, exit) {
+        let (reason, message) = match (&live.ending, exit) {
             (Some(Cause::TimeLimit), _) => (
                 "DeadlineExceeded",
                 "the job ran longer than its time limit".to_string(),
@@ -531,73 +707,77 @@ impl Supervisor {
             },
         };
         let ending = Ending {
-            at: (self.machine.clock)().0,
+            at: seconds(self.machine.moment()),
             succeeded: reason.is_empty(),
             exit_code: Some(exit.code()),
             reason: reason.to_string(),
             message,
         };
-        self.conclude(name, live.part, ending, live.ending);
+        self.conclude(name, live.part, ending, live.ending.clone());
     }
 
-    /// Writes down how an attempt ended, gives back what it had reserved, and does what follows.
-    fn conclude(&mut self, name: &JobName, number: usize, ending: Ending, cause: Option<Cause>) {
-        let machine = self.machine.clone();
-        let at = ending.at;
-        let mut changes = vec![Change::Ended(ending)];
-        let mut retry = None;
-        let mut table = machine.table.lock();
-        table.admission.release(name);
-        let Some(entry) = table.jobs.get_mut(name).filter(|entry| !entry.deleted) else {
-            drop(table);
-            self.discard(name);
-            return;
-        };
-        for change in &changes {
-            entry.record.apply(change);
-        }
-        let status = match cause {
-            Some(Cause::ShutDown) => Some(EndStatus::Failed),
-            Some(Cause::Stopped) => Some(EndStatus::Stopped),
-            _ => match after_attempt(&entry.record) {
-                Ok(status) => Some(status),
-                Err(delay) => {
-                    retry = Some(delay);
-                    None
-                }
-            },
-        };
-        if let Some(status) = status {
-            let finished = Change::Finished {
-                at,
-                status,
-                message: String::new(),
-            };
-            entry.record.apply(&finished);
-            changes.push(finished);
-        }
-        drop(table);
-        let part = machine.parts.get(number);
-        let written = part.map_or(Ok(None), |part| part.store.append_unsynced(name, &changes));
-        let record = written.unwrap_or_else(|e| {
-            log::error!("job={name} event=not-written error=\"{e}\"");
-            None
+    /// Gives back what an attempt had reserved. How it ended is written down when that is used.
+    fn conclude(&mut self, name: &JobName, part: usize, ending: Ending, cause: Option<Cause>) {
+        self.machine.table.lock().admission.release(name);
+        self.over.push(Over {
+            name: name.clone(),
+            part,
+            ending: Some(ending),
+            cause,
         });
-        self.ended.push((name.clone(), record));
-        if let Some(delay) = retry {
-            self.retries.insert((Instant::now() + delay, name.clone()));
-        }
         self.queue_changed();
     }
 
-    /// Tells of attempts that are over, once that outlives a power cut.
+    /// Writes down which attempts are over, and then tells of them.
     fn settle(&mut self) {
-        for (name, record) in std::mem::take(&mut self.ended) {
-            if let Some(Err(e)) = record.map(|record| record.sync_data()) {
-                log::error!("job={name} event=not-written error=\"{e}\"");
-            }
-            self.report(&name);
+        if self.write_again_at.is_some() && !self.closing {
+            return;
         }
+        for over in std::mem::take(&mut self.over) {
+            match self.write_end(&over) {
+                Ok(()) => {}
+                Err(e) => {
+                    self.hold(&over.name, END_NOT_WRITTEN, &e);
+                    self.write_later();
+                    self.over.push(over);
+                }
+            }
+        }
+    }
+
+    fn write_end(&mut self, over: &Over) -> io::Result<()> {
+        let (machine, name) = (self.machine.clone(), &over.name);
+        let _turn = turn(&machine, name)?;
+        let table = machine.table.lock();
+        let entry = table.jobs.get(name).filter(|entry| !entry.deleted);
+        let record = entry.map(|entry| entry.record.clone());
+        drop(table);
+        let Some((record, part)) = record.zip(machine.parts.get(over.part)) else {
+            self.discard(name);
+            return Ok(());
+        };
+        if record.end.is_some() {
+            // Stopped meanwhile.
+            return Ok(());
+        }
+        let (changes, retry) = over.changes(&record, machine.moment());
+        let written = part.store.append(name, &changes);
+        match written.map_err(|e| e.cause) {
+            // Another hand has removed the record: the job is not to be tried for ever.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                log::warn!("job={name} event=not-written error=\"{e}\"");
+            }
+            written => written?,
+        }
+        if let Some(entry) = machine.table.lock().jobs.get_mut(name) {
+            changes.iter().for_each(|c| entry.record.apply(c));
+            (entry.held, entry.cut_short) = (None, false);
+        }
+        if let Some(delay) = retry {
+            self.retries.insert((self.now() + delay, name.clone()));
+        }
+        self.report(name);
+        Ok(())
     }
 
     /// Forgets a job that was deleted, and removes what it left.
@@ -613,13 +793,29 @@ impl Supervisor {
         let Some(part) = self.machine.parts.get(entry.part) else {
             return;
         };
-        if let Err(e) = part.store.clear(name) {
+        if let Err(e) = part.store.clear(name, entry.record.attempts.len()) {
             log::warn!("job={name} event=left error=\"{e}\"");
         }
         if let Some(observer) = part.observer.get() {
             for attempt in entry.attempts(name, self.machine.next_version()) {
                 observer.attempt_gone(name, &attempt.name);
             }
+        }
+    }
+
+    /// Forgets a waiting job whose record is gone.
+    fn lose(&mut self, name: &JobName) {
+        log::warn!("job={name} event=gone reason=\"its record was removed by another hand\"");
+        let table = self.machine.table.lock();
+        let found = table.jobs.get(name);
+        let version = self.machine.next_version();
+        let found = found.map(|entry| (entry.part, entry.job(name, version)));
+        drop(table);
+        self.discard(name);
+        if let Some((part, job)) = found
+            && let Some(observer) = self.machine.parts.get(part).and_then(|p| p.observer.get())
+        {
+            observer.job_gone(&job);
         }
     }
 
@@ -649,7 +845,7 @@ impl Supervisor {
 
     /// Tells waiting jobs their places, and observers everything now and then.
     fn tell_places(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         if self.refresh_at.is_none_or(|at| at > now) {
             return;
         }
@@ -665,9 +861,9 @@ impl Supervisor {
             // One that is tried again has other things to say.
             if let Some(entry) = table.jobs.get_mut(&name)
                 && entry.record.current().is_empty()
-                && entry.place != Some(place)
+                && (entry.place != Some(place) || entry.held != self.held)
             {
-                entry.place = Some(place);
+                (entry.place, entry.held) = (Some(place), self.held.clone());
                 changed.push(name);
             }
         }
@@ -684,44 +880,44 @@ impl Supervisor {
             }
         }
         // A long queue is told less often, so that telling takes a twentieth of the time at most.
-        self.refreshed = Instant::now();
+        self.refreshed = self.now();
         self.refresh_every = REFRESH_EVERY.max((self.refreshed - now) * 20);
     }
 }
 
-/// Makes what an attempt needs on disk: the job's folder, its payload, its log.
-///
-/// Few folders and files, since on a disk each takes a tenth of a millisecond or more.
+/// Waits until nobody else writes about the job.
+fn turn<'a>(machine: &'a Machine, name: &JobName) -> io::Result<Turn<'a, u64>> {
+    let turn = machine.turn(name);
+    turn.map_err(|e| io::Error::new(io::ErrorKind::TimedOut, e.to_string()))
+}
+
+/// Makes what an attempt needs on disk, with the payload from the record.
+fn make_ready(
+    part: &RunningPart,
+    name: &JobName,
+    header: &Header,
+    attempt: usize,
+) -> io::Result<()> {
+    let payload = part.store.payload(header)?;
+    prepare(part, name, attempt, payload.as_deref())
+}
+
+/// Whether there is no room on the disk: what is not the job's fault, and may pass.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// Makes what an attempt needs on disk.
 fn prepare(
     part: &RunningPart,
     name: &JobName,
     attempt: usize,
     payload: Option<&[u8]>,
 ) -> io::Result<()> {
-    let folder = part.store.job_folder(name);
-    match fs::create_dir(&folder) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    if let Some(payload) = payload {
-        write_payload(part, &folder, part.view.as_ref(), payload)?;
-    }
-    process::open_log(&part.store.log(name, attempt)).map(drop)
-}
-
-fn write_payload(
-    part: &RunningPart,
-    folder: &Path,
-    view: Option<&View>,
-    payload: &[u8],
-) -> io::Result<()> {
-    let Some(file) = payload_file(part, folder, view) else {
-        return Ok(());
-    };
-    if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
-        fs::create_dir_all(parent)?;
-    }
-    Store::write_payload(payload, &file)
+    let file = payload_file(part, &part.store.job_folder(name), part.view.as_ref());
+    let payload = file.as_deref().zip(payload);
+    part.store.prepare(name, attempt, payload)
 }
 
 /// Where a job's payload is on disk: at `payload.path` in its folder, unless it sees it there anyway.
