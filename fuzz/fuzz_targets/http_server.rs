@@ -1,5 +1,6 @@
-//! Whatever a client sends to the server, its answers are whole and of HTTP/1.1, none is a 500, nothing comes after the last, and
-//! others are served meanwhile. The first byte of the input says into how many writes the rest is cut.
+//! Whatever a client sends to the server, its answers are whole and of HTTP/1.1, none is a 500,
+//! nothing comes after the last, and others are served meanwhile. The first byte of the input says
+//! into how many writes the rest is cut.
 
 #![no_main]
 
@@ -13,7 +14,7 @@ use job_scheduler::job::JobList;
 use job_scheduler::scheduler::{Limits, Scheduler};
 use libfuzzer_sys::fuzz_target;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,10 +22,14 @@ use std::time::Duration;
 static SERVER: OnceLock<(Server, u16)> = OnceLock::new();
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
-/// A scheduler that knows of no jobs, and whose API server refuses connections: every POST that it takes is 503.
+/// A scheduler that knows of no jobs, and whose API server refuses connections: every POST that it
+/// takes is 503.
 fn start() -> (Server, u16) {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/radixconfig.yaml");
-    let component = config::load(file.as_ref()).unwrap().job_component("dev", "compute").unwrap();
+    let component = config::load(file.as_ref())
+        .unwrap()
+        .job_component("dev", "compute")
+        .unwrap();
     let access = Access {
         url: "http://127.0.0.1:1".to_string(),
         token_file: None,
@@ -67,8 +72,10 @@ fn start() -> (Server, u16) {
 fn connect() -> TcpStream {
     let port = SERVER.get_or_init(start).1;
     let [_, a, b, c] = RUNS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let stream = TcpStream::connect(([127, a, b, c.max(1)], port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    let stream = TcpStream::connect((Ipv4Addr::new(127, a, b, c.max(1)), port)).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(8)))
+        .unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -83,7 +90,9 @@ fuzz_target!(|input: &[u8]| {
     }
     let mut stream = connect();
     let mut other = connect();
-    other.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    other
+        .write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let piece = sent.len() / usize::from(cuts % 4 + 1) + 1;
     for piece in sent.chunks(piece) {
         // It need not listen to the end.
@@ -118,12 +127,17 @@ fn check(mut bytes: &[u8]) -> usize {
         let end = bytes.windows(4).position(|end| end == b"\r\n\r\n");
         let (head, rest) = bytes.split_at(end.unwrap_or_else(|| panic!("{text}")) + 4);
         let head = std::str::from_utf8(head).unwrap();
-        let code: u16 = head.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
+        let code: u16 = head.strip_prefix("HTTP/1.1 ").unwrap()[..3]
+            .parse()
+            .unwrap();
         bytes = rest;
         if code == 100 {
             continue;
         }
-        assert!(code == 200 || (400..=505).contains(&code) && code != 500, "{head}");
+        assert!(
+            code == 200 || (400..=505).contains(&code) && code != 500,
+            "{head}"
+        );
         let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
         assert!(header("X-Request-Id: ").is_some(), "{head}");
         let length: usize = header("Content-Length: ").unwrap().parse().unwrap();

@@ -154,7 +154,7 @@ fn pipeline(connection: &mut Connection<std::net::TcpStream>, requests: &[(&str,
     for (method, path, body) in requests {
         let length = body.len();
         bytes.push_str(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
     }
     let stream = connection.stream.get_mut();
@@ -282,7 +282,7 @@ fn half_open_connections_stop_nobody() {
             let open = |_| {
                 let mut stream =
                     std::net::TcpStream::connect(("127.0.0.1", scheduler.port)).unwrap();
-                let head = b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\n";
+                let head = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n";
                 stream.write_all(head).unwrap();
                 stream
             };
@@ -299,7 +299,8 @@ fn slow_uploads_stop_nobody() {
     let (namespace, proxy) = (Namespace::new("upload", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
-    let head = format!("POST {JOBS} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n{{");
+    let head =
+        format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n{{");
     let mut slow = others_see(&scheduler, &format!("{SLOW} slow uploads"), || {
         let mut slow: Vec<_> = (0..SLOW).map(|_| settled(&scheduler)).collect();
         for connection in &mut slow {
@@ -335,7 +336,7 @@ fn a_body_that_does_not_come_is_408() {
     ];
     let late = framings.map(|framing| {
         let mut connection = Connection::local(scheduler.port, Duration::from_secs(40)).unwrap();
-        let head = format!("POST {JOBS} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        let head = format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
         let stream = connection.stream.get_mut();
         stream.write_all(head.as_bytes()).unwrap();
         connection

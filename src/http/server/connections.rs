@@ -11,15 +11,15 @@ use super::input::{IDLE_TIMEOUT, Input};
 use super::refused::Refused;
 use crate::http::reply::Reply;
 use crate::process;
-use crate::sync::Lock;
+use crate::sync::{Condvar, Lock};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -222,9 +222,9 @@ impl Connections {
                 for connection in state.open.values() {
                     let _ = connection.stream.shutdown(Shutdown::Both);
                 }
-                state = Lock::wait(&self.thread_ended, state);
+                state = self.state.wait(&self.thread_ended, state);
             } else {
-                state = Lock::wait_timeout(&self.thread_ended, state, left);
+                state = self.state.wait_timeout(&self.thread_ended, state, left);
             }
         }
     }
