@@ -142,7 +142,11 @@ fn patch(cluster: &Cluster) -> String {
 
 /// The application: a web server, with the rights of any other.
 fn web(cluster: &Cluster) -> Value {
-    deployment("web", &cluster.job_image, &["httpd", "-f", "-p", "3000"])
+    deployment(
+        "web",
+        &cluster.job_image,
+        &["httpd", "-f", "-p", "3000", "-h", "/etc"],
+    )
 }
 
 fn deployment(name: &str, image: &str, command: &[&str]) -> Value {
@@ -241,14 +245,15 @@ fn nobody_else_reaches_it(cluster: &Cluster) {
         "-n",
         NAMESPACE,
     ]);
-    let ask = |port: u16| {
-        let url = format!("http://{ip}:{port}/");
-        text(&exec("other", &["wget", "-T", "5", "-qO-", &url]).stderr)
+    let ask = |address: String| {
+        let asked = exec("other", &["wget", "-qO-", &format!("http://{address}")]);
+        text(&asked.stdout) + &text(&asked.stderr)
     };
-    let (application, scheduler) = (ask(3000), ask(8000));
+    let application = ask(format!("{ip}:3000/hostname"));
     assert!(
-        application.contains("404"),
+        application.contains("web-"),
         "the pod is not reached at all: {application}"
     );
+    let scheduler = ask(format!("{ip}:8000/api/v1/jobs"));
     assert!(scheduler.contains("refused"), "{scheduler}");
 }
