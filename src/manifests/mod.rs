@@ -46,8 +46,9 @@ const CONFIG_FILE: &str = "radixconfig.yaml";
 const PORT_NAME: &str = "http";
 /// Nobody in particular, and not root: what distroless images call nonroot.
 const USER: i64 = 65532;
-/// A call to the API server that has begun may end, which takes 10 s at most.
-const GRACE_SECONDS: i64 = 15;
+/// It answers on for 5 s, and then a call to the API server that has begun may end, which takes 10 s
+/// at most.
+const GRACE_SECONDS: i64 = 20;
 
 /// The longest name of an object whose name is also in a label or a host name.
 const MAX_NAME: usize = 63;

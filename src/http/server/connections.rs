@@ -171,7 +171,7 @@ impl Connections {
                 Ok(None) => return,
                 Ok(Some(head)) => {
                     let mut exchange = Exchange::begin(head, &self.front.guard, stream, metrics);
-                    exchange.persists &= !self.front.is_stopping();
+                    exchange.persists &= !self.front.closes_connections();
                     self.front.serve(&mut exchange, &mut input);
                     if exchange.persists {
                         continue;
@@ -200,6 +200,11 @@ impl Connections {
                 connection.idle_since.store(BUSY, Ordering::SeqCst);
                 connection.stream.shutdown(Shutdown::Both).is_ok()
             })
+    }
+
+    /// Has each connection closed with its next answer.
+    pub fn drain(&self) {
+        self.front.drain();
     }
 
     /// Closes those whose client says nothing, and the others after their answer, or after
