@@ -586,9 +586,13 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = from == Some(Status::Running)
-                // Its admission was not answered, or is on its way.
-                || (from.is_some() && (fate.unanswered.is_some() || fate.calls > 1));
+            let was_let_run = match from {
+                Some(Status::Running) => true,
+                // It was stopped while its admission was on its way.
+                Some(Status::Waiting) if job.status != Status::Waiting && fate.calls > 1 => true,
+                Some(_) => fate.unanswered.is_some(),
+                None => false,
+            };
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
