@@ -1182,3 +1182,25 @@ fn a_job_has_no_terminal_and_none_of_the_schedulers_descriptors_and_limits() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_job_knows_the_proxy_and_the_authorities_of_the_machine() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let variables = [
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("no_proxy", "localhost"),
+        ("SSL_CERT_FILE", "/etc/company.pem"),
+        ("GITHUB_TOKEN", "secret"),
+    ];
+    let scheduler = place.start_with(&[], &variables);
+    let mut api = scheduler.api();
+    let name = name_of(&api.submit(&shell(
+        "echo $HTTPS_PROXY $no_proxy $SSL_CERT_FILE ${GITHUB_TOKEN:-none}",
+    )));
+    api.wait_for(&name, "Succeeded");
+    assert_eq!(
+        log(&place, "compute", &name, 1),
+        "http://proxy:3128 localhost /etc/company.pem none\n"
+    );
+    scheduler.end();
+}

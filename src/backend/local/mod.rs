@@ -63,19 +63,37 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the processes of a killed scheduler are waited for when they have been killed too.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of the scheduler's own environment, what jobs get: what a program needs to run on this machine as this user.
-pub const MACHINE_VARIABLES: [&str; 12] = [
+///
+/// Without the proxies and certificate authorities a program behind a company's proxy reaches nothing.
+pub const MACHINE_VARIABLES: [&str; 28] = [
+    "ALL_PROXY",
+    "AWS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
     "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
     "LANG",
     "LC_ALL",
     "LC_CTYPE",
     "LOGNAME",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
     "PATH",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
     "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "TERM",
     "TMPDIR",
     "TZ",
     "USER",
     "XDG_RUNTIME_DIR",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
 ];
 
 /// A component, and the values of its secrets.
