@@ -1,4 +1,5 @@
-//! `local`: every job component of a file on this machine, from the options to the signal that ends it.
+//! `local`: every job component of a file on this machine, from the options to the signal that ends
+//! it.
 
 use crate::backend::local::{
     Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, System,
@@ -329,7 +330,8 @@ fn give_ports(components: &mut [JobComponent], ports: &[(Option<String>, u16)]) 
     problems
 }
 
-/// `KEY=VALUE` lines; empty ones and those that begin with `#` are left out. A value is taken as it is.
+/// `KEY=VALUE` lines; empty ones and those that begin with `#` are left out. A value is taken as it
+/// is.
 fn read_secrets(options: &LocalOptions) -> Result<Option<BTreeMap<String, String>>, LocalError> {
     let Some(file) = &options.secrets_file else {
         return Ok(None);

@@ -19,8 +19,8 @@ pub struct JobRequest {
     pub settings: Settings,
 }
 
-/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many jobs, and Linux starts no
-/// process with a longer argument.
+/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many
+/// jobs, and Linux starts no process with a longer argument.
 const MAX_DESCRIPTION_BYTES: usize = 131_072;
 
 impl JobRequest {
@@ -73,7 +73,8 @@ fn description_bytes(settings: &Settings) -> usize {
 #[derive(Debug, PartialEq)]
 pub struct BadKey;
 
-/// The digests by which a request with an idempotency key is told again. A key has 1 to 255 visible ASCII characters.
+/// The digests by which a request with an idempotency key is told again. A key has 1 to 255 visible
+/// ASCII characters.
 pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
     if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(BadKey);
@@ -149,8 +150,8 @@ const FIXED: [(&str, &str); 8] = [
 ];
 const IS_FIXED: &str = "is the same for all jobs: remove it, and set it in radixconfig.yaml";
 
-/// Reads the body of a request to start a job. An empty one asks for a job with everything as configured, and a field
-/// that is null is one that is not set.
+/// Reads the body of a request to start a job. An empty one asks for a job with everything as
+/// configured, and a field that is null is one that is not set.
 pub fn parse_request(body: &[u8]) -> Result<JobRequest, RequestError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(JobRequest::default());

@@ -1097,7 +1097,8 @@ fn another_user_of_the_machine_starts_no_job() {
     scheduler.end();
 }
 
-/// One that leaves its session, clears its environment and closes its output, while another job that began before it runs.
+/// One that leaves its session, clears its environment and closes its output, while another job
+/// that began before it runs.
 const HIDDEN: &str = "setsid env -i sh -c 'exec 0<&- 1>&- 2>&-; exec sleep 86399' & sleep 0.3";
 
 /// The processes of this machine with this command line.

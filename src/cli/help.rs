@@ -162,8 +162,8 @@ fn bash() -> String {
     )
 }
 
-/// Text within single quotes of zsh's `_arguments` and `_describe`, where a colon and a bracket mean
-/// something.
+/// Text within single quotes of zsh's `_arguments` and `_describe`, where a colon and a bracket
+/// mean something.
 fn zsh_quoted(text: &str) -> String {
     text.replace('\'', "'\\''")
         .replace([':', '[', ']'], " ")

@@ -1,4 +1,5 @@
-//! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one another.
+//! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one
+//! another.
 
 use super::fields::{Fields, Item, Report};
 use super::image::has_placeholder;
@@ -98,7 +99,8 @@ struct MonitoringConfig {
 }
 
 impl Job {
-    /// Reads a job component. It is `None` if even its name is wrong; the report knows whether the rest is right.
+    /// Reads a job component. It is `None` if even its name is wrong; the report knows whether the
+    /// rest is right.
     pub fn read(mut item: Item<'_>, environments: &[String]) -> Option<Job> {
         item.name_by("name");
         let mut fields = item.mapping()?;
@@ -155,7 +157,8 @@ impl Job {
         over.or(self.base.enabled).unwrap_or(true)
     }
 
-    /// The job component in an environment. `None` if it has no port, which is an error of the file.
+    /// The job component in an environment. `None` if it has no port, which is an error of the
+    /// file.
     pub fn resolved(&self, app: &str, environment: &str) -> Option<JobComponent> {
         let level = self.over(environment).map(|over| &over.level);
         self.with(level, app, environment)
@@ -223,7 +226,8 @@ impl Job {
         conflicts
     }
 
-    /// Reports what is wrong only where parts of a job component come together, in it alone or with an environment's.
+    /// Reports what is wrong only where parts of a job component come together, in it alone or with
+    /// an environment's.
     pub fn check(&self, environments: &[String], report: &Report) {
         // Without a port there is an error already.
         let Some(base) = self.with(None, "", "") else {

@@ -1,4 +1,5 @@
-//! A typed reader over a [`Node`]: takes fields by name, and collects every problem instead of stopping at the first.
+//! A typed reader over a [`Node`]: takes fields by name, and collects every problem instead of
+//! stopping at the first.
 //!
 //! The same code reads `radixconfig.yaml` and requests, so a mistake has the same message in both.
 
@@ -10,7 +11,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-/// Problems that are told of one document. More help nobody, and a hostile document may have thousands.
+/// Problems that are told of one document. More help nobody, and a hostile document may have
+/// thousands.
 const MAX_PROBLEMS: usize = 50;
 
 /// What has been found wrong so far.
@@ -83,8 +85,8 @@ impl<'r> Item<'r> {
         self.report.error(&self.field, self.line, message);
     }
 
-    /// Calls the item of a list by the text of its field `name` instead of by its number, if that is short and plain:
-    /// `spec.jobs[compute]`.
+    /// Calls the item of a list by the text of its field `name` instead of by its number, if that
+    /// is short and plain: `spec.jobs[compute]`.
     pub fn name_by(&mut self, name: &str) {
         let Value::Mapping(entries) = &self.node.value else {
             return;
@@ -332,8 +334,8 @@ impl<'r> Item<'r> {
     }
 }
 
-/// A mapping whose fields are known by name. Whoever makes one takes what it may have and then calls
-/// [`finish`](Self::finish), which reports what is left.
+/// A mapping whose fields are known by name. Whoever makes one takes what it may have and then
+/// calls [`finish`](Self::finish), which reports what is left.
 pub struct Fields<'r> {
     pub field: String,
     /// 0 is not known.

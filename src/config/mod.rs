@@ -1,7 +1,8 @@
 //! `radixconfig.yaml` read once, at start, into the plain values that the rest of the program uses.
 //!
-//! Pure but for [`read_file`] and [`load`], which read the file. [`JobComponent`] is what everything else sees: one job component in one
-//! environment, with that environment's overrides applied.
+//! Pure but for [`read_file`] and [`load`], which read the file. [`JobComponent`] is what
+//! everything else sees: one job component in one environment, with that environment's overrides
+//! applied.
 
 mod application;
 mod component;
@@ -44,7 +45,8 @@ pub struct JobComponent {
     pub name: String,
     /// The port that the component's scheduler listens on, 1024 to 65535.
     pub scheduler_port: u16,
-    /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no payload.
+    /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no
+    /// payload.
     pub payload_path: Option<String>,
     /// Ports that a running job serves; names are unique.
     pub ports: Vec<Port>,

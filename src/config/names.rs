@@ -11,7 +11,8 @@ const LABEL: &str = "at most 63 of a-z, 0-9 and `-`, beginning and ending with a
 
 /// The name of an application, an environment or a volume.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
 pub fn dns_label(text: &str) -> Result<String, String> {
     if is_dns_label(text) {
         Ok(text.to_owned())
@@ -31,7 +32,8 @@ pub fn is_dns_label(text: &str) -> bool {
 
 /// The name of a job component, which is that of its scheduler's Service as well.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names>
 pub fn service_name(text: &str) -> Result<String, String> {
     if is_dns_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase()) {
         Ok(text.to_owned())
@@ -96,7 +98,8 @@ pub fn secret_name(text: &str) -> Result<String, String> {
 
 /// The value of a node's label.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
 pub fn is_label_value(text: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_alphanumeric();
     (1..=63).contains(&text.len())
@@ -107,7 +110,8 @@ pub fn is_label_value(text: &str) -> bool {
         && text.ends_with(alphanumeric)
 }
 
-/// A folder in a container: absolute, not the root, without `.`, `..` and doubled or trailing slashes.
+/// A folder in a container: absolute, not the root, without `.`, `..` and doubled or trailing
+/// slashes.
 pub fn folder(text: &str) -> Result<String, String> {
     let plain = !text.contains([':', '\\']) && !text.contains(char::is_control);
     let mut path = String::new();
@@ -129,7 +133,8 @@ pub fn folder(text: &str) -> Result<String, String> {
 
 /// The name of a PersistentVolumeClaim or a ConfigMap.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
 pub fn object_name(text: &str) -> Result<String, String> {
     if text.len() <= 253 && text.split('.').all(is_dns_label) {
         Ok(text.to_owned())

@@ -53,7 +53,8 @@ fn mounts(component: &JobComponent) -> Vec<String> {
         .collect()
 }
 
-/// Each file has its messages beside it. A new one's are written down by hand, or copied from the failure and read.
+/// Each file has its messages beside it. A new one's are written down by hand, or copied from the
+/// failure and read.
 #[test]
 fn errors_name_the_line_the_field_and_the_fix() {
     let mut files: Vec<PathBuf> = fs::read_dir(testdata("config-errors"))

@@ -1,4 +1,5 @@
-//! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases repeat.
+//! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases
+//! repeat.
 
 use super::core_schema::plain_kind;
 use super::tree::{Entry, Kind, Node, Value, duplicate, shown};
@@ -334,7 +335,8 @@ fn too_deep(line: u32) -> YamlError {
     )
 }
 
-/// Adds what `<<` gives: a mapping, or a list of them of which earlier ones win. The mapping's own keys win over both.
+/// Adds what `<<` gives: a mapping, or a list of them of which earlier ones win. The mapping's own
+/// keys win over both.
 fn merge(mut entries: Vec<Entry>, merged: Vec<Node>) -> Result<Vec<Entry>, YamlError> {
     if merged.is_empty() {
         return Ok(entries);

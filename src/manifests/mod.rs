@@ -1,7 +1,8 @@
-//! `manifests`: the Kubernetes objects that run an application's schedulers, for `kubectl apply -f -`.
+//! `manifests`: the Kubernetes objects that run an application's schedulers, for `kubectl apply -f
+//! -`.
 //!
-//! Pure but for [`run`], which reads the file and prints. Every field is one that the API server keeps as it is written
-//! here, so that applying twice changes nothing.
+//! Pure but for [`run`], which reads the file and prints. Every field is one that the API server
+//! keeps as it is written here, so that applying twice changes nothing.
 
 mod sidecar;
 
@@ -26,17 +27,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
-/// What these objects are instances of. Never the label `managed-by`, which selects a component's jobs and their pods.
+/// What these objects are instances of. Never the label `managed-by`, which selects a component's
+/// jobs and their pods.
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 const SCHEDULER: &str = "job-scheduler";
-/// Changes with the configuration, which is read once, at start: so a new one starts the scheduler anew.
+/// Changes with the configuration, which is read once, at start: so a new one starts the scheduler
+/// anew.
 const CHECKSUM_ANNOTATION: &str = "job-scheduler/config-checksum";
 
 /// The managed identity that a ServiceAccount stands for.
 ///
-/// Source: <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
+/// Source:
+/// <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
 const AZURE_CLIENT_ANNOTATION: &str = "azure.workload.identity/client-id";
 
 const CONFIG_VOLUME: &str = "config";
@@ -46,17 +50,19 @@ const CONFIG_FILE: &str = "radixconfig.yaml";
 const PORT_NAME: &str = "http";
 /// Nobody in particular, and not root: what distroless images call nonroot.
 const USER: i64 = 65532;
-/// It answers on for 5 s, and then a call to the API server that has begun may end, which takes 10 s
-/// at most.
+/// It answers on for 5 s, and then a call to the API server that has begun may end, which takes 10
+/// s at most.
 const GRACE_SECONDS: i64 = 20;
 
 /// The longest name of an object whose name is also in a label or a host name.
 const MAX_NAME: usize = 63;
 const NAME_SUFFIX: &str = "-scheduler";
 
-/// What `kubectl apply` can keep of an object in its annotation `last-applied-configuration`: 256 KiB less some room.
+/// What `kubectl apply` can keep of an object in its annotation `last-applied-configuration`: 256
+/// KiB less some room.
 ///
-/// Source: <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go>
+/// Source:
+/// <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go>
 const MAX_APPLIED_BYTES: usize = 250_000;
 /// What the values of a ConfigMap may have together. The file is the only one.
 ///
@@ -204,9 +210,11 @@ impl List {
     }
 }
 
-/// The namespace, and what runs the scheduler of each job component that is asked for, in the file's order.
+/// The namespace, and what runs the scheduler of each job component that is asked for, in the
+/// file's order.
 ///
-/// `text` is the file that `config` was parsed from: each scheduler gets it as it is, and takes its own part from it.
+/// `text` is the file that `config` was parsed from: each scheduler gets it as it is, and takes its
+/// own part from it.
 pub fn list(
     config: &RadixConfig,
     text: &str,
@@ -254,7 +262,8 @@ fn components(
         })?;
     }
     for (index, (name, _)) in options.images.iter().enumerate() {
-        // One that is not asked for, or not enabled, does no harm: the flags may be the same for every environment.
+        // One that is not asked for, or not enabled, does no harm: the flags may be the same for
+        // every environment.
         if let Err(cause @ ConfigError::NoSuchJob { .. }) = config.job_component(environment, name)
         {
             return Err(ManifestsError::Job {
@@ -296,7 +305,8 @@ fn image_of<'o>(component: &JobComponent, options: &'o ManifestsOptions) -> Opti
 
 /// The name of everything of a scheduler but its Service: `<component>-scheduler`.
 ///
-/// A component's name that leaves no room for the ending is cut, and gets its checksum so that it stays unlike others.
+/// A component's name that leaves no room for the ending is cut, and gets its checksum so that it
+/// stays unlike others.
 fn name(component: &JobComponent) -> String {
     let name = &component.name;
     if name.len() + NAME_SUFFIX.len() <= MAX_NAME {
@@ -440,7 +450,8 @@ fn deployment(component: &JobComponent, text: &str, options: &ManifestsOptions) 
         metadata: metadata(component, name(component)),
         spec: Some(DeploymentSpec {
             replicas: Some(1),
-            // Two schedulers of one component would both let jobs go and both admit jobs: the old one ends first.
+            // Two schedulers of one component would both let jobs go and both admit jobs: the old
+            // one ends first.
             strategy: Some(DeploymentStrategy {
                 type_: Some("Recreate".to_string()),
                 rolling_update: None,
@@ -524,7 +535,8 @@ fn container(component: &JobComponent, options: &ManifestsOptions) -> Container 
             protocol: Some("TCP".to_string()),
             ..ContainerPort::default()
         }]),
-        // Asked every second so that a scheduler which has listed its jobs is used at once. It is read from memory.
+        // Asked every second so that a scheduler which has listed its jobs is used at once. It is
+        // read from memory.
         readiness_probe: Some(Probe {
             period_seconds: Some(1),
             timeout_seconds: Some(2),
@@ -585,7 +597,8 @@ fn probe(path: &str) -> Probe {
     }
 }
 
-/// No limit on CPU: the scheduler needs next to none of it, and a burst of requests should not be throttled.
+/// No limit on CPU: the scheduler needs next to none of it, and a burst of requests should not be
+/// throttled.
 fn resources() -> ResourceRequirements {
     let memory = |text: &str| ("memory".to_string(), Quantity(text.to_string()));
     ResourceRequirements {
@@ -598,7 +611,8 @@ fn resources() -> ResourceRequirements {
     }
 }
 
-/// Named exactly as the component: that is the host name which the application's other components know.
+/// Named exactly as the component: that is the host name which the application's other components
+/// know.
 fn service(component: &JobComponent) -> Service {
     Service {
         metadata: metadata(component, component.name.clone()),
@@ -617,7 +631,8 @@ fn service(component: &JobComponent) -> Service {
     }
 }
 
-/// Lets only pods of the same namespace, which is one environment of one application, reach the scheduler.
+/// Lets only pods of the same namespace, which is one environment of one application, reach the
+/// scheduler.
 fn network_policy(component: &JobComponent) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(component, name(component)),
@@ -639,8 +654,9 @@ fn network_policy(component: &JobComponent) -> NetworkPolicy {
     }
 }
 
-/// FNV-1a, 64 bits: tells one text from another, on every machine and in every version the same. Nothing depends on it
-/// being hard to forge, so it needs no cryptographic hash, and the standard library's may change.
+/// FNV-1a, 64 bits: tells one text from another, on every machine and in every version the same.
+/// Nothing depends on it being hard to forge, so it needs no cryptographic hash, and the standard
+/// library's may change.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -831,7 +847,8 @@ mod tests {
         assert_eq!(names.len(), all);
     }
 
-    /// A job selector asks for all three labels of a job, so a pod without one of them is never taken for a job's.
+    /// A job selector asks for all three labels of a job, so a pod without one of them is never
+    /// taken for a job's.
     #[test]
     fn a_scheduler_is_never_taken_for_a_job_nor_a_job_for_a_scheduler() {
         let labels_of_jobs = [MANAGED_BY_LABEL.0, APP_LABEL, COMPONENT_LABEL];

@@ -1,5 +1,5 @@
-//! The schedulers as sidecars of the application's own Deployment: what they need beside it, and the
-//! patch that adds them to it.
+//! The schedulers as sidecars of the application's own Deployment: what they need beside it, and
+//! the patch that adds them to it.
 //!
 //! One ServiceAccount, Role, RoleBinding and ConfigMap serve all of them, since a pod has one
 //! account. Only the sidecars get its token, and they listen on 127.0.0.1: the pod's own containers

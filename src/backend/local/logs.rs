@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// What the bounding of a log leaves of its bound, in quarters: it is done now and then, not always.
+/// What the bounding of a log leaves of its bound, in quarters: it is done now and then, not
+/// always.
 const KEPT_QUARTERS: u64 = 3;
 /// The kernel takes back whole blocks.
 const PAGE_BYTES: u64 = 4096;

@@ -1,9 +1,9 @@
 //! Processes: starting a job's, ending them all, and finding what is left of them.
 //!
-//! A job's first process is an [`init`], which ends once nothing is left of the job, whoever else ends. Were it killed
-//! itself, what it leaves is still found: this process is the reaper of its descendants, so that one whose parent ends
-//! becomes its child, and every process of a job has the variable [`MARK`] in its environment and the job's log as its
-//! output.
+//! A job's first process is an [`init`], which ends once nothing is left of the job, whoever else
+//! ends. Were it killed itself, what it leaves is still found: this process is the reaper of its
+//! descendants, so that one whose parent ends becomes its child, and every process of a job has the
+//! variable [`MARK`] in its environment and the job's log as its output.
 
 use super::init;
 use super::mounts::{self, Plan, ThisMachine, View};
@@ -150,7 +150,8 @@ fn spawn(launch: &Launch) -> io::Result<Pid> {
     let log = open_log(launch.log)?;
     let (mut why_not, told) = io::pipe()?;
     let mut environment = launch.environment.clone();
-    // It is the command's alone, so that who looks for it finds the job's processes before their init.
+    // It is the command's alone, so that who looks for it finds the job's processes before their
+    // init.
     let mark = environment.remove(MARK).unwrap_or_default();
     // Not by its path, where another version may be by now.
     let mut command = Command::new("/proc/self/exe");
@@ -183,8 +184,8 @@ fn open_log(path: &Path) -> io::Result<fs::File> {
     options.append(true).create(true).mode(0o600).open(path)
 }
 
-/// How the jobs of a component see their payload at its path; tried out, since a machine may allow the one half and not
-/// the other.
+/// How the jobs of a component see their payload at its path; tried out, since a machine may allow
+/// the one half and not the other.
 fn view(component: &str, path: &Path, folder: &Path) -> Option<View> {
     let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
     fs::create_dir_all(&staging).ok()?;
@@ -275,7 +276,8 @@ pub fn kill(pid: Pid) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
-/// The children of this process, those of its main and of the calling thread: the one gets orphans, the other starts jobs.
+/// The children of this process, those of its main and of the calling thread: the one gets orphans,
+/// the other starts jobs.
 pub fn children() -> Vec<Pid> {
     let of_thread = |thread: Pid| {
         fs::read_to_string(format!(
@@ -332,8 +334,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// What tells which job a process is of: the folder that its environment names, and the log that it writes to, for one
-/// that has cleared its environment.
+/// What tells which job a process is of: the folder that its environment names, and the log that it
+/// writes to, for one that has cleared its environment.
 fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let outputs = ["fd/1", "fd/2"].map(|output| process.join(output));
@@ -353,8 +355,8 @@ fn mark(process: &Path) -> Option<PathBuf> {
     std::str::from_utf8(value).ok().map(PathBuf::from)
 }
 
-/// Kills every process of the jobs in a folder, with its descendants. Gives how many there were, and how many are left
-/// after `patience`.
+/// Kills every process of the jobs in a folder, with its descendants. Gives how many there were,
+/// and how many are left after `patience`.
 fn kill_marked(folder: &Path, patience: Duration) -> (usize, usize) {
     let deadline = std::time::Instant::now() + patience;
     let mut found = std::collections::HashSet::new();
