@@ -4,13 +4,12 @@
 //! reserved given back.
 
 use super::admission::Place;
-use super::mounts::PAYLOAD;
+use super::machine::{Machine, RunningPart, seconds};
+use super::mounts::{PAYLOAD, View};
 use super::process::{self, Exit, Launch, Leader};
 use super::store::{Change, End, EndStatus, Ending, Header, Record};
-use super::{
-    END_NOT_WRITTEN, Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, seconds,
-    work,
-};
+use super::table::{END_NOT_WRITTEN, STOPPED, after_attempt, read_attempt};
+use super::work;
 use crate::job::{JobName, signal_name};
 use crate::sync::Turn;
 use rustix::process::{Pid, Signal};
