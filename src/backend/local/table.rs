@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(super) const END_NOT_WRITTEN: &str = "it has ended, which cannot be written down";
 /// The reason of an attempt that ended because somebody asked.
 pub(super) const STOPPED: &str = "Stopped";
+
+/// All jobs, of all components.
 pub(super) struct Table {
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) admission: Admission,
@@ -22,6 +24,7 @@ pub(super) struct Table {
     pub(super) closed: bool,
 }
 
+/// One job.
 pub(super) struct Entry {
     pub(super) part: usize,
     pub(super) record: Record,
