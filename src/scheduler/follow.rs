@@ -131,14 +131,15 @@ impl Scheduler {
             self.index.confirm(name);
             return Ok(());
         }
-        let Some(record) = self.index.get(name).filter(|r| r.may_lack_payload()) else {
+        if !self.index.get(name).is_some_and(|r| r.may_lack_payload()) {
             return Ok(());
-        };
+        }
         log::warn!(
             "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten)
-            .map(|_| ())
+        // From here on its request, sent again, makes another: this one is on its way out, whatever the answer.
+        self.abort(name);
+        Ok(())
     }
 
     /// A container does not start without its payload, and does not say why.
@@ -365,6 +366,7 @@ impl Scheduler {
         }
         if job.status == Status::Running && transition.from.is_some() {
             self.queue.add(Task::Expose(job.name.clone()));
+            self.find_payload_later(record);
         }
         if job.status.is_finished() {
             if transition.from.is_some() {
@@ -384,10 +386,18 @@ impl Scheduler {
             return;
         }
         self.queue.add(Task::Expose(job.name.clone()));
+        self.find_payload_later(record);
         if record.may_lack_payload() {
             // Another scheduler may still be between the two writes.
             self.queue
                 .add_after(Task::Verify(job.name.clone()), CALLS_END_WITHIN);
+        }
+    }
+
+    pub(super) fn find_payload_later(&self, record: &JobRecord) {
+        if record.job.has_payload {
+            let task = Task::FindPayload(record.job.name.clone());
+            self.queue.add_after(task, SLOW_START);
         }
     }
 
@@ -496,8 +506,7 @@ impl Observer for Scheduler {
             }
             self.admit_if_there_is_room();
         } else if is_starting(&record) {
-            self.queue
-                .add_after(Task::FindPayload(job.clone()), SLOW_START);
+            self.find_payload_later(&record);
         }
     }
 

@@ -291,6 +291,7 @@ impl Scheduler {
         self.index.confirm(&job.name);
         if job.status == Status::Running {
             self.queue.add(Task::Expose(job.name.clone()));
+            self.find_payload_later(&record);
         }
         if job.status.is_finished() {
             self.queue.add(Task::Retain);
