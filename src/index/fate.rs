@@ -6,8 +6,10 @@ use std::time::Instant;
 
 #[derive(Default, PartialEq)]
 pub struct Fate {
-    /// Calls of this process that are in flight and change the job.
-    pub calls: u32,
+    /// Calls of this process that are in flight and create the job.
+    pub creates: u32,
+    /// The same of those that change it, or look at it.
+    pub changes: u32,
     /// Calls in flight that delete it: nobody may begin to use its payload.
     pub deletions: u32,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
@@ -55,6 +57,11 @@ impl Fate {
         self.unanswered.max(self.may_start)
     }
 
+    /// Calls in flight whose answers are pictures of the job.
+    pub fn calls(&self) -> u32 {
+        self.creates + self.changes
+    }
+
     /// Whether this very job is gone.
     pub fn is_gone(&self, uid: &str) -> bool {
         self.tombstone
@@ -64,10 +71,16 @@ impl Fate {
 
     /// Forgets a tombstone that nothing needs any more: its end was reported, and no answer is due that could be older.
     pub fn settle_tombstone(&mut self) {
-        let is_needed = |gone: &Tombstone| gone.is_awaited || self.calls > 0;
+        let is_needed = |gone: &Tombstone| gone.is_awaited || self.calls() > 0;
         if !self.tombstone.as_ref().is_some_and(is_needed) {
             self.tombstone = None;
         }
+    }
+
+    /// Another job may come under this name, if a create was not answered: it must not be there, and may run until then.
+    pub fn close(&mut self) {
+        self.closed = self.closed.max(self.late);
+        self.unanswered = self.unanswered.max(self.late);
     }
 
     /// The record leaves the index. Its attempts that go on are kept until their end is reported, and if it may yet get
@@ -89,7 +102,9 @@ pub fn is_live(attempts: &[Attempt]) -> bool {
 /// What a call in flight does to the job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flight {
-    /// Creates or changes it: a report of it meanwhile is no news, and it must not be let go.
+    /// Creates it: a report of it meanwhile is no news, and it must not be let go.
+    Create,
+    /// Changes it, or looks at it: it must not be let go.
     Change,
     Deletion,
     /// Creates another job that uses its payload.
@@ -99,7 +114,8 @@ pub enum Flight {
 impl Flight {
     pub fn count(self, fate: &mut Fate) -> &mut u32 {
         match self {
-            Flight::Change => &mut fate.calls,
+            Flight::Create => &mut fate.creates,
+            Flight::Change => &mut fate.changes,
             Flight::Deletion => &mut fate.deletions,
             Flight::Pin => &mut fate.pins,
         }

@@ -202,7 +202,7 @@ impl Index {
         let mut state = self.state.write();
         let is_going = |fate: &Fate| fate.deletions > 0;
         let is_forbidden = match flight {
-            Flight::Change => false,
+            Flight::Create | Flight::Change => false,
             Flight::Deletion => state.uses_payload(name),
             Flight::Pin => state.fates.get(name).is_some_and(is_going),
         };
@@ -219,10 +219,16 @@ impl Index {
         })
     }
 
-    /// Whether a call is in flight here that changes the job.
+    /// Whether a call is in flight here that creates or changes the job.
     pub fn is_changing(&self, name: &JobName) -> bool {
         let state = self.state.read();
-        state.fates.get(name).is_some_and(|fate| fate.calls > 0)
+        state.fates.get(name).is_some_and(|fate| fate.calls() > 0)
+    }
+
+    /// Whether a call is in flight here that creates the job.
+    pub fn is_being_created(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        state.fates.get(name).is_some_and(|fate| fate.creates > 0)
     }
 
     /// A job as the answer to a call shows it. Returns its record, which may already be newer; `None` if it is gone again.
@@ -267,7 +273,7 @@ impl Index {
                     fate.tombstone
                         .iter_mut()
                         .for_each(|gone| gone.is_awaited = false);
-                } else if fate.calls > 0 {
+                } else if fate.calls() > 0 {
                     // The answer to its create is still to come.
                     fate.tombstone = Some(Tombstone {
                         uid: uid.clone(),
@@ -289,12 +295,15 @@ impl Index {
         let now = self.clock.instant();
         let mut state = self.state.write();
         state.change(name, |record, fate| {
+            let is_news = fate.closed.is_none();
             if let Some(record) = record.take() {
                 fate.bury(&record, now + ATTEMPTS_COME_WITHIN);
             }
             fate.closed = Some(now + ABORTED_FOR);
             fate.request = None;
-            fate.unanswered = Some(now + CALLS_END_WITHIN);
+            if is_news {
+                fate.unanswered = Some(now + CALLS_END_WITHIN);
+            }
         });
     }
 
@@ -574,9 +583,12 @@ impl State {
             if let Some(known) = record.take_if(is_another) {
                 // The one that had the name went without a word.
                 fate.bury(&known, now + ATTEMPTS_COME_WITHIN);
-                fate.closed = fate.closed.max(fate.late);
+                fate.close();
             }
             if fate.closed.is_some() {
+                if job.status == Status::Running {
+                    fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
+                }
                 let unwanted = Some(job.name);
                 return Change {
                     transition: None,
@@ -586,9 +598,13 @@ impl State {
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = from == Some(Status::Running)
-                // Its admission was not answered, or is on its way.
-                || (from.is_some() && (fate.unanswered.is_some() || fate.calls > 1));
+            let was_let_run = match from {
+                Some(Status::Running) => true,
+                // It was stopped while its admission was on its way.
+                Some(Status::Waiting) if job.status != Status::Waiting && fate.changes > 1 => true,
+                Some(_) => fate.unanswered.is_some(),
+                None => false,
+            };
             let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
@@ -649,7 +665,7 @@ impl State {
                     is_awaited,
                     lists,
                 });
-                fate.closed = fate.closed.max(fate.late);
+                fate.close();
             }
             fate.settle_tombstone();
         });

@@ -171,7 +171,7 @@ impl Scheduler {
         self.with_place(|place| {
             for _ in 0..NAME_TRIES {
                 let name = self.new_name();
-                let flight = self.index.begin(&name, Flight::Change);
+                let flight = self.index.begin(&name, Flight::Create);
                 let created = self.backend.recreate(old, &name, self.queued(place, 0));
                 let created = self.created(created, &name, None);
                 drop(flight);

@@ -196,10 +196,6 @@ impl Scheduler {
         if let Some(change) = change {
             self.follow(change);
         }
-        if let Some(record) = self.index.get(name) {
-            // It may have been reported first while this looked.
-            self.adopt(&record);
-        }
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
             self.queue.add_after(Task::Resolve(name.clone()), rest);
@@ -358,7 +354,7 @@ impl Scheduler {
             }
             None => {
                 log::debug!("job={} status={} event=seen", job.name, job.status);
-                if !self.index.is_changing(&job.name) {
+                if !self.index.is_being_created(&job.name) {
                     self.adopt(record);
                 }
             }

@@ -183,7 +183,7 @@ impl Scheduler {
                 Some(name) => (name, Resend::Again),
                 None => (self.new_name(), Resend::First),
             };
-            let flight = self.index.begin(&name, Flight::Change);
+            let flight = self.index.begin(&name, Flight::Create);
             let new = NewJob {
                 name: name.clone(),
                 component: &self.component,

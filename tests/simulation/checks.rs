@@ -483,6 +483,12 @@ impl Sim {
                 (Some(Outcome::Failed(_)), None) => {
                     ("failed", "its client was told that it failed")
                 }
+                // A create that was not answered brought it back, and who knew of that has ended.
+                (Some(Outcome::Job { .. }), _)
+                    if client.ended_since && self.name_was_deleted(life) =>
+                {
+                    continue;
+                }
                 (Some(Outcome::Job { .. }), _) => ("double", "its client has another"),
                 (Some(Outcome::Refused(_)), _) => ("refused", "its client was refused for certain"),
                 (Some(Outcome::Full), Some(_)) if client.in_doubt => continue,
