@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether a call is over that keeps a job from being let go.
+const CHANGE_LOOK: Duration = Duration::from_millis(500);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
 /// Why a job is stopped that nobody asked to stop.
@@ -271,10 +273,12 @@ impl Scheduler {
             self.index.list().iter().map(|r| end_of(r)),
             self.limits.history,
         ) {
+            if self.index.is_changing(&name) {
+                self.queue.add_after(Task::Retain, CHANGE_LOOK);
+                continue;
+            }
             // It may have been restarted since the list was made.
-            let is_over = |record: &Arc<JobRecord>| {
-                record.job.status.is_finished() && !self.index.is_changing(&name)
-            };
+            let is_over = |record: &Arc<JobRecord>| record.job.status.is_finished();
             let Some(record) = self.index.get(&name).filter(is_over) else {
                 continue;
             };

@@ -108,13 +108,17 @@ impl Sim {
             if !acknowledged || asked || is_vague || life.hidden.is_some() {
                 continue;
             }
+            // One that has a pod of a late controller again was told of as Stopped before.
+            let is_stopping = |other: &Life| other.outcome.is_none() && other.stopped;
             let later = self.world.lives.values().filter(|other| {
-                other.uid != life.uid
-                    && other
-                        .ended
-                        .is_some_and(|end| Some(end + 2_000_000) >= life.ended)
+                let end = other.ended.or(is_stopping(other).then_some(self.world.now));
+                other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= life.ended)
             });
-            let later = later.filter(|other| other.outcome == life.outcome).count();
+            let is_alike = |other: &&Life| match life.outcome {
+                Some("Stopped") => is_stopping(other) || other.outcome == life.outcome,
+                outcome => other.outcome == outcome,
+            };
+            let later = later.filter(is_alike).count();
             let robbed = self.world.robbed.contains(&life.name);
             if life.ended.is_none() && !robbed {
                 wrong = Some(format!("{} is deleted, and had not ended", life.name));
@@ -406,7 +410,10 @@ impl Sim {
 
     fn check_pending(&mut self) {
         // It has a place in the cap for as long.
-        let blocks = |job| self.cannot_be_verified(job);
+        let blocks = |job: &crate::world::Job| {
+            let stays = self.is_guarded(&job.name) && !self.status_of(job).is_finished();
+            stays || self.cannot_be_verified(job)
+        };
         let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
