@@ -716,3 +716,60 @@ fn requests_that_are_sent_ahead_are_answered_in_order() {
     }
     scheduler.end();
 }
+
+#[test]
+fn connections_that_are_opened_at_once_are_all_served() {
+    let place = Place::new(&[("compute", JOB)]);
+    let scheduler = start(&place);
+    for size in [16, 64, 200] {
+        // They are kept: none is served because another has gone.
+        let mut all: Vec<_> = (0..size).map(|_| Wire::open(&place)).collect();
+        for wire in &mut all {
+            wire.send(&format!("GET {JOBS} HTTP/1.1"), "", "");
+        }
+        let began = Instant::now();
+        for wire in &mut all {
+            wire.expect(200);
+        }
+        assert!(began.elapsed() < SOON, "{size}: {:?}", began.elapsed());
+    }
+    scheduler.end();
+}
+
+#[test]
+fn nothing_is_left_of_clients_that_are_gone() {
+    /// Threads that wait for the next connection, and are kept.
+    const SPARE: u64 = 16;
+    let place = Place::new(&[("compute", JOB)]);
+    let scheduler = start(&place);
+    is_alive(&place);
+    let files = || {
+        let path = format!("/proc/{}/fd", scheduler.child.id());
+        std::fs::read_dir(path).unwrap().count() as u64
+    };
+    let before = (scheduler.status("Threads"), files());
+    for first in [
+        "PRI * HTTP/2.0",
+        "GET /health/live HTTP/1.1",
+        &format!("POST {JOBS} HTTP/1.1"),
+    ] {
+        for headers in [
+            "Content-Length: 2000000000",
+            "Content-Length: -1",
+            "Transfer-Encoding: chunked",
+            "Connection: Upgrade | Content-Length: 100",
+            "Expect: 100-continue | Content-Length: 100",
+        ] {
+            let all: Vec<_> = (0..20).map(|_| Wire::open(&place)).collect();
+            for mut wire in all {
+                wire.send(first, headers, "5\r\n{");
+            }
+        }
+    }
+    eventually("all that served them is gone", || {
+        let left = (scheduler.status("Threads"), files());
+        (left.0 <= before.0 + SPARE && left.1 <= before.1 + SPARE).then_some(())
+    });
+    is_alive(&place);
+    scheduler.end();
+}

@@ -44,6 +44,8 @@ pub struct Connections {
     state: Lock<State>,
     thread_ended: Condvar,
     began: Instant,
+    /// In which second from the beginning it was told last that connections are refused.
+    warned: AtomicU64,
     limit: usize,
 }
 
@@ -71,6 +73,7 @@ impl Connections {
             state: Lock::default(),
             thread_ended: Condvar::new(),
             began: Instant::now(),
+            warned: AtomicU64::new(BUSY),
             limit: MAX_CONNECTIONS.min(process::file_limit() / 2),
         })
     }
@@ -140,7 +143,10 @@ impl Connections {
         if self.front.is_stopping() || error.kind() == io::ErrorKind::ConnectionAborted {
             return;
         }
-        log::warn!("event=refused a connection could not be served: {error}");
+        let second = self.now() / 1000;
+        if self.warned.swap(second, Ordering::Relaxed) != second {
+            log::warn!("event=refused a connection could not be served: {error}");
+        }
         self.close_longest_idle();
         thread::sleep(PAUSE);
     }

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Bytes of lists in memory at once, beyond which no other is made.
-const MAX_LIST_BYTES: usize = 8 << 20;
+const MAX_LIST_BYTES: usize = 16 << 20;
 /// Requests that wait for a thread that calls the backend.
 const MAX_PENDING: usize = 256;
 /// Logs that are sent at once.

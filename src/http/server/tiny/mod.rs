@@ -5,12 +5,12 @@
 //!
 //! - `refined_tcp_stream.rs`, `lib.rs`: out of descriptors once, it accepts no more (#195, #283);
 //! - `client.rs`: a head has no bound and no deadline: 8 MB of short headers took 165 MB;
-//! - `client.rs`: a byte that is not ASCII in a header gets an empty reply;
+//! - `client.rs`: a byte that is not ASCII in a header gets an empty reply (#267);
 //! - `client.rs`: 505 waits for the request that it answers, for good;
 //! - `request.rs`: a length that cannot be read is none, and what follows is the next request;
 //! - `request.rs`: `Connection: Upgrade`, which Java's `HttpClient` sends, has a body without an
 //!   end;
-//! - `request.rs`: a chunked body that is cut off is a whole one; trailers are an error;
+//! - `request.rs`: a chunked body that is cut off is a whole one; trailers are an error (#18);
 //! - `equal_reader.rs`: it allocates as many bytes as a client announces (#290);
 //! - `task_pool.rs`: a new connection may wait until another one ends.
 //!
