@@ -43,10 +43,11 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 14] = [
+pub const ROUTES: [&str; 15] = [
     "list",
     "create",
     "get",
+    "wait",
     "delete",
     "stop",
     "stop-all",
@@ -62,8 +63,9 @@ pub const ROUTES: [&str; 14] = [
 /// Verbs of the Kubernetes API as labels.
 pub const VERBS: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 /// Codes as labels; the last stands for any other, and 0 for no answer.
-const CODES: [u16; 18] = [
-    200, 201, 202, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 502, 503, 504, 0,
+const CODES: [u16; 22] = [
+    200, 201, 202, 400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 431, 500, 501, 502, 503,
+    504, 505, 0,
 ];
 /// Watched kinds as labels.
 pub const KINDS: [&str; 2] = ["jobs", "pods"];
@@ -211,24 +213,10 @@ impl Metrics {
         for (status, count) in Status::ALL.iter().zip(gauges.jobs) {
             text.sample("job_scheduler_jobs", &[("status", status.as_str())], count);
         }
-        let waiting = Status::ALL
-            .iter()
-            .zip(gauges.jobs)
-            .find(|(status, _)| **status == Status::Waiting);
-        text.family(
-            "job_scheduler_queue_depth",
-            "gauge",
-            "Jobs that wait in the queue.",
-        );
-        text.sample(
-            "job_scheduler_queue_depth",
-            &[],
-            waiting.map_or(0, |(_, count)| count),
-        );
         text.family(
             "job_scheduler_parked_requests",
             "gauge",
-            "Requests that wait for a job to finish, or for one before them on their connection.",
+            "Requests that wait for a job to finish.",
         );
         text.sample(
             "job_scheduler_parked_requests",
@@ -447,7 +435,6 @@ mod tests {
         );
         for line in [
             "job_scheduler_jobs{status=\"Waiting\"} 1",
-            "job_scheduler_queue_depth 1",
             "job_scheduler_submits_total{outcome=\"created\"} 1",
             "job_scheduler_finishes_total{outcome=\"failed\"} 1",
             "job_scheduler_finishes_total{outcome=\"succeeded\"} 0",

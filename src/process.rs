@@ -1,12 +1,10 @@
 //! This process as the operating system has it: its limits, its panics, its size.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::sync::OnceLock;
 
 /// Has a panic in a thread that a library started end the process too, since what waits for that thread would wait for
 /// ever. To be called once, at start.
-///
-/// One is let be: tiny_http's thread of a connection, in `client.rs`, panics when its peer is gone before it asks who that
-/// was. Nobody waits for it.
 pub fn watch_foreign_threads() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -19,7 +17,7 @@ pub fn watch_foreign_threads() {
             "thread={} event=panic at={place}",
             thread.name().unwrap_or("unnamed")
         );
-        if thread.name().is_none() && !place.contains("client.rs") {
+        if thread.name().is_none() {
             std::process::exit(1);
         }
     }));
@@ -46,10 +44,20 @@ pub fn bound_allocator() {
 #[cfg(not(target_env = "gnu"))]
 pub fn bound_allocator() {}
 
+/// How many files may be open.
+pub fn file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
 /// Raises the soft limit on open files to the hard one: each connection is a file, and Linux's default soft limit of 1024
 /// is there for programs that use select(2).
 pub fn raise_file_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let given = getrlimit(Resource::Nofile);
+    let Rlimit { maximum, .. } = given;
+    let _ = GIVEN_FILE_LIMIT.set(given);
     if let Err(e) = setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -58,6 +66,17 @@ pub fn raise_file_limit() {
         },
     ) {
         log::warn!("the limit on open files stays as it is: {e}");
+    }
+}
+
+/// What the limit on open files was before it was raised.
+static GIVEN_FILE_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Has this process the limit on open files that the scheduler was given: what a job's program is to
+/// find. It may be called between fork and exec.
+pub fn restore_file_limit() {
+    if let Some(given) = GIVEN_FILE_LIMIT.get() {
+        let _ = setrlimit(Resource::Nofile, *given);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::backend::Observer;
 use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
-use crate::cli::ServeOptions;
+use crate::cli::{NO_CLUSTER, ServeOptions};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard};
@@ -17,11 +17,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Where Kubernetes mounts a pod's service account.
 ///
 /// Source: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// From SIGTERM on, the cluster's nodes still send connections here until each has been told not to:
+/// they would be swallowed, and their clients would wait for a minute.
+const DRAIN: Duration = Duration::from_secs(5);
+const LOOK_FOR_SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// Workers that do what follows from what is observed.
 const WORKERS: usize = 2;
 
@@ -71,12 +76,10 @@ impl fmt::Display for ServeError {
             ),
             ServeError::NoImage { component } => write!(
                 f,
-                "the job component {component} has src and no image: say which image was built from it with --image REF"
+                "the job component {component} has no image: set `image`, or, if it is built from `src`, \
+                 say which image that gave with --image REF"
             ),
-            ServeError::NoCluster => f.write_str(
-                "not in a cluster (KUBERNETES_SERVICE_HOST is not set): give --kube-url, such as \
-                 http://127.0.0.1:8001 for `kubectl proxy`, or use `job-scheduler local` without a cluster",
-            ),
+            ServeError::NoCluster => f.write_str(NO_CLUSTER),
             ServeError::Access(e) => e.fmt(f),
             ServeError::Bind(e) => e.fmt(f),
             ServeError::Io { operation, cause } => write!(f, "{operation}: {cause}"),
@@ -132,7 +135,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     kubernetes
         .watch(&observer)
         .map_err(io_error("starting a thread"))?;
-    let server = http::Server::start(listener, &scheduler, &Guard::any_host())
+    let guard = {
+        let component = scheduler.component();
+        let (name, namespace) = (&component.name, component.namespace());
+        let domain = cluster_domain(&namespace);
+        Guard::service(name, &namespace, &domain).and(&options.allowed_hosts)
+    };
+    let server = http::Server::start(listener, &scheduler, &guard)
         .map_err(io_error("starting the server"))?;
     let mut workers = Vec::new();
     for number in 0..WORKERS {
@@ -150,8 +159,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         env!("CARGO_PKG_VERSION")
     );
 
-    let signal = signals.forever().next();
-    log::info!("event=stopping signal={}", signal.unwrap_or_default());
+    let signal = signals.forever().next().unwrap_or_default();
+    if signal == SIGTERM {
+        log::info!("event=draining signal={signal} seconds={}", DRAIN.as_secs());
+        server.drain();
+        wait_for_any(&mut signals, DRAIN);
+    }
+    log::info!("event=stopping signal={signal}");
     server.stop();
     scheduler.end();
     for worker in workers {
@@ -159,6 +173,28 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     // The watches only read, and end with the process.
     Ok(())
+}
+
+/// Waits, or until another signal has come.
+fn wait_for_any(signals: &mut Signals, time: Duration) {
+    let deadline = Instant::now() + time;
+    while signals.pending().next().is_none() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_FOR_SIGNALS_EVERY);
+    }
+}
+
+/// The domain of the cluster, as Kubernetes tells it in the first of the names that a pod's are
+/// looked up in.
+///
+/// Source: <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
+fn cluster_domain(namespace: &str) -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let mut words = text
+        .lines()
+        .filter(|line| line.starts_with("search"))
+        .flat_map(str::split_whitespace);
+    let domain = words.find_map(|word| word.strip_prefix(namespace)?.strip_prefix(".svc."));
+    domain.unwrap_or("cluster.local").to_string()
 }
 
 fn read_component(options: &ServeOptions) -> Result<JobComponent, ServeError> {

@@ -25,15 +25,57 @@ fn the_core_imports_neither_http_nor_a_backend() {
 }
 
 #[test]
-fn one_file_uses_tiny_http_and_one_uses_ureq() {
-    check(|file, path| file.starts_with("http/server") || !has(path, "tiny_http"));
-    check(|file, path| file == "backend/kubernetes/client.rs" || !has(path, "ureq"));
+fn one_folder_uses_tiny_http_and_each_client_has_one_file_for_ureq() {
+    check(|file, path| file.starts_with("http/server/tiny/") || !has(path, "tiny_http"));
+    let clients = ["backend/kubernetes/client.rs", "client/api.rs"];
+    check(|file, path| clients.contains(&file) || !has(path, "ureq"));
 }
 
-/// `golden.rs` is there for tests only.
+/// In the order in which a request comes: so there is no circle among them.
+#[test]
+fn the_servers_modules_know_only_of_those_after_them() {
+    const ORDER: [&str; 10] = [
+        "listener",
+        "connections",
+        "front",
+        "log_stream",
+        "waiting",
+        "exchange",
+        "body",
+        "input",
+        "tiny",
+        "refused",
+    ];
+    let place = |name: &str| ORDER.iter().position(|module| *module == name);
+    let modules = sources();
+    let of_server = |file: &str| Some(file.strip_prefix("http/server/")?.to_string());
+    let mut found: Vec<_> = modules.iter().filter_map(|s| of_server(&s.file)).collect();
+    found.retain(|file| file != "mod.rs");
+    let module = |file: &str| {
+        file.split(['/', '.'])
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    };
+    assert_eq!(found.len(), ORDER.len(), "{found:?}");
+    for file in &found {
+        assert!(place(&module(file)).is_some(), "{file} has no place");
+    }
+    check(|file, path| {
+        let beside = path.strip_prefix("crate::http::server::");
+        let Some(user) = of_server(file).and_then(|file| place(&module(&file))) else {
+            return beside.is_none();
+        };
+        let used = beside.or(path.strip_prefix("super::"));
+        let used = used.and_then(|path| place(path.split("::").next()?));
+        used.is_none_or(|used| used > user)
+    });
+}
+
+/// `golden.rs` and `sync/schedules.rs` are there for tests only. `main` hands it to the command line.
 #[test]
 fn only_the_command_line_reads_the_environment() {
-    let readers = ["cli.rs", "main.rs", "golden.rs"];
+    let readers = ["main.rs", "golden.rs", "sync/schedules.rs"];
     check(|file, path| readers.contains(&file) || !path.contains("env::var"));
 }
 

@@ -113,6 +113,17 @@ fn a_setting_whose_zero_means_something_may_be_null() {
     }
 }
 
+/// Generated clients in Python and Java take what is required first: so the body, as in both of Radix's documents,
+/// and what was added since behind it.
+#[test]
+fn a_jobs_description_comes_before_what_is_optional() {
+    let create = &document()["paths"]["/api/v1/jobs"]["post"];
+    assert_eq!(create["requestBody"]["required"], true);
+    for parameter in create["parameters"].as_array().unwrap() {
+        assert_eq!(contract::resolve(parameter)["required"], false);
+    }
+}
+
 /// The check is worth as much as what it refuses.
 #[test]
 fn an_answer_that_is_not_documented_is_found() {

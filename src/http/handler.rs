@@ -39,12 +39,8 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
             .restart(name)
             .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
-        // The server sends it as it comes, and only a request that has a body comes here.
-        Route::GetLog { .. } => Err(Reply::failure(
-            400,
-            "BadRequest",
-            "a request for a log has no body: leave it out",
-        )),
+        // To send what follows is the server's, as it comes.
+        Route::GetLog { .. } => Ok(Reply::log()),
         Route::Component => Ok(component::reply(scheduler)),
         Route::Console => Ok(console::reply()),
         Route::Live => Ok(Reply::success("the scheduler is alive")),

@@ -21,7 +21,7 @@ const JOB_BYTES: usize = 640;
 pub struct Reply {
     pub code: u16,
     pub content_type: &'static str,
-    /// Headers beyond Date, Content-Type and Content-Length.
+    /// Headers beyond Date, Content-Type and those that tell where the body ends.
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
 }
@@ -266,17 +266,6 @@ impl Reply {
         .with("Retry-After", 1)
     }
 
-    pub fn body_too_large(limit: usize, size: Option<usize>) -> Reply {
-        let size = size.map_or("more".to_string(), |size| size.to_string());
-        Reply::failure(
-            413,
-            "RequestEntityTooLarge",
-            &format!(
-                "the request's body may have {limit} bytes and has {size}; the payload in it may have {MAX_PAYLOAD_BYTES}"
-            ),
-        )
-    }
-
     pub fn bad_key() -> Reply {
         Reply::failure(
             400,
@@ -290,14 +279,6 @@ impl Reply {
             "{limit} requests wait for jobs to finish, which is as many as may: ask without wait"
         );
         Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
-    }
-
-    pub fn too_many_aside() -> Reply {
-        let message = "too many requests came on this connection before the first of them was answered: \
-            this and those after it are not served";
-        Reply::failure(429, "TooManyRequests", message)
-            .with("Retry-After", 5)
-            .with("Connection", "close")
     }
 
     pub fn too_many_logs(limit: usize) -> Reply {
@@ -327,28 +308,20 @@ impl Reply {
         )
     }
 
-    /// The whole response, so that it leaves in one write. `body` false for HEAD.
-    pub fn render(&self, request_id: &str, body: bool) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256 + self.body.len());
-        let framing = format!("Content-Length: {}", self.body.len());
-        bytes.extend_from_slice(self.head(request_id, &framing).as_bytes());
-        if body {
-            bytes.extend_from_slice(&self.body);
-        }
-        bytes
-    }
-
-    /// What comes before the body; `framing` is the header that tells where that ends.
-    pub fn head(&self, request_id: &str, framing: &str) -> String {
+    /// What comes before the body; `lines` are further headers, each with its end.
+    pub fn head(&self, request_id: &str, lines: &str) -> String {
         let mut head = format!(
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}\r\nX-Request-Id: {request_id}\r\n",
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nX-Request-Id: {request_id}\r\n{lines}",
             self.code,
             phrase(self.code),
             http_date(),
             self.content_type,
         );
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.push_str(name);
+            head.push_str(": ");
+            head.push_str(value);
+            head.push_str("\r\n");
         }
         head.push_str("\r\n");
         head
@@ -363,11 +336,15 @@ fn phrase(code: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        408 => "Request Timeout",
         413 => "Content Too Large",
         422 => "Unprocessable Content",
         429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
         _ => "",
     }
 }
@@ -401,6 +378,11 @@ impl From<&RouteError> for Reply {
                     &format!("{parameter}={given}: {allowed}"),
                 )
             }
+            RouteError::NearParameter { given, meant } => Reply::failure(
+                400,
+                "BadRequest",
+                &format!("there is no parameter `{given}`: did you mean `{meant}`?"),
+            ),
             RouteError::NotFound => Reply::failure(
                 404,
                 "NotFound",
@@ -414,7 +396,8 @@ impl From<&RouteError> for Reply {
                 403,
                 "Forbidden",
                 &format!(
-                    "this scheduler does not answer to the host `{given}`: send the request to {served}"
+                    "this scheduler does not answer to the host `{given}`: send the request to {served}, or start it \
+                     with --allow-host for that name"
                 ),
             ),
             RouteError::Refused(Refusal::Origin { given }) => Reply::failure(
@@ -467,9 +450,13 @@ impl From<JobError> for Reply {
     fn from(error: JobError) -> Reply {
         match error {
             JobError::NotReady => Reply::not_ready(),
-            JobError::NotFound { name } => {
-                Reply::failure(404, "NotFound", &format!("job {name} is not found"))
-            }
+            JobError::NotFound { name } => Reply::failure(
+                404,
+                "NotFound",
+                &format!(
+                    "job {name} is not found: it may have been deleted, or let go for later ones"
+                ),
+            ),
             JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
             JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
             JobError::Full(full) => full.into(),

@@ -130,13 +130,31 @@ fn served_meanwhile(scheduler: &Scheduler, how_long: Duration) -> Vec<Duration> 
     took
 }
 
+/// What others see of `clients`: the 99th percentile of their answers, without and with them.
+#[track_caller]
+fn others_see<T>(scheduler: &Scheduler, what: &str, clients: impl FnOnce() -> T) -> T {
+    let time = Duration::from_secs(3);
+    let without = percentile(&mut served_meanwhile(scheduler, time), 99);
+    let clients = clients();
+    let mut took = served_meanwhile(scheduler, time);
+    let with = percentile(&mut took, 99);
+    println!(
+        "{what}: {} other clients served, p99 {with:.1?}, and {without:.1?} without them; {} threads, {} MB resident",
+        took.len(),
+        scheduler.proc_status("Threads"),
+        scheduler.proc_status("VmRSS") / 1000
+    );
+    assert!(with < Duration::from_millis(100) + without, "{what}");
+    clients
+}
+
 /// Sends requests without waiting for answers, in one write.
 fn pipeline(connection: &mut Connection<std::net::TcpStream>, requests: &[(&str, &str, &str)]) {
     let mut bytes = String::new();
     for (method, path, body) in requests {
         let length = body.len();
         bytes.push_str(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
     }
     let stream = connection.stream.get_mut();
@@ -146,7 +164,7 @@ fn pipeline(connection: &mut Connection<std::net::TcpStream>, requests: &[(&str,
 #[test]
 fn requests_behind_one_that_waits_stop_nobody_and_are_answered_in_order() {
     const EACH: usize = 8;
-    const ASIDE: usize = 16;
+    const AHEAD: usize = 100;
     let (namespace, proxy) = (Namespace::new("behind", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
@@ -165,7 +183,7 @@ fn requests_behind_one_that_waits_stop_nobody_and_are_answered_in_order() {
         pipeline(connection, &[("GET", &follow, ""), ("GET", JOBS, "")]);
     }
     let mut greedy = settled(&scheduler);
-    let many = vec![("GET", "/health/live", ""); ASIDE + 10];
+    let many = vec![("GET", "/health/live", ""); AHEAD];
     pipeline(
         &mut greedy,
         &[&[("GET", wait.as_str(), "")], &many[..]].concat(),
@@ -210,11 +228,10 @@ fn requests_behind_one_that_waits_stop_nobody_and_are_answered_in_order() {
         expect_served(connection);
     }
     expect(&mut greedy, 404, "the one that waited");
-    for _ in 0..ASIDE {
+    for _ in 0..AHEAD {
         expect(&mut greedy, 200, "one of many");
     }
-    let refused = expect(&mut greedy, 429, "one too many");
-    assert_eq!(refused.head.header("Connection"), Some("close"));
+    expect_served(&mut greedy);
     let (usual, slowest) = (percentile(&mut took, 90), percentile(&mut took, 100));
     println!(
         "{} connections with requests behind one that waits: {} other clients served meanwhile (90 % within {usual:.1?}, the slowest in \
@@ -237,25 +254,19 @@ fn clients_that_take_no_answers_stop_nobody() {
     let (namespace, proxy) = (Namespace::new("silent", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
-    let mut silent: Vec<_> = (0..SILENT).map(|_| settled(&scheduler)).collect();
-    let before = scheduler.proc_status("Threads");
     // More than fits into the buffers between the two, 16 MB.
     let many = vec![("GET", "/openapi.json", ""); 300];
-    for connection in &mut silent {
-        pipeline(connection, &many);
-    }
-    let mut took = served_meanwhile(&scheduler, Duration::from_secs(4));
-    let during = scheduler.proc_status("Threads");
-    let (usual, slowest) = (percentile(&mut took, 90), percentile(&mut took, 100));
-    println!(
-        "{SILENT} clients that take none of {} answers, threads {before} before and {during} meanwhile: {} other clients served (90 % within \
-         {usual:.1?}, the slowest in {slowest:.1?})",
-        SILENT * many.len(),
-        took.len()
+    let what = format!(
+        "{SILENT} clients that take none of {} answers",
+        SILENT * many.len()
     );
-    assert!(during > before, "none of them held anything up");
-    // All that was sent before it is answered first; one that holds up does so for 10 s.
-    assert!(usual < Duration::from_millis(200) && slowest < Duration::from_secs(5));
+    others_see(&scheduler, &what, || {
+        let mut silent: Vec<_> = (0..SILENT).map(|_| settled(&scheduler)).collect();
+        for connection in &mut silent {
+            pipeline(connection, &many);
+        }
+        silent
+    });
 }
 
 #[test]
@@ -264,48 +275,40 @@ fn half_open_connections_stop_nobody() {
     let (namespace, proxy) = (Namespace::new("half", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
-    let mut half_open = Vec::new();
-    for _ in 0..HALF_OPEN {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", scheduler.port)).unwrap();
-        stream
-            .write_all(b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\n")
-            .unwrap();
-        half_open.push(stream);
-    }
-    sleep(Duration::from_secs(1));
-    let mut slowest = Duration::ZERO;
-    let tries = 100;
-    for number in 0..tries {
-        let began = Instant::now();
-        assert_eq!(scheduler.get(JOBS).code, 200);
-        if number % 10 == 0 {
-            scheduler.submit(&json!({"payload": "p"}));
-        }
-        slowest = slowest.max(began.elapsed());
-    }
-    println!(
-        "{HALF_OPEN} half-open connections: {tries} clients served, the slowest in {slowest:.1?}; {} threads, {} MB resident",
-        scheduler.proc_status("Threads"),
-        scheduler.proc_status("VmRSS") / 1000
+    let half_open = others_see(
+        &scheduler,
+        &format!("{HALF_OPEN} half-open connections"),
+        || {
+            let open = |_| {
+                let mut stream =
+                    std::net::TcpStream::connect(("127.0.0.1", scheduler.port)).unwrap();
+                let head = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n";
+                stream.write_all(head).unwrap();
+                stream
+            };
+            (0..HALF_OPEN).map(open).collect::<Vec<_>>()
+        },
     );
-    assert!(slowest < SOON);
+    scheduler.submit(&json!({"payload": "p"}));
+    drop(half_open);
 }
 
 #[test]
 fn slow_uploads_stop_nobody() {
-    const SLOW: usize = 40;
+    const SLOW: usize = 64;
     let (namespace, proxy) = (Namespace::new("upload", ""), Proxy::start());
     namespace.quota(json!({"pods": "0"}));
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
-    let mut slow: Vec<_> = (0..SLOW).map(|_| settled(&scheduler)).collect();
-    for connection in &mut slow {
-        let head = format!("POST {JOBS} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n{{");
-        connection
-            .stream
-            .get_mut()
-            .write_all(head.as_bytes())
-            .unwrap();
-    }
+    let head =
+        format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n{{");
+    let mut slow = others_see(&scheduler, &format!("{SLOW} slow uploads"), || {
+        let mut slow: Vec<_> = (0..SLOW).map(|_| settled(&scheduler)).collect();
+        for connection in &mut slow {
+            let stream = connection.stream.get_mut();
+            stream.write_all(head.as_bytes()).unwrap();
+        }
+        slow
+    });
     let mut slowest = Duration::ZERO;
     let tries = 20;
     for number in 0..tries {
@@ -317,8 +320,35 @@ fn slow_uploads_stop_nobody() {
         scheduler.submit(&json!({"payload": payload}));
         slowest = slowest.max(began.elapsed());
     }
-    println!(
-        "{SLOW} slow uploads: {tries} POSTs of 10 bytes and 100 kB served, the slowest in {slowest:.1?}"
-    );
+    println!("{tries} POSTs of 10 bytes and 100 kB served meanwhile, the slowest in {slowest:.1?}");
     assert!(slowest < SOON);
+}
+
+#[test]
+#[ignore = "takes 35 s"]
+fn a_body_that_does_not_come_is_408() {
+    let (namespace, proxy) = (Namespace::new("late", ""), Proxy::start());
+    let scheduler = Scheduler::start(&namespace, &proxy.url(), &[]);
+    let framings = [
+        "Content-Length: 10",
+        "Content-Length: 5000",
+        "Transfer-Encoding: chunked",
+    ];
+    let late = framings.map(|framing| {
+        let mut connection = Connection::local(scheduler.port, Duration::from_secs(40)).unwrap();
+        let head = format!("POST {JOBS} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        let stream = connection.stream.get_mut();
+        stream.write_all(head.as_bytes()).unwrap();
+        connection
+    });
+    let began = Instant::now();
+    for mut connection in late {
+        let answer = connection.receive().unwrap();
+        assert_eq!(answer.code, 408, "{answer}");
+        assert_eq!(answer.head.header("Connection"), Some("close"));
+    }
+    println!(
+        "3 bodies that did not come: 408 after {:.1?}",
+        began.elapsed()
+    );
 }

@@ -119,7 +119,12 @@ fn a_panic_is_a_500_for_its_request_alone() {
     scheduler.attempts_relisted(Vec::new());
     let listener = http::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = http::Server::start(listener, &scheduler, &Guard::any_host()).unwrap();
+    let server = http::Server::start(
+        listener,
+        &scheduler,
+        &Guard::service("compute", "demo-dev", "cluster.local"),
+    )
+    .unwrap();
     let jobs = "/api/v1/jobs";
     let mut other = Connection::local(port, Duration::from_secs(5)).unwrap();
     let tries = 20;

@@ -14,10 +14,10 @@ public class Flow {
         JobScheduleDescription request = new JobScheduleDescription()
                 .payload("0").jobId("java").variables(Map.of("LANGUAGE", "java"));
         String key = "java-" + System.nanoTime();
-        JobStatus job = jobs.createJob(key, request);
+        JobStatus job = jobs.createJob(request, key);
         String name = job.getName();
         check(name.startsWith("compute-") && "java".equals(job.getJobId()), job);
-        check(jobs.createJob(key, request).getName().equals(name), "the same key is the same job");
+        check(jobs.createJob(request, key).getName().equals(name), "the same key is the same job");
 
         List<JobStatus> all = jobs.getJobs();
         check(all.stream().anyMatch(other -> other.getName().equals(name)), all);
@@ -27,7 +27,7 @@ public class Flow {
         check(done.getStatus() == JobStatus.StatusEnum.SUCCEEDED && !done.getEnded().isEmpty(), done);
         check(done.getPodStatuses().get(0).getExitCode() == 0, done);
 
-        String other = jobs.createJob(null, new JobScheduleDescription().payload("60")).getName();
+        String other = jobs.createJob(new JobScheduleDescription().payload("60"), null).getName();
         check(jobs.stopJob(other).getStatus().equals("Success"), other);
         JobStatus stopped = jobs.getJob(other, "30s");
         check(stopped.getStatus() == JobStatus.StatusEnum.STOPPED && !stopped.getEnded().isEmpty(), stopped);

@@ -10,9 +10,10 @@ jobs = openapi_client.JobApi(openapi_client.ApiClient(openapi_client.Configurati
 
 request = JobScheduleDescription(payload="0", jobId="python", variables={"LANGUAGE": "python"})
 key = f"python-{time.time_ns()}"
-job = jobs.create_job(idempotency_key=key, job_creation=request)
+# The body first, as clients of Radix's documents have it.
+job = jobs.create_job(request, key)
 assert job.name.startswith("compute-") and job.job_id == "python", job
-assert jobs.create_job(idempotency_key=key, job_creation=request).name == job.name
+assert jobs.create_job(request, idempotency_key=key).name == job.name
 
 assert job.name in [other.name for other in jobs.get_jobs()]
 assert jobs.get_job(job.name).created == job.created
@@ -21,7 +22,7 @@ done = jobs.get_job(job.name, wait="30s")
 assert done.status == "Succeeded" and done.ended != "", done
 assert done.pod_statuses[0].exit_code == 0, done
 
-other = jobs.create_job(job_creation=JobScheduleDescription(payload="60"))
+other = jobs.create_job(JobScheduleDescription(payload="60"))
 assert jobs.stop_job(other.name).status == "Success"
 stopped = jobs.get_job(other.name, wait="30s")
 assert stopped.status == "Stopped" and stopped.ended != "", stopped

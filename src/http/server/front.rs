@@ -1,0 +1,200 @@
+//! From a request's head to its answer: who answers what, and the bounds on it.
+
+use super::body::{BODY_TIMEOUT, Body, Framing};
+use super::exchange::{Exchange, SEND_TIMEOUT, is_gone};
+use super::input::Input;
+use super::log_stream;
+use super::waiting::{MAX_WAITING, Waiting};
+use crate::backend::LogOptions;
+use crate::http::guard::Guard;
+use crate::http::handler::handle;
+use crate::http::reply::Reply;
+use crate::http::route::{Cost, Route};
+use crate::logs::JobLog;
+use crate::scheduler::Scheduler;
+use crate::sync::{Giver, Lock, Taker, handover};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
+
+/// Bytes of lists in memory at once, beyond which no other is made.
+const MAX_LIST_BYTES: usize = 16 << 20;
+/// Requests that wait for a thread that calls the backend.
+const MAX_PENDING: usize = 256;
+/// Logs that are sent at once.
+const MAX_LOGS: usize = 16;
+
+/// What the connections share.
+pub struct Front {
+    pub scheduler: Arc<Scheduler>,
+    pub guard: Guard,
+    writers: Giver<Call>,
+    waiting: Arc<Waiting>,
+    body_bytes: Arc<AtomicUsize>,
+    making_list: Lock<()>,
+    list_bytes: AtomicUsize,
+    logs: AtomicUsize,
+    is_draining: AtomicBool,
+    is_stopping: AtomicBool,
+}
+
+/// A call of the backend, for a thread that makes them.
+type Call = Box<dyn FnOnce() + Send>;
+
+impl Front {
+    /// The front, and what it hands to the threads that call the backend for it.
+    pub fn new(scheduler: &Arc<Scheduler>, guard: &Guard) -> (Front, Taker<Call>) {
+        let (writers, calls) = handover(MAX_PENDING);
+        let waiting: Arc<Waiting> = Arc::default();
+        let told = waiting.clone();
+        scheduler.on_settled(Box::new(move |job| told.tell(job)));
+        let front = Front {
+            scheduler: scheduler.clone(),
+            guard: guard.clone(),
+            writers,
+            waiting,
+            body_bytes: Arc::default(),
+            making_list: Lock::new(()),
+            list_bytes: AtomicUsize::new(0),
+            logs: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        };
+        (front, calls)
+    }
+
+    /// Requests are answered as before, and no connection goes on after its next answer.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a connection is closed with its next answer.
+    pub fn closes_connections(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst) || self.is_stopping()
+    }
+
+    /// Who waits is answered, and no connection goes on after its next answer.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.waiting.tell_all();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Reads a request's body and answers it.
+    pub fn serve(&self, exchange: &mut Exchange, input: &mut Input) {
+        let body = match self.read_body(exchange, input) {
+            Ok(body) => body,
+            Err(reply) => {
+                exchange.persists = false;
+                return exchange.respond(reply);
+            }
+        };
+        let reply = match exchange.route.clone() {
+            Ok(Route::ListJobs) => return self.list(exchange),
+            Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
+            Ok(Route::GetJob {
+                name,
+                wait: Some(wait),
+            }) => self.wait(exchange, name, wait),
+            Ok(route) => match route.cost() {
+                Cost::Backend => self.write(exchange, route, body),
+                Cost::Memory => answer(&self.scheduler, &route, None, &[]),
+            },
+            Err(error) => (&error).into(),
+        };
+        exchange.respond(reply);
+    }
+
+    fn read_body(&self, exchange: &Exchange, input: &mut Input) -> Result<Body, Reply> {
+        let head = &exchange.head;
+        let framing = Framing::of(head)?;
+        let is_awaited = head.lists("Expect", "100-continue") && !head.is_before_1_1();
+        if is_awaited && framing != Framing::Length(0) && input.is_empty() {
+            if let Err(error) = &exchange.route {
+                return Err(error.into());
+            }
+            // A client that is gone is seen when its body is read.
+            let _ = (&mut &*exchange.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let body = Body::read(framing, input, &self.body_bytes, BODY_TIMEOUT);
+        Ok(body?)
+    }
+
+    /// Answers when the job has finished, or after `wait`.
+    fn wait(&self, exchange: &Exchange, name: String, wait: Duration) -> Reply {
+        let unfinished = || {
+            let job = self.scheduler.get(&name).ok();
+            job.filter(|job| !job.record.job.status.is_finished())
+        };
+        if let Some(job) = unfinished().filter(|_| !wait.is_zero()) {
+            let (job, deadline) = (&job.record.job.name, exchange.began + wait);
+            let is_over =
+                || unfinished().is_none() || self.is_stopping() || is_gone(exchange.stream);
+            let count = &self.scheduler.metrics().parked;
+            if !self.waiting.wait(job, deadline, count, is_over) {
+                return Reply::too_many_waiting(MAX_WAITING);
+            }
+        }
+        let route = Route::GetJob { name, wait: None };
+        answer(&self.scheduler, &route, None, &[])
+    }
+
+    /// Lists may be large: they are made one at a time, and none while clients are slow to take
+    /// many.
+    fn list(&self, exchange: &mut Exchange) {
+        let alone = self.making_list.lock();
+        while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
+            if exchange.began.elapsed() > SEND_TIMEOUT {
+                return exchange.respond(Reply::busy());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let reply = answer(&self.scheduler, &Route::ListJobs, None, &[]);
+        let bytes = reply.body.len();
+        self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
+        drop(alone);
+        exchange.respond(reply);
+        self.list_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Has the backend called, by one of few threads.
+    fn write(&self, exchange: &Exchange, route: Route, body: Body) -> Reply {
+        let (sender, receiver) = sync_channel(1);
+        let key = exchange.head.value("Idempotency-Key").map(str::to_string);
+        let scheduler = self.scheduler.clone();
+        let call = move || {
+            let reply = answer(&scheduler, &route, key.as_deref(), &body.bytes);
+            // Who asked waits for it.
+            let _ = sender.send(reply);
+        };
+        match self.writers.give(Box::new(call)) {
+            Ok(()) => receiver.recv().unwrap_or_else(|_| Reply::panicked()),
+            Err(_) => Reply::busy(),
+        }
+    }
+
+    fn send_log(&self, exchange: &mut Exchange, name: &str, options: LogOptions) {
+        if self.logs.fetch_add(1, Ordering::AcqRel) >= MAX_LOGS {
+            exchange.respond(Reply::too_many_logs(MAX_LOGS));
+        } else {
+            match JobLog::open(&self.scheduler, name, options) {
+                Ok(mut log) => log_stream::send(exchange, &mut log, || self.is_stopping()),
+                Err(e) => exchange.respond(e.into()),
+            }
+        }
+        self.logs.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The reply to a request whose body has arrived. A panic is that request's alone.
+fn answer(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u8]) -> Reply {
+    catch_unwind(AssertUnwindSafe(|| handle(scheduler, route, key, body)))
+        .unwrap_or_else(|_| Reply::panicked())
+}
