@@ -20,6 +20,8 @@ check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden
 	cargo test --locked
 	cargo clippy --locked --features shuttle --profile test --lib -- -D warnings
 	$(MAKE) --no-print-directory interleavings
+	cargo clippy --locked --test simulate -- -D warnings
+	$(MAKE) --no-print-directory simulate SECONDS=20
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
 	scripts/e2e
@@ -69,6 +71,13 @@ SECONDS ?= 60
 .PHONY: simulate
 simulate: cargo ## every use case with each fault at each write, then random histories for SECONDS (60); SEED=n shows one
 	SECONDS=$(SECONDS) SEED=$(SEED) CELL=$(if $(CELL),"$(CELL)") cargo test --locked --profile simulate --test simulate
+
+MUTANTS ?= --jobs 2
+
+.PHONY: mutants
+mutants: cargo ## changes to the core that the simulation lets pass; MUTANTS="--shard 0/8" is a part; installs cargo-mutants
+	@cargo mutants --version >/dev/null 2>&1 || cargo install cargo-mutants --locked
+	SECONDS=8 cargo mutants --output target $(MUTANTS)
 
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler

@@ -307,6 +307,16 @@ impl Index {
         });
     }
 
+    /// A job that was given up was there, and is deleted: if it was let run, it may yet get an attempt.
+    pub fn discarded(&self, job: &Job) {
+        let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
+        self.state.write().change(&job.name, |_, fate| {
+            if job.status == Status::Running {
+                fate.may_start = Some(until);
+            }
+        });
+    }
+
     /// A create was not answered: unless the job was reported already, it may exist. Sent again, the request takes its name.
     pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
         let until = self.clock.instant() + CALLS_END_WITHIN;

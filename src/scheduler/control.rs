@@ -14,6 +14,11 @@ impl Scheduler {
     pub fn delete(&self, name: &str) -> Result<JobName, JobError> {
         let record = self.find(name)?;
         let name = record.job.name.clone();
+        if self.index.is_being_created(&name) {
+            // A try of its create that was not answered would bring it back.
+            let message = format!("job {name} is still being made: try again");
+            return Err(JobError::Backend(BackendError::Unavailable { message }));
+        }
         let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten);
         match removed.map_err(|e| job_error(&name, e))? {
             true => log::info!("job={name} event=deleted"),

@@ -182,6 +182,9 @@ impl Scheduler {
         if let Some(job) = self.backend.look(name)? {
             self.backend.delete(&job, Condition::Whatever)?;
             log::info!("job={name} event=discarded");
+            self.index.discarded(&job);
+            let task = Task::Resolve(name.clone());
+            self.queue.add_after(task, ATTEMPTS_COME_WITHIN);
         }
         Ok(())
     }

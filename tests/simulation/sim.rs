@@ -1,6 +1,6 @@
 //! One history: the world, the scheduler's processes, their clients, and what may happen next.
 
-use crate::client::{Client, Request};
+use crate::client::{Client, Outcome, Request};
 use crate::coroutine::{Answer, Ask, Asked, Clocks, Done, Line, Now, Step as Went, Task};
 use crate::coroutine::{instant, micros, mix};
 use crate::enumerate::Point;
@@ -1002,13 +1002,26 @@ impl Sim {
         }
     }
 
+    /// Whether its client has no answer yet, or may send its request again.
+    fn is_being_made(&self, job: &crate::world::Job) -> bool {
+        let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
+        let client = client.map(|number| &self.clients[number]);
+        client.is_some_and(|client| {
+            client.in_doubt || !matches!(client.last, Some(Outcome::Job { .. }))
+        })
+    }
+
     fn cluster_step(&mut self, step: Step) -> bool {
         let Step { kind, which, how } = step;
         let world = &self.world;
         let jobs = || world.jobs.values();
         let name = match kind {
             Kind::Sync => pick(&collect(jobs().filter(|job| world.wants_sync(job))), which),
-            Kind::KubectlDelete => pick(&collect(jobs()), which),
+            // Not one that is still being made: that is for the enumeration.
+            Kind::KubectlDelete => {
+                let is_made = |j: &&crate::world::Job| !self.is_being_made(j);
+                pick(&collect(jobs().filter(is_made)), which)
+            }
             Kind::Guard if how.is_multiple_of(2) => pick(&collect(jobs()), which),
             Kind::KubectlSuspend => {
                 let can = |j: &&crate::world::Job| !j.suspend && !j.status.is_finished();
