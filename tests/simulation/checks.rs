@@ -105,7 +105,10 @@ impl Sim {
             // When a job was stopped is told by a clock that may be wrong.
             let is_vague = life.outcome == Some("Stopped") && self.options.skew;
             let asked = self.requested_deletes.contains(&uid);
-            if !acknowledged || asked || is_vague || life.hidden.is_some() {
+            // One scheduler may find a submit cut off that the other is just finishing: there is no fence between them.
+            let was_in_doubt = |number: usize| self.clients[number].was_in_doubt;
+            let is_torn = self.options.two && life.client.is_some_and(was_in_doubt);
+            if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
                 continue;
             }
             // One that has a pod of a late controller again was told of as Stopped before.

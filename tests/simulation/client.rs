@@ -21,6 +21,8 @@ pub struct Client {
     pub last: Option<Outcome>,
     /// It has sent a request of which it cannot know whether it made a job.
     pub in_doubt: bool,
+    /// The same of any time before.
+    pub was_in_doubt: bool,
     /// The process ended after it had failed to make the job and said so.
     pub process: usize,
     /// A process ended before it could answer.
@@ -139,6 +141,7 @@ impl Sim {
             names: Vec::new(),
             last: None,
             in_doubt: false,
+            was_in_doubt: false,
             process: 0,
             cut_off: false,
             ended_since: false,
@@ -327,7 +330,7 @@ impl Sim {
                 }
                 self.check_acknowledged(&name, &uid, Some(number));
             }
-            Outcome::Failed(_) => client.in_doubt = true,
+            Outcome::Failed(_) => (client.in_doubt, client.was_in_doubt) = (true, true),
             _ => {}
         }
     }
@@ -338,7 +341,7 @@ impl Sim {
         let client = self.requests[number].client;
         if let Some(client) = self.clients.get_mut(client) {
             client.in_flight = false;
-            client.in_doubt = true;
+            (client.in_doubt, client.was_in_doubt) = (true, true);
             client.cut_off = true;
             client.last = None;
         }

@@ -574,6 +574,10 @@ impl World {
             if let Some(Timestamp(seconds)) = stopped {
                 let seconds = u64::try_from(seconds).unwrap_or(0).saturating_sub(EPOCH);
                 life.stopped_at = seconds * 1_000_000;
+                if life.outcome == Some("Stopped") {
+                    // Stopped again by somebody who did not know yet.
+                    life.ended = life.ended.max(Some(life.stopped_at));
+                }
             }
             if !life.stopped && life.outcome == Some("Stopped") {
                 (life.outcome, life.ended, life.exited) = (None, None, None);
