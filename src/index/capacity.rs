@@ -62,10 +62,6 @@ impl Index {
         self.state.write().is_open = true;
     }
 
-    pub fn is_open(&self) -> bool {
-        self.state.read().is_open
-    }
-
     /// Whether a job waits and another may run.
     pub fn may_admit(&self) -> bool {
         self.next(&self.state.read(), |_| true).is_some()

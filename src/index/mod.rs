@@ -312,7 +312,10 @@ impl Index {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
             fate.late = Some(until);
-            if record.is_none() {
+            if fate.tombstone.is_some() {
+                // It was there, and somebody deleted it meanwhile.
+                fate.close();
+            } else if record.is_none() {
                 fate.unanswered = Some(until);
                 fate.request = Some(request);
             }

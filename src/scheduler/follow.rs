@@ -38,8 +38,10 @@ pub(super) enum Task {
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
-    /// Let jobs run, now that no call of an earlier process is on its way.
+    /// Take requests with keys, now that no call of an earlier process is on its way.
     Open,
+    /// Let jobs run under the cap, now that nothing of an earlier process can run that is not known.
+    OpenCap,
     /// Let the next jobs of the queue run, as far as there is room.
     Admit,
     /// Let finished jobs go that are too many.
@@ -70,6 +72,11 @@ impl Scheduler {
                 Ok(())
             }
             Task::Open => self.open(),
+            Task::OpenCap => {
+                self.index.open();
+                self.admit_if_there_is_room();
+                Ok(())
+            }
             Task::Admit => self.admit(),
             Task::Retain => self.retain(),
         }
@@ -85,8 +92,10 @@ impl Scheduler {
     fn open(&self) -> Result<(), BackendError> {
         let begun = self.index.relist_begins();
         let list = self.backend.list()?;
-        self.index.open();
         self.relisted(list, begun);
+        self.all_is_known.store(true, Ordering::Release);
+        // One that it deleted at the last moment may yet get an attempt.
+        self.queue.add_after(Task::OpenCap, ATTEMPTS_COME_WITHIN);
         Ok(())
     }
 
@@ -131,14 +140,15 @@ impl Scheduler {
             self.index.confirm(name);
             return Ok(());
         }
-        let Some(record) = self.index.get(name).filter(|r| r.may_lack_payload()) else {
+        if !self.index.get(name).is_some_and(|r| r.may_lack_payload()) {
             return Ok(());
-        };
+        }
         log::warn!(
             "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten)
-            .map(|_| ())
+        // From here on its request, sent again, makes another: this one is on its way out, whatever the answer.
+        self.abort(name);
+        Ok(())
     }
 
     /// A container does not start without its payload, and does not say why.
@@ -185,14 +195,24 @@ impl Scheduler {
             }
         }
         let flight = self.index.begin(name, Flight::Change);
-        let lives = |attempt: &Attempt| !attempt.state.is_finished();
-        if self.backend.attempts(name)?.iter().any(lives) {
+        let attempts = self.backend.attempts(name)?;
+        let later = || {
+            let task = Task::Resolve(name.clone());
+            self.queue.add_after(task, ATTEMPTS_COME_WITHIN);
+            Ok(())
+        };
+        if attempts.iter().any(|attempt| !attempt.state.is_finished()) {
             // The watch tells when it ends, or has not told yet that it is there.
-            self.queue
-                .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
-            return Ok(());
+            return later();
         }
-        let change = self.backend.look(name)?.map(|job| self.index.found(job));
+        let job = self.backend.look(name)?;
+        if job
+            .as_ref()
+            .is_some_and(|job| is_not_counted(job, &attempts))
+        {
+            return later();
+        }
+        let change = job.map(|job| self.index.found(job));
         self.index.resolved(name);
         drop(flight);
         if let Some(change) = change {
@@ -365,6 +385,7 @@ impl Scheduler {
         }
         if job.status == Status::Running && transition.from.is_some() {
             self.queue.add(Task::Expose(job.name.clone()));
+            self.find_payload_later(record);
         }
         if job.status.is_finished() {
             if transition.from.is_some() {
@@ -384,10 +405,18 @@ impl Scheduler {
             return;
         }
         self.queue.add(Task::Expose(job.name.clone()));
+        self.find_payload_later(record);
         if record.may_lack_payload() {
             // Another scheduler may still be between the two writes.
             self.queue
                 .add_after(Task::Verify(job.name.clone()), CALLS_END_WITHIN);
+        }
+    }
+
+    pub(super) fn find_payload_later(&self, record: &JobRecord) {
+        if record.job.has_payload {
+            let task = Task::FindPayload(record.job.name.clone());
+            self.queue.add_after(task, SLOW_START);
         }
     }
 
@@ -432,6 +461,14 @@ impl Scheduler {
         self.gone(name);
         self.queue.add(Task::Retain);
     }
+}
+
+/// Whether a stopped job has an attempt whose end is not in its status: it may yet turn out to be what ended the job.
+fn is_not_counted(job: &Job, attempts: &[Attempt]) -> bool {
+    let count = |state| attempts.iter().filter(|a| a.state == state).count();
+    let failed = usize::try_from(job.failed).unwrap_or(usize::MAX);
+    job.status == Status::Stopped
+        && (count(AttemptState::Succeeded) > 0 || count(AttemptState::Failed) > failed)
 }
 
 /// Whether it has a payload and its container is being made.
@@ -496,8 +533,7 @@ impl Observer for Scheduler {
             }
             self.admit_if_there_is_room();
         } else if is_starting(&record) {
-            self.queue
-                .add_after(Task::FindPayload(job.clone()), SLOW_START);
+            self.find_payload_later(&record);
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Scheduler {
     limits: Limits,
     jobs_listed: AtomicBool,
     attempts_listed: AtomicBool,
+    /// Whether all is known that a process before this one asked for.
+    all_is_known: AtomicBool,
     clock: Clock,
     /// One request at a time for an idempotency key.
     turns: Turns<u128>,
@@ -107,9 +109,11 @@ impl Scheduler {
     ) -> Scheduler {
         let queue = Queue::new(clock.clone());
         let index = Index::new(limits.bounds, clock.clone());
-        match backend.calls_end_within() {
-            Duration::ZERO => index.open(),
-            time => queue.add_after(Task::Open, time),
+        let calls_end_within = backend.calls_end_within();
+        let all_is_known = calls_end_within.is_zero();
+        match all_is_known {
+            true => index.open(),
+            false => queue.add_after(Task::Open, calls_end_within),
         }
         Scheduler {
             component,
@@ -119,6 +123,7 @@ impl Scheduler {
             limits,
             jobs_listed: AtomicBool::new(false),
             attempts_listed: AtomicBool::new(false),
+            all_is_known: AtomicBool::new(all_is_known),
             clock,
             turns: Turns::new(),
             settled: OnceLock::new(),

@@ -8,6 +8,7 @@ use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservati
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
 use crate::request::JobRequest;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The largest payload, in bytes: what a Kubernetes Secret holds.
@@ -131,7 +132,7 @@ impl Scheduler {
     /// A process before this one may have sent the same request, and its create may yet be carried out.
     fn wait_until_open(&self) -> Result<(), SubmitError> {
         let deadline = self.clock.instant() + TURN_TIMEOUT;
-        while !self.index.is_open() {
+        while !self.all_is_known.load(Ordering::Acquire) {
             if self.clock.instant() >= deadline {
                 let message =
                     "starting, and what was asked for before may not be known yet: try again";
@@ -291,6 +292,7 @@ impl Scheduler {
         self.index.confirm(&job.name);
         if job.status == Status::Running {
             self.queue.add(Task::Expose(job.name.clone()));
+            self.find_payload_later(&record);
         }
         if job.status.is_finished() {
             self.queue.add(Task::Retain);

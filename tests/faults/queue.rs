@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// Ends after a moment, or when it is told to.
 const MOMENT: &str = "command: [\"sh\", \"-c\", \"trap 'exit 143' TERM; sleep $SECONDS_LONG & wait\"]\nrunAsUser: 1000\nvariables:\n  SECONDS_LONG: \"0.3\"\n";
 const CAP: usize = 3;
+/// How long after a start a scheduler with a cap lets no job run, and a little.
+const OPENS_AFTER: Duration = Duration::from_millis(7500);
 
 /// What a watch of pods tells: how many were not at their end, at most.
 #[derive(Default)]
@@ -67,7 +69,8 @@ fn admitted(proxy: &Proxy) -> Vec<(String, Instant)> {
             if asked.method == "PATCH"
                 && String::from_utf8_lossy(&asked.body).contains("\"suspend\":false") =>
         {
-            let name = asked.path.rsplit('/').next().unwrap().to_string();
+            let path = asked.path.split('?').next().unwrap();
+            let name = path.rsplit('/').next().unwrap().to_string();
             Some((name, entry.at))
         }
         _ => None,
@@ -81,6 +84,7 @@ fn a_free_place_is_taken_within_50_milliseconds() {
     let proxy = Proxy::start();
     let flags = ["--max-running", "1", "--history-limit", "1000"];
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &flags);
+    sleep(OPENS_AFTER);
     let names: Vec<String> = (0..10)
         .map(|_| scheduler.submit(&json!({"payload": "p"})))
         .collect();
@@ -142,6 +146,7 @@ fn cap_holds(count: usize, kills: usize) {
     let flags = ["--max-running", &cap, "--history-limit", "1000"];
     let mut scheduler = Scheduler::start(&namespace, &proxy.url(), &flags);
     let pods = watch_pods(&namespace);
+    sleep(OPENS_AFTER);
     // The first ones run until all the others wait.
     let long = json!({"payload": "p", "variables": {"SECONDS_LONG": "6"}});
     let mut jobs: Vec<(String, i64)> = (0..CAP).map(|_| (scheduler.submit(&long), 0)).collect();
@@ -252,6 +257,7 @@ fn a_place_that_comes_to_nothing_goes_to_who_waits() {
     let namespace = Namespace::new("place", MOMENT);
     let proxy = Proxy::start();
     let scheduler = Scheduler::start(&namespace, &proxy.url(), &["--max-running", "1"]);
+    sleep(OPENS_AFTER);
     // The first create takes a while, and is refused.
     proxy.rule({
         let first = AtomicBool::new(true);

@@ -296,6 +296,8 @@ impl Sim {
                         && !job.status.is_finished()
                         && job.deletion.is_none()
                         && !job.annotations.contains_key(HIDDEN)
+                        // It may be on its way out for as long.
+                        && !self.is_guarded(&job.name)
                 };
                 job.filter(runs).is_some()
                     && pod.phase == crate::world::Phase::Running

@@ -160,7 +160,9 @@ impl Kubernetes {
                 Ok(None) => Err(CreateError::Unanswered(BackendError::Gone {
                     message: format!("job {name} was deleted while it was being made"),
                 })),
-                Err(e) => Err(CreateError::Unanswered(e)),
+                Err(e) => Err(CreateError::Unanswered(BackendError::Unanswered {
+                    message: e.to_string(),
+                })),
             },
             ("AlreadyExists", false) => Err(CreateError::NameTaken),
             (_, true) => Err(CreateError::Unanswered(unanswered(&error))),
