@@ -337,7 +337,8 @@ impl JobRecord {
     pub fn may_lack_payload(&self) -> bool {
         let (job, mut attempts) = (&self.job, self.attempts.iter());
         let has_started = attempts.any(|attempt| attempt.started.is_some());
-        job.has_payload && !job.status.is_finished() && !self.is_whole && !has_started
+        let is_over = matches!(job.status, Status::Succeeded | Status::Failed);
+        job.has_payload && !is_over && !self.is_whole && !has_started
     }
 
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the

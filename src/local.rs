@@ -1,10 +1,12 @@
-//! `local`: every job component of a file on this machine, from the options to the signal that ends it.
+//! `local`: every job component of a file on this machine, from the options to the signal that ends
+//! it.
 
 use crate::backend::local::{
     Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, System,
-    bytes, cpu_milli,
+    bound_logs, bytes, cpu_milli,
 };
 use crate::cli::LocalOptions;
+use crate::client::{self, Address};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
@@ -18,11 +20,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Why `local` did not start, or ended.
 #[derive(Debug)]
@@ -36,7 +38,10 @@ pub enum LocalError {
     },
     NoDataDir,
     Data(OpenError),
-    Bind(BindError),
+    Bind {
+        component: String,
+        cause: BindError,
+    },
     Io {
         operation: &'static str,
         cause: io::Error,
@@ -52,7 +57,7 @@ impl LocalError {
             | LocalError::SecretsFile { .. }
             | LocalError::NoDataDir
             | LocalError::Data(_)
-            | LocalError::Bind(_) => true,
+            | LocalError::Bind { .. } => true,
             LocalError::Io { .. } => false,
         }
     }
@@ -70,7 +75,11 @@ impl fmt::Display for LocalError {
                 "there is no place for the jobs: give --data-dir, or set XDG_STATE_HOME or HOME",
             ),
             LocalError::Data(e) => e.fmt(f),
-            LocalError::Bind(e) => e.fmt(f),
+            LocalError::Bind { component, cause } => write!(
+                f,
+                "{cause}: it is the schedulerPort of {component}: change it in the file, or give --port \
+                 {component}=PORT"
+            ),
             LocalError::Io { operation, cause } => write!(f, "{operation}: {cause}"),
         }
     }
@@ -104,11 +113,15 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted).map_err(io_error("signals"))?;
-    let folder = data_folder(options, &parts, environment)?;
+    let folder = data_folder(options, &parts)?;
     let mut listeners = Vec::new();
     for part in &parts {
         let address = SocketAddr::new(options.address, part.component.scheduler_port);
-        listeners.push(http::bind(address).map_err(LocalError::Bind)?);
+        let listener = http::bind(address).map_err(|cause| LocalError::Bind {
+            component: part.component.name.clone(),
+            cause,
+        });
+        listeners.push(listener?);
     }
     let components: Vec<JobComponent> = parts.iter().map(|p| p.component.clone()).collect();
     let machine = Machine::open(Setup {
@@ -130,6 +143,18 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         move || machine.supervise()
     })
     .map_err(io_error("starting a thread"))?;
+    let addresses: Vec<Address> = components
+        .iter()
+        .map(|component| Address {
+            component: component.name.clone(),
+            url: address_of(options, component)
+                .trim_end_matches('/')
+                .to_string(),
+        })
+        .collect();
+    let published =
+        client::publish(machine.folder(), &addresses).map_err(io_error("writing addresses"))?;
+    bound_logs_for_ever(machine.folder().to_path_buf(), options.log_limit)?;
     match options.logging.format {
         logging::Format::Text => {
             let table = table(options, &components, &machine, capacity);
@@ -160,6 +185,7 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
             _ => break,
         }
     }
+    drop(published);
     let (mut schedulers, mut workers) = (Vec::new(), Vec::new());
     for Served {
         scheduler,
@@ -200,6 +226,24 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
     Ok(())
 }
 
+/// How often the sizes of logs are looked at.
+const LOOK_AT_LOGS_EVERY: Duration = Duration::from_secs(1);
+
+/// Bounds the jobs' logs, on a thread that ends with the process.
+fn bound_logs_for_ever(folder: PathBuf, limit: u64) -> Result<(), LocalError> {
+    let look = move || {
+        loop {
+            let begun = Instant::now();
+            bound_logs(&folder, limit);
+            // Of many logs it takes a twentieth of the time at most.
+            thread::sleep(LOOK_AT_LOGS_EVERY.max(begun.elapsed() * 20));
+        }
+    };
+    spawn("bound-logs", look)
+        .map(drop)
+        .map_err(io_error("starting a thread"))
+}
+
 /// Whether this process was started with SIGHUP ignored. Source: proc_pid_status(5).
 fn is_hangup_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -225,11 +269,11 @@ fn read_components(options: &LocalOptions) -> Result<Vec<JobComponent>, LocalErr
     }
     let first = config.environments.first().cloned().unwrap_or_default();
     let environment = options.environment.clone().unwrap_or(first);
-    let components = config
+    let mut components = config
         .job_components(&environment)
         .map_err(LocalError::Config)?;
     let file = options.file.display();
-    let mut problems = Vec::new();
+    let mut problems = give_ports(&mut components, &options.ports);
     if components.is_empty() {
         problems.push(format!(
             "{file}: spec.jobs: there is no job component in the environment {environment}: nothing to run"
@@ -260,7 +304,34 @@ fn read_components(options: &LocalOptions) -> Result<Vec<JobComponent>, LocalErr
     }
 }
 
-/// `KEY=VALUE` lines; empty ones and those that begin with `#` are left out. A value is taken as it is.
+/// Gives components the ports that the flags say, and tells which flags are about none.
+fn give_ports(components: &mut [JobComponent], ports: &[(Option<String>, u16)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, port) in ports {
+        let names: Vec<String> = components.iter().map(|c| c.name.clone()).collect();
+        let found = match (name, &mut *components) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(name), all) => all.iter_mut().find(|component| component.name == *name),
+        };
+        match (found, name) {
+            (Some(component), _) => component.scheduler_port = *port,
+            (None, Some(name)) => problems.push(format!(
+                "--port {name}={port}: there is no job component {name}: give one of {}",
+                names.join(", ")
+            )),
+            (None, None) => problems.push(format!(
+                "--port {port}: there is not one job component but {}: say whose it is, as --port \
+                 NAME={port}",
+                names.len()
+            )),
+        }
+    }
+    problems
+}
+
+/// `KEY=VALUE` lines; empty ones and those that begin with `#` are left out. A value is taken as it
+/// is.
 fn read_secrets(options: &LocalOptions) -> Result<Option<BTreeMap<String, String>>, LocalError> {
     let Some(file) = &options.secrets_file else {
         return Ok(None);
@@ -342,20 +413,8 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn data_folder(
-    options: &LocalOptions,
-    parts: &[Part],
-    environment: Environment,
-) -> Result<Folder, LocalError> {
-    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let of_user = || {
-        let state = set("XDG_STATE_HOME").map(PathBuf::from);
-        let state =
-            state.or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-        state.map(|state| state.join("job-scheduler"))
-    };
-    let data_dir = options.data_dir.clone().or_else(of_user);
-    let data_dir = data_dir.ok_or(LocalError::NoDataDir)?;
+fn data_folder(options: &LocalOptions, parts: &[Part]) -> Result<Folder, LocalError> {
+    let data_dir = options.data_dir.as_ref().ok_or(LocalError::NoDataDir)?;
     // There is a component, or there would have been an error.
     let name = parts.first().map(|part| part.component.namespace());
     Folder::open(&data_dir.join(name.unwrap_or_default())).map_err(LocalError::Data)
@@ -369,6 +428,7 @@ fn serve(
     listener: TcpListener,
 ) -> Result<Served, LocalError> {
     let guard = Guard::only(options.address, component.scheduler_port, &component.name);
+    let guard = guard.and(&options.allowed_hosts).of(options.peers);
     let limits = Limits {
         history: options.history_limit,
         bounds: Bounds {
@@ -423,7 +483,6 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
         ("image", settings.image.is_some()),
         ("imageTagName", settings.image_tag_name.is_some()),
         ("node", settings.node.is_some()),
-        ("ports", !component.ports.is_empty()),
         ("readOnlyFileSystem", component.read_only_file_system),
         ("runAsUser", settings.run_as_user.is_some()),
         ("runtime", settings.runtime.is_some()),
@@ -438,11 +497,27 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
 /// Where a component is served, with a slash at its end.
 fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
     let host = match options.address {
-        address if address.is_loopback() && address.is_ipv4() => "localhost".to_string(),
         std::net::IpAddr::V4(address) => address.to_string(),
         std::net::IpAddr::V6(address) => format!("[{address}]"),
     };
     format!("http://{host}:{}/", component.scheduler_port)
+}
+
+/// Where a running job of a component is reached: at its own ports, since it is a process of this
+/// machine. One job at a time can have them.
+fn job_ports(component: &JobComponent) -> String {
+    let ports = component.ports.iter().map(|port| {
+        let number = port.port;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
+            Ok(_) => format!("http://127.0.0.1:{number}"),
+            Err(_) => format!("{number} ({}) is taken by another process", port.name),
+        }
+    });
+    let ports: Vec<String> = ports.collect();
+    match ports.is_empty() {
+        true => "-".to_string(),
+        false => ports.join(", "),
+    }
 }
 
 /// What runs where, for whoever started it.
@@ -452,11 +527,7 @@ fn table(
     machine: &Machine,
     capacity: Amount,
 ) -> String {
-    let mut rows = vec![[
-        "COMPONENT".to_string(),
-        "JOBS".to_string(),
-        "PAYLOAD".to_string(),
-    ]];
+    let mut rows = vec![["COMPONENT", "JOBS", "PAYLOAD", "A JOB'S PORTS"].map(str::to_string)];
     for (number, component) in components.iter().enumerate() {
         let payload = match &component.payload_path {
             None => "none taken".to_string(),
@@ -467,19 +538,22 @@ fn table(
             component.name.clone(),
             format!("{}api/v1/jobs", address_of(options, component)),
             payload,
+            job_ports(component),
         ]);
     }
     let width = |column: usize| {
         let widths = rows.iter().filter_map(|row| row.get(column));
         widths.map(|cell| cell.len()).max().unwrap_or(0)
     };
-    let widths = [width(0), width(1)];
+    let widths: Vec<usize> = (0..4).map(width).collect();
     let mut text = String::new();
-    for [component, url, payload] in &rows {
-        text.push_str(&format!(
-            "{component:0$}  {url:1$}  {payload}\n",
-            widths[0], widths[1]
-        ));
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
     }
     text.push_str(&format!(
         "{} CPU and {} of memory for jobs, which are kept in {}\n",

@@ -1,7 +1,7 @@
 //! Arguments, run, exit code.
 
 use job_scheduler::cli::{self, Command, LoggingOptions};
-use job_scheduler::{local, logging, manifests, process, serve};
+use job_scheduler::{backend, client, local, logging, manifests, process, serve, validate};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -32,6 +32,15 @@ fn main() -> ExitCode {
                 Err(e) => fail(exit_code(e.is_configuration()), &e),
             }
         }
+        Command::JobInit { mark, words } => backend::local::run_init(&mark, &words),
+        Command::Validate(file) => match validate::run(&file, &mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail(exit_code(e.is_configuration()), &e),
+        },
+        Command::Client(options) => match client::run(&options) {
+            Ok(code) => ExitCode::from(code),
+            Err(e) => fail(e.exit_code(), &e),
+        },
         Command::Local(options) => {
             start(options.logging);
             match local::run(&options, &|name| std::env::var(name).ok()) {

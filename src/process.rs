@@ -1,6 +1,7 @@
 //! This process as the operating system has it: its limits, its panics, its size.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::sync::OnceLock;
 
 /// Has a panic in a thread that a library started end the process too, since what waits for that thread would wait for
 /// ever. To be called once, at start.
@@ -54,7 +55,9 @@ pub fn file_limit() -> usize {
 /// Raises the soft limit on open files to the hard one: each connection is a file, and Linux's default soft limit of 1024
 /// is there for programs that use select(2).
 pub fn raise_file_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let given = getrlimit(Resource::Nofile);
+    let Rlimit { maximum, .. } = given;
+    let _ = GIVEN_FILE_LIMIT.set(given);
     if let Err(e) = setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -63,6 +66,17 @@ pub fn raise_file_limit() {
         },
     ) {
         log::warn!("the limit on open files stays as it is: {e}");
+    }
+}
+
+/// What the limit on open files was before it was raised.
+static GIVEN_FILE_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Has this process the limit on open files that the scheduler was given: what a job's program is to
+/// find. It may be called between fork and exec.
+pub fn restore_file_limit() {
+    if let Some(given) = GIVEN_FILE_LIMIT.get() {
+        let _ = setrlimit(Resource::Nofile, *given);
     }
 }
 

@@ -118,8 +118,10 @@ struct State<K> {
     dirty: HashSet<K>,
     /// Keys that a worker has.
     processing: HashSet<K>,
-    /// Keys that become dirty at a time.
+    /// Keys that become dirty at a time, each once.
     delayed: BTreeSet<(Instant, K)>,
+    /// When each of `delayed` does.
+    due: HashMap<K, Instant>,
     /// Failures in a row.
     failures: HashMap<K, u32>,
     closed: bool,
@@ -132,6 +134,7 @@ impl<K: Clone + Ord + Hash + Urgency> State<K> {
             dirty: HashSet::new(),
             processing: HashSet::new(),
             delayed: BTreeSet::new(),
+            due: HashMap::new(),
             failures: HashMap::new(),
             closed: false,
         }
@@ -156,13 +159,21 @@ impl<K: Clone + Ord + Hash + Urgency> State<K> {
         self.order.iter().map(VecDeque::len).sum()
     }
 
+    /// The earliest time that is asked for counts: whoever comes then may ask again.
     fn add_at(&mut self, key: K, due: Instant) {
+        match self.due.get(&key) {
+            Some(known) if *known <= due => return,
+            Some(known) => drop(self.delayed.remove(&(*known, key.clone()))),
+            None => {}
+        }
+        self.due.insert(key.clone(), due);
         self.delayed.insert((due, key));
     }
 
     fn take(&mut self, now: Instant) -> Option<K> {
         while self.next_due().is_some_and(|due| due <= now) {
             if let Some((_, key)) = self.delayed.pop_first() {
+                self.due.remove(&key);
                 self.add(key);
             }
         }
@@ -274,6 +285,20 @@ mod tests {
         queue.add_at("a", soon);
         assert_eq!(queue.take(now), None);
         assert_eq!(queue.take(soon), Some("a"));
+    }
+
+    #[test]
+    fn of_several_times_for_a_key_the_earliest_counts() {
+        let (mut queue, now) = (State::new(), Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        for seconds in [5, 3, 9, 3] {
+            queue.add_at("a", at(seconds));
+        }
+        assert_eq!(queue.take(at(2)), None);
+        assert_eq!(queue.take(at(3)), Some("a"));
+        queue.done(&"a");
+        assert_eq!((queue.take(at(20)), queue.next_due()), (None, None));
+        assert!(queue.due.is_empty());
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub struct JobRequest {
     pub settings: Settings,
 }
 
-/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many jobs, and Linux starts no
-/// process with a longer argument.
+/// Of a job's variables, command and arguments together, in bytes. A page of a list holds many
+/// jobs, and Linux starts no process with a longer argument.
 const MAX_DESCRIPTION_BYTES: usize = 131_072;
 
 impl JobRequest {
@@ -73,7 +73,8 @@ fn description_bytes(settings: &Settings) -> usize {
 #[derive(Debug, PartialEq)]
 pub struct BadKey;
 
-/// The digests by which a request with an idempotency key is told again. A key has 1 to 255 visible ASCII characters.
+/// The digests by which a request with an idempotency key is told again. A key has 1 to 255 visible
+/// ASCII characters.
 pub fn request_key(key: &str, body: &[u8]) -> Result<RequestKey, BadKey> {
     if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(BadKey);
@@ -149,8 +150,8 @@ const FIXED: [(&str, &str); 8] = [
 ];
 const IS_FIXED: &str = "is the same for all jobs: remove it, and set it in radixconfig.yaml";
 
-/// Reads the body of a request to start a job. An empty one asks for a job with everything as configured, and a field
-/// that is null is one that is not set.
+/// Reads the body of a request to start a job. An empty one asks for a job with everything as
+/// configured, and a field that is null is one that is not set.
 pub fn parse_request(body: &[u8]) -> Result<JobRequest, RequestError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(JobRequest::default());
@@ -333,11 +334,11 @@ mod tests {
             r#"payload: must be a string, not a number: send an object as its JSON text, such as "{\"x\": 10}""#,
         );
         refused(
-            r#"{"Payload": "x", "timeLimitSeconds": "60", "resources": {"limits": {"cpu": "lots"}}}"#,
+            r#"{"payloads": "x", "timeLimitSeconds": "60", "resources": {"limits": {"cpu": "lots"}}}"#,
             "timeLimitSeconds: must be a whole number, without quotes; \
              resources.limits.cpu: must be a number with one of the suffixes m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, \
              or none, such as 250m or 1Gi, not `lots`; \
-             Payload: is not a field: did you mean `payload`?",
+             payloads: is not a field: did you mean `payload`?",
         );
         refused(
             r#"{"variables": {"RATIO": 1.10}}"#,
@@ -361,6 +362,20 @@ mod tests {
             r#"{"volumeMounts": [], "name": "x"}"#,
             "volumeMounts: is the same for all jobs: remove it, and set it in radixconfig.yaml; \
              name: is the scheduler's to give: remove it, and send `jobId` to have an id of your own",
+        );
+    }
+
+    /// As Go reads JSON, and so Radix' own scheduler.
+    #[test]
+    fn a_field_may_be_in_any_case() {
+        let request =
+            parsed(r#"{"Payload": "x", "JOBID": "1", "Resources": {"Limits": {"cpu": 1}}}"#);
+        assert_eq!(request.payload.as_deref(), Some("x"));
+        assert_eq!(request.job_id.as_deref(), Some("1"));
+        assert!(request.settings.resources.is_some());
+        refused(
+            r#"{"payload": "x", "Payload": "y"}"#,
+            "Payload: is `payload` again, in another case: remove one",
         );
     }
 

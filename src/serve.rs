@@ -2,7 +2,7 @@
 
 use crate::backend::Observer;
 use crate::backend::kubernetes::{Access, AccessError, Client, Kubernetes};
-use crate::cli::ServeOptions;
+use crate::cli::{NO_CLUSTER, ServeOptions};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard};
@@ -17,11 +17,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Where Kubernetes mounts a pod's service account.
 ///
 /// Source: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// From SIGTERM on, the cluster's nodes still send connections here until each has been told not to:
+/// they would be swallowed, and their clients would wait for a minute.
+const DRAIN: Duration = Duration::from_secs(5);
+const LOOK_FOR_SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// Workers that do what follows from what is observed.
 const WORKERS: usize = 2;
 
@@ -71,12 +76,10 @@ impl fmt::Display for ServeError {
             ),
             ServeError::NoImage { component } => write!(
                 f,
-                "the job component {component} has src and no image: say which image was built from it with --image REF"
+                "the job component {component} has no image: set `image`, or, if it is built from `src`, \
+                 say which image that gave with --image REF"
             ),
-            ServeError::NoCluster => f.write_str(
-                "not in a cluster (KUBERNETES_SERVICE_HOST is not set): give --kube-url, such as \
-                 http://127.0.0.1:8001 for `kubectl proxy`, or use `job-scheduler local` without a cluster",
-            ),
+            ServeError::NoCluster => f.write_str(NO_CLUSTER),
             ServeError::Access(e) => e.fmt(f),
             ServeError::Bind(e) => e.fmt(f),
             ServeError::Io { operation, cause } => write!(f, "{operation}: {cause}"),
@@ -156,8 +159,13 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         env!("CARGO_PKG_VERSION")
     );
 
-    let signal = signals.forever().next();
-    log::info!("event=stopping signal={}", signal.unwrap_or_default());
+    let signal = signals.forever().next().unwrap_or_default();
+    if signal == SIGTERM {
+        log::info!("event=draining signal={signal} seconds={}", DRAIN.as_secs());
+        server.drain();
+        wait_for_any(&mut signals, DRAIN);
+    }
+    log::info!("event=stopping signal={signal}");
     server.stop();
     scheduler.end();
     for worker in workers {
@@ -165,6 +173,14 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     // The watches only read, and end with the process.
     Ok(())
+}
+
+/// Waits, or until another signal has come.
+fn wait_for_any(signals: &mut Signals, time: Duration) {
+    let deadline = Instant::now() + time;
+    while signals.pending().next().is_none() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_FOR_SIGNALS_EVERY);
+    }
 }
 
 /// The domain of the cluster, as Kubernetes tells it in the first of the names that a pod's are

@@ -301,7 +301,7 @@ fn what_is_configured_is_told_and_of_secrets_the_names() {
                  volumeMounts: [{name: tmp, path: /tmp, emptyDir: {}}, {name: s, path: /s, emptyDir: {sizeLimit: 1Gi}}]";
     let place = Place::new(&[("compute", lines), ("other", "command: ['true']")]);
     let scheduler = place.start_with(&[], &[("DB_PASSWORD", "hunter2")]);
-    let url = |number: usize| format!("http://localhost:{}/", place.ports[number]);
+    let url = |number: usize| format!("http://127.0.0.1:{}/", place.ports[number]);
     let siblings = json!([{"name": "compute", "url": url(0)}, {"name": "other", "url": url(1)}]);
     let limits = json!({"history": 10, "jobs": 10000, "running": 0, "waiting": 10000});
     let expected = json!({
@@ -963,4 +963,245 @@ fn killed_at_any_moment_it_loses_no_job_and_runs_none_twice() {
     );
     scheduler.end();
     place.no_process_is_left();
+}
+
+#[test]
+fn ports_and_names_may_be_others_than_the_files() {
+    let place = Place::new(&[("compute", TRUE), ("etl", TRUE)]);
+    let (compute, other) = (place.ports[0], free_port());
+    let taken = std::net::TcpListener::bind(("127.0.0.1", compute)).unwrap();
+    let refused = place.fail(&[]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    let expected = "another process has this port: stop it, or choose another port: it is the schedulerPort of compute: \
+                    change it in the file, or give --port compute=PORT\n";
+    assert!(message.ends_with(expected), "{message}");
+    let unclear = place.fail(&["--port", "9"]);
+    let message = String::from_utf8(unclear.stderr).unwrap();
+    assert!(
+        message.contains("say whose it is, as --port NAME=9"),
+        "{message}"
+    );
+
+    let mut moved = place.ports.clone();
+    moved[0] = other;
+    let place = Place {
+        ports: moved,
+        ..place
+    };
+    let port = format!("compute={other}");
+    let scheduler = place.start(&["--port", &port, "--allow-host", "scheduler"]);
+    drop(taken);
+    let mut api = scheduler.api();
+    let code = |api: &mut api::Api, host: &str| {
+        let answer = api.try_ask("GET", JOBS, &[("Host", host)], "");
+        answer.unwrap().code
+    };
+    assert_eq!(code(&mut api, "scheduler:1234"), 200);
+    assert_eq!(code(&mut api, "evil.example:1234"), 403);
+    scheduler.end();
+}
+
+/// The job writes 40 MB, and its end is read.
+#[test]
+fn a_log_keeps_its_end_within_its_bound() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--log-limit", "4Mi"]);
+    let mut api = scheduler.api();
+    let script = "i=0; while [ $i -lt 10 ]; do seq -f '%063.0f' 62500; i=$((i+1)); done; echo end; sleep 600";
+    let name = name_of(&api.submit(&shell(script)));
+    let file = place
+        .data()
+        .join(format!("test-dev/compute/logs/{name}.1.log"));
+    eventually("the log is bounded", || {
+        let metadata = fs::metadata(&file).ok()?;
+        let kept = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+        (metadata.len() > 40_000_000 && kept <= 4 << 20).then_some(())
+    });
+    let log = std::process::Command::new(env!("CARGO_BIN_EXE_job-scheduler"))
+        .args(["logs", &name, "--url"])
+        .arg(format!("http://127.0.0.1:{}", place.ports[0]))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(log.stdout).unwrap();
+    assert!(
+        text.len() > 1 << 20 && text.len() <= 4 << 20,
+        "{}",
+        text.len()
+    );
+    assert!(text.starts_with("000") && text.ends_with("62500\nend\n"));
+    scheduler.end();
+}
+
+#[test]
+fn the_ports_of_jobs_are_named_at_the_start() {
+    let (free, taken) = (
+        free_port(),
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let taken = taken
+        .local_addr()
+        .map(|address| (address.port(), taken))
+        .unwrap();
+    let lines = format!(
+        "{TRUE}\nports: [{{name: http, port: {free}}}, {{name: admin, port: {}}}]",
+        taken.0
+    );
+    let place = Place::new(&[("compute", &lines)]);
+    let scheduler = place.start(&[]);
+    let expected = format!(
+        "http://127.0.0.1:{free}, {} (admin) is taken by another process\n",
+        taken.0
+    );
+    assert!(place.log().contains(&expected), "{}", place.log());
+    scheduler.end();
+}
+
+/// What bash as another user is answered to a request for a job.
+fn as_nobody(port: u16) -> String {
+    use std::os::unix::process::CommandExt;
+    let request = format!(
+        "POST /api/v1/jobs HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"
+    );
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; cat <&3");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn another_user_of_the_machine_starts_no_job() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can become another user.
+        return eprintln!("not tested: needs root");
+    }
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let refused = as_nobody(place.ports[0]);
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(
+        refused.contains("the connection is the user 65534's"),
+        "{refused}"
+    );
+    assert_eq!(scheduler.api().list(), [] as [Value; 0]);
+    scheduler.end();
+
+    let scheduler = place.start(&["--allow-other-users"]);
+    let started = as_nobody(place.ports[0]);
+    assert!(started.starts_with("HTTP/1.1 200 "), "{started}");
+    assert_eq!(scheduler.api().list().len(), 1);
+    scheduler.end();
+}
+
+/// One that leaves its session, clears its environment and closes its output, while another job
+/// that began before it runs.
+const HIDDEN: &str = "setsid env -i sh -c 'exec 0<&- 1>&- 2>&-; exec sleep 86399' & sleep 0.3";
+
+/// The processes of this machine with this command line.
+fn sleeping(seconds: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line == format!("sleep\0{seconds}\0").as_bytes()
+        })
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn nothing_escapes_however_it_hides() {
+    let place = Place::new(&[(
+        "compute",
+        "command: [sleep, '600']\nresources: {requests: {cpu: 1m}}",
+    )]);
+    let mut scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let older = name_of(&api.submit(&json!({})));
+    let hiding = |script: String, seconds: &str| shell(&script.replace("86399", seconds));
+
+    let job = name_of(&api.submit(&hiding(HIDDEN.to_string(), "86391")));
+    api.wait_for(&job, "Succeeded");
+    assert_eq!(sleeping("86391"), [] as [String; 0], "it ended by itself");
+
+    let job = name_of(&api.submit(&hiding(format!("{HIDDEN}; sleep 600"), "86392")));
+    eventually("it hides", || (!sleeping("86392").is_empty()).then_some(()));
+    api.ask("POST", &format!("{JOBS}/{job}/stop"), "");
+    api.wait_for(&job, "Stopped");
+    assert_eq!(sleeping("86392"), [] as [String; 0], "it was stopped");
+
+    // The first process of the job is killed by the job itself.
+    let job = name_of(&api.submit(&shell("sleep 86393 & kill -9 $PPID; sleep 86393")));
+    api.wait_for(&job, "Failed");
+    assert_eq!(sleeping("86393"), [] as [String; 0], "its init was killed");
+
+    api.submit(&hiding(format!("{HIDDEN}; sleep 600"), "86394"));
+    eventually("it hides", || (!sleeping("86394").is_empty()).then_some(()));
+    scheduler.child.kill().unwrap();
+    scheduler.child.wait().unwrap();
+    // Nobody has started another scheduler.
+    eventually("the killed scheduler's jobs are gone", || {
+        sleeping("86394").is_empty().then_some(())
+    });
+    drop(scheduler);
+    let scheduler = place.start(&[]);
+    assert_eq!(scheduler.api().job(&older)["status"], "Failed");
+    scheduler.end();
+}
+
+#[test]
+fn a_job_has_no_terminal_and_none_of_the_schedulers_descriptors_and_limits() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let mut command = std::process::Command::new("bash");
+    // A soft limit, and a descriptor that is not closed by exec.
+    let scheduler = format!(
+        "ulimit -Sn 777; exec 9</etc/hostname; exec {} local {} --data-dir {}",
+        env!("CARGO_BIN_EXE_job-scheduler"),
+        place.scratch.join("radixconfig.yaml").display(),
+        place.data().display()
+    );
+    let mut child = command.args(["-c", &scheduler]).spawn().unwrap();
+    let mut api = api::Api::new(&format!("localhost:{}", place.ports[0]));
+    let host = format!("localhost:{}", place.ports[0]);
+    eventually("the scheduler listens", || {
+        let answer = api.try_ask("GET", "/health/ready", &[("Host", &host)], "");
+        answer.ok().filter(|response| response.code == 200)
+    });
+    let script = "ulimit -Sn; ls /proc/self/fd; (: </dev/tty) 2>&1 | grep -o 'No such device'; \
+                  cut -d' ' -f7 /proc/self/stat";
+    let name = name_of(&api.submit(&shell(script)));
+    api.wait_for(&name, "Succeeded");
+    // `ls` has the folder open as 3; field 7 is the terminal.
+    assert_eq!(
+        log(&place, "compute", &name, 1),
+        "777\n0\n1\n2\n3\nNo such device\n0\n"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_job_knows_the_proxy_and_the_authorities_of_the_machine() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let variables = [
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("no_proxy", "localhost"),
+        ("SSL_CERT_FILE", "/etc/company.pem"),
+        ("GITHUB_TOKEN", "secret"),
+    ];
+    let scheduler = place.start_with(&[], &variables);
+    let mut api = scheduler.api();
+    let name = name_of(&api.submit(&shell(
+        "echo $HTTPS_PROXY $no_proxy $SSL_CERT_FILE ${GITHUB_TOKEN:-none}",
+    )));
+    api.wait_for(&name, "Succeeded");
+    assert_eq!(
+        log(&place, "compute", &name, 1),
+        "http://proxy:3128 localhost /etc/company.pem none\n"
+    );
+    scheduler.end();
 }

@@ -43,7 +43,7 @@ fn warnings_go_to_standard_error() {
     let warnings: Vec<_> = text(&output.stderr).lines().collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("unserved.yaml:11: spec.jobs[compute].notifications: "));
-    assert!(warnings[1].starts_with("unserved.yaml:13: spec.jobs[compute].monitoring: "));
+    assert!(warnings[1].starts_with("unserved.yaml:13: spec.jobs[compute].healthChecks: "));
     assert!(text(&output.stdout).starts_with("{\n"));
 }
 

@@ -46,7 +46,8 @@ pub fn load(path: &Path) -> Result<RadixConfig, ConfigError> {
     parse(&path.display().to_string(), &read_file(path)?)
 }
 
-/// The content of a file, for [`parse`]. It is read little further than [`MAX_FILE_BYTES`], whatever its size.
+/// The content of a file, for [`parse`]. It is read little further than [`MAX_FILE_BYTES`],
+/// whatever its size.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let mut bytes = Vec::new();
     let most = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
@@ -164,7 +165,8 @@ struct Application {
     jobs: Vec<Job>,
 }
 
-/// Reads all of the file, whatever is wrong with a part of it. `None` means that the report has an error.
+/// Reads all of the file, whatever is wrong with a part of it. `None` means that the report has an
+/// error.
 fn application(mut fields: Fields<'_>) -> Option<Application> {
     if let Some(item) = fields.take("apiVersion") {
         item.parsed(|text| is(API_VERSION, text));

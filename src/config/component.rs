@@ -1,11 +1,13 @@
-//! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one another.
+//! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one
+//! another.
 
 use super::fields::{Fields, Item, Report};
 use super::image::has_placeholder;
 use super::read::read_settings;
 use super::settings::pick;
 use super::suggestion::suggestion;
-use super::{JobComponent, Port, Quantity, QuantityError, Settings, VolumeMount, names};
+use super::volume::{self, volume_mounts};
+use super::{Identity, JobComponent, Monitoring, Port, Settings, VolumeMount, names};
 use std::collections::BTreeSet;
 
 /// What a job does not have, and why.
@@ -30,45 +32,29 @@ const REFUSED: [(&str, &str); 5] = [
 ];
 
 /// What Radix has for jobs and this scheduler does not.
-const UNSERVED: [(&str, &str); 11] = [
+const UNSERVED: [(&str, &str); 8] = [
     ("authentication", NO_EFFECT),
     ("batchStatusRules", NO_EFFECT),
     ("cron", NO_EFFECT),
     ("healthChecks", NO_EFFECT),
-    ("identity", NO_EFFECT),
-    ("monitoring", NO_EFFECT),
-    ("monitoringConfig", NO_EFFECT),
     ("network", NO_EFFECT),
     ("notifications", NO_EFFECT),
     ("runAsNonRoot", "has no effect: a job never runs as root"),
-    ("secretRefs", NO_EFFECT),
+    (
+        "secretRefs",
+        "has no effect, since no Azure Key Vault is read: name the variables in `secrets`, and put \
+         their values in a Secret that has the job component's name",
+    ),
 ];
 const NO_EFFECT: &str = "has no effect: this scheduler does not serve it";
-
-/// Volumes of Radix that are not scratch volumes.
-const UNSERVED_VOLUME: [(&str, &str); 14] = [
-    ("type", ONLY_EMPTY_DIR),
-    ("container", ONLY_EMPTY_DIR),
-    ("storage", ONLY_EMPTY_DIR),
-    ("gid", ONLY_EMPTY_DIR),
-    ("uid", ONLY_EMPTY_DIR),
-    ("skuName", ONLY_EMPTY_DIR),
-    ("requestsStorage", ONLY_EMPTY_DIR),
-    ("accessMode", ONLY_EMPTY_DIR),
-    ("bindingMode", ONLY_EMPTY_DIR),
-    ("streaming", ONLY_EMPTY_DIR),
-    ("blobFuse2", ONLY_EMPTY_DIR),
-    ("blobfuse2", ONLY_EMPTY_DIR),
-    ("azureFile", ONLY_EMPTY_DIR),
-    ("persistentVolume", ONLY_EMPTY_DIR),
-];
-const ONLY_EMPTY_DIR: &str = "has no effect: of volumes, only those with emptyDir are served";
 
 /// How the image is built, which happens elsewhere: what image that gave is not in this file.
 const BUILT_ELSEWHERE: [&str; 2] = ["src", "dockerfileName"];
 
 /// Items of a list of a job component, which all are looked at with one another.
-const MAX_ITEMS: usize = 100;
+pub const MAX_ITEMS: usize = 100;
+/// Where metrics are, by custom and by Radix's default.
+const METRICS_PATH: &str = "/metrics";
 
 /// One of `spec.jobs`.
 #[derive(Clone, Debug)]
@@ -98,12 +84,23 @@ struct Level {
     ports: Option<Vec<Port>>,
     secrets: Option<Vec<String>>,
     volume_mounts: Vec<VolumeMount>,
+    identity: Option<Identity>,
+    monitoring: Option<bool>,
+    monitoring_config: Option<MonitoringConfig>,
     read_only_file_system: Option<bool>,
     settings: Settings,
 }
 
+/// `monitoringConfig`, as it is written.
+#[derive(Clone, Debug, Default)]
+struct MonitoringConfig {
+    port_name: Option<String>,
+    path: Option<String>,
+}
+
 impl Job {
-    /// Reads a job component. It is `None` if even its name is wrong; the report knows whether the rest is right.
+    /// Reads a job component. It is `None` if even its name is wrong; the report knows whether the
+    /// rest is right.
     pub fn read(mut item: Item<'_>, environments: &[String]) -> Option<Job> {
         item.name_by("name");
         let mut fields = item.mapping()?;
@@ -160,7 +157,8 @@ impl Job {
         over.or(self.base.enabled).unwrap_or(true)
     }
 
-    /// The job component in an environment. `None` if it has no port, which is an error of the file.
+    /// The job component in an environment. `None` if it has no port, which is an error of the
+    /// file.
     pub fn resolved(&self, app: &str, environment: &str) -> Option<JobComponent> {
         let level = self.over(environment).map(|over| &over.level);
         self.with(level, app, environment)
@@ -170,13 +168,6 @@ impl Job {
         let nothing = Level::default();
         let over = over.unwrap_or(&nothing);
         let base = &self.base;
-        let mut volume_mounts = base.volume_mounts.clone();
-        for mount in &over.volume_mounts {
-            match volume_mounts.iter_mut().find(|m| m.name == mount.name) {
-                Some(replaced) => *replaced = mount.clone(),
-                None => volume_mounts.push(mount.clone()),
-            }
-        }
         Some(JobComponent {
             app: app.to_owned(),
             environment: environment.to_owned(),
@@ -185,20 +176,64 @@ impl Job {
             payload_path: pick(&over.payload_path, &base.payload_path),
             ports: pick(&over.ports, &base.ports).unwrap_or_default(),
             secrets: pick(&over.secrets, &base.secrets).unwrap_or_default(),
-            volume_mounts,
+            volume_mounts: volume::merged(&base.volume_mounts, &over.volume_mounts),
+            identity: pick(&over.identity, &base.identity),
+            monitoring: self.monitoring(over).unwrap_or_default(),
             read_only_file_system: pick(&over.read_only_file_system, &base.read_only_file_system)
                 .unwrap_or(false),
-            settings: base.settings.overridden_by(&over.settings),
+            settings: base.settings.in_environment(&over.settings),
         })
     }
 
-    /// Reports what is wrong only where parts of a job component come together, in it alone or with an environment's.
+    /// Where the metrics of a running job are, if anybody is to read them.
+    fn monitoring(&self, over: &Level) -> Result<Option<Monitoring>, String> {
+        let base = &self.base;
+        if over.monitoring.or(base.monitoring) != Some(true) {
+            return Ok(None);
+        }
+        let ports = pick(&over.ports, &base.ports).unwrap_or_default();
+        let config = pick(&over.monitoring_config, &base.monitoring_config).unwrap_or_default();
+        let port = match &config.port_name {
+            Some(name) => ports
+                .iter()
+                .find(|port| port.name == *name)
+                .ok_or_else(|| {
+                    format!(
+                        "monitoringConfig.portName: `{name}` is not one of `ports`: add it there"
+                    )
+                })?,
+            None => ports
+                .first()
+                .ok_or("monitoring: needs one of `ports` to read the metrics from: add it")?,
+        };
+        Ok(Some(Monitoring {
+            port: port.port,
+            path: config.path.unwrap_or(METRICS_PATH.to_owned()),
+        }))
+    }
+
+    /// What parts of the component have against one another, in it alone or with an environment's.
+    fn conflicts(&self, over: &Level) -> Vec<String> {
+        let mut conflicts = self
+            .with(Some(over), "", "")
+            .map(|component| component.conflicts())
+            .unwrap_or_default();
+        conflicts.extend(self.monitoring(over).err());
+        conflicts.extend(volume::clashes(
+            &self.base.volume_mounts,
+            &over.volume_mounts,
+        ));
+        conflicts
+    }
+
+    /// Reports what is wrong only where parts of a job component come together, in it alone or with
+    /// an environment's.
     pub fn check(&self, environments: &[String], report: &Report) {
         // Without a port there is an error already.
         let Some(base) = self.with(None, "", "") else {
             return;
         };
-        let wrong = base.conflicts();
+        let wrong = self.conflicts(&Level::default());
         for message in &wrong {
             report.error(&self.field, self.line, message);
         }
@@ -209,7 +244,7 @@ impl Job {
             let Some(component) = self.with(Some(&over.level), "", "") else {
                 continue;
             };
-            for message in component.conflicts() {
+            for message in self.conflicts(&over.level) {
                 if !wrong.contains(&message) {
                     report.error(&over.field, over.line, message);
                 }
@@ -267,6 +302,10 @@ impl Override {
         let environment = fields
             .require("environment", "give one of spec.environments")
             .and_then(|item| item.parsed(|text| known_environment(text, environments)));
+        // As in Radix, it says nothing, where a job's request ends what the component asks for.
+        if fields.is_empty_mapping("resources") {
+            fields.leave(&["resources"]);
+        }
         let level = Level::read(&mut fields);
         fields.refuse(&[("name", "is the same in every environment: remove it")]);
         fields.leave(&BUILT_ELSEWHERE);
@@ -312,6 +351,9 @@ impl Level {
                 .take("volumeMounts")
                 .and_then(volume_mounts)
                 .unwrap_or_default(),
+            identity: fields.take("identity").and_then(identity),
+            monitoring: fields.take("monitoring").and_then(Item::boolean),
+            monitoring_config: fields.take("monitoringConfig").and_then(monitoring_config),
             read_only_file_system: fields.take("readOnlyFileSystem").and_then(Item::boolean),
             settings: read_settings(fields),
         }
@@ -382,68 +424,34 @@ fn secrets(item: Item<'_>) -> Option<Vec<String>> {
     Some(secrets)
 }
 
-fn volume_mounts(item: Item<'_>) -> Option<Vec<VolumeMount>> {
-    let mut mounts: Vec<VolumeMount> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for item in item.items_within(0..=MAX_ITEMS)? {
-        let Some(mut fields) = item.mapping() else {
-            continue;
-        };
-        let name = fields
-            .require("name", "give the volume a name, such as scratch")
-            .and_then(|item| item.parsed(names::volume_name));
-        let path = fields
-            .require(
-                "path",
-                "give the folder to mount the volume in, such as /scratch",
-            )
-            .and_then(|item| item.parsed(names::folder));
-        if let Some(name) = &name
-            && !seen.insert(name.clone())
-        {
-            fields.error(format!(
-                "the volume name `{name}` is there twice: rename one"
-            ));
-        }
-        fields.unserved(&UNSERVED_VOLUME);
-        let is_foreign = UNSERVED_VOLUME.iter().any(|(name, _)| fields.has(name));
-        let size_limit = match fields.take("emptyDir") {
-            Some(item) => Some(empty_dir(item)),
-            None if is_foreign => None,
-            None => {
-                fields.missing(
-                    "emptyDir",
-                    "give `emptyDir: {sizeLimit: 1Gi}`, or `emptyDir: {}` for no limit",
-                );
-                None
-            }
-        };
-        fields.finish();
-        if let (Some(name), Some(path), Some(size_limit)) = (name, path, size_limit) {
-            mounts.push(VolumeMount {
-                name,
-                path,
-                size_limit,
-            });
-        }
-    }
-    Some(mounts)
+fn identity(item: Item<'_>) -> Option<Identity> {
+    let mut fields = item.mapping()?;
+    let client_id = fields
+        .require("azure", "give `azure: {clientId: …}`, or remove `identity`")
+        .and_then(Item::mapping)
+        .and_then(|mut azure| {
+            let client_id = azure
+                .require("clientId", "give the client id of the managed identity")
+                .and_then(|item| item.parsed(names::uuid));
+            azure.finish();
+            client_id
+        });
+    fields.finish();
+    Some(Identity {
+        azure_client_id: client_id?,
+    })
 }
 
-/// The size limit, if there is one.
-fn empty_dir(item: Item<'_>) -> Option<Quantity> {
+fn monitoring_config(item: Item<'_>) -> Option<MonitoringConfig> {
     let mut fields = item.mapping()?;
-    let size_limit = fields.take("sizeLimit").and_then(|item| {
-        item.parsed_number(|text| {
-            let quantity: Quantity = text
-                .parse()
-                .map_err(|error: QuantityError| error.to_string())?;
-            match quantity.milli {
-                1.. => Ok(quantity),
-                _ => Err("must be over 0".to_owned()),
-            }
-        })
-    });
+    let config = MonitoringConfig {
+        port_name: fields
+            .take("portName")
+            .and_then(|item| item.parsed(names::port_name)),
+        path: fields
+            .take("path")
+            .and_then(|item| item.parsed(names::url_path)),
+    };
     fields.finish();
-    size_limit
+    Some(config)
 }

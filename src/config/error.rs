@@ -1,4 +1,5 @@
-//! What can be wrong with a `radixconfig.yaml`, said so that it can be mended: file, line, field, fix.
+//! What can be wrong with a `radixconfig.yaml`, said so that it can be mended: file, line, field,
+//! fix.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,5 @@
-//! A typed reader over a [`Node`]: takes fields by name, and collects every problem instead of stopping at the first.
+//! A typed reader over a [`Node`]: takes fields by name, and collects every problem instead of
+//! stopping at the first.
 //!
 //! The same code reads `radixconfig.yaml` and requests, so a mistake has the same message in both.
 
@@ -10,7 +11,8 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-/// Problems that are told of one document. More help nobody, and a hostile document may have thousands.
+/// Problems that are told of one document. More help nobody, and a hostile document may have
+/// thousands.
 const MAX_PROBLEMS: usize = 50;
 
 /// What has been found wrong so far.
@@ -83,13 +85,13 @@ impl<'r> Item<'r> {
         self.report.error(&self.field, self.line, message);
     }
 
-    /// Calls the item of a list by the text of its field `name` instead of by its number, if that is short and plain:
-    /// `spec.jobs[compute]`.
+    /// Calls the item of a list by the text of its field `name` instead of by its number, if that
+    /// is short and plain: `spec.jobs[compute]`.
     pub fn name_by(&mut self, name: &str) {
         let Value::Mapping(entries) = &self.node.value else {
             return;
         };
-        let entry = entries.iter().find(|entry| entry.key == name);
+        let entry = position(entries, name).and_then(|position| entries.get(position));
         let (Some(Value::Scalar { text, .. }), Some(bracket)) =
             (entry.map(|entry| &entry.node.value), self.field.rfind('['))
         else {
@@ -195,9 +197,13 @@ impl<'r> Item<'r> {
                 kind: Kind::Bool,
             } => Some(text.eq_ignore_ascii_case("true")),
             Value::Scalar {
-                kind: Kind::Text, ..
+                text,
+                kind: Kind::Text,
             } => {
-                self.error("must be true or false, without quotes");
+                self.error(match text.to_ascii_lowercase().as_str() {
+                    "true" | "false" => "must be true or false, without quotes".to_owned(),
+                    _ => format!("must be true or false, not `{}`", shown(text)),
+                });
                 None
             }
             _ => {
@@ -215,9 +221,13 @@ impl<'r> Item<'r> {
                 kind: Kind::Number | Kind::Rewritten,
             } => self.in_range(text, range),
             Value::Scalar {
-                kind: Kind::Text, ..
+                text,
+                kind: Kind::Text,
             } => {
-                self.error("must be a whole number, without quotes");
+                self.error(match whole_number(text) {
+                    Some(_) => "must be a whole number, without quotes".to_owned(),
+                    None => format!("must be a whole number, not `{}`", shown(text)),
+                });
                 None
             }
             _ => {
@@ -324,8 +334,8 @@ impl<'r> Item<'r> {
     }
 }
 
-/// A mapping whose fields are known by name. Whoever makes one takes what it may have and then calls
-/// [`finish`](Self::finish), which reports what is left.
+/// A mapping whose fields are known by name. Whoever makes one takes what it may have and then
+/// calls [`finish`](Self::finish), which reports what is left.
 pub struct Fields<'r> {
     pub field: String,
     /// 0 is not known.
@@ -339,10 +349,17 @@ pub struct Fields<'r> {
 
 impl<'r> Fields<'r> {
     /// The field of the name, if it is there and not null.
+    ///
+    /// Its name may be in another case, as Go's JSON reader, and so Radix, allows.
     pub fn take(&mut self, name: &'static str) -> Option<Item<'r>> {
         self.known.insert(name);
-        let position = self.entries.iter().position(|entry| entry.key == name)?;
+        let position = position(&self.entries, name)?;
         let entry = self.entries.remove(position);
+        if entry.key != name {
+            let field = join(&self.field, &entry.key);
+            let message = format!("is taken for `{name}`: write it so");
+            self.report.warn(&field, entry.line, message);
+        }
         (!entry.node.is_null()).then(|| Item {
             field: join(&self.field, name),
             line: entry.line,
@@ -362,8 +379,16 @@ impl<'r> Fields<'r> {
 
     /// Whether the field is there, is not null and has not been taken.
     pub fn has(&self, name: &str) -> bool {
-        let entry = self.entries.iter().find(|entry| entry.key == name);
+        let entry = position(&self.entries, name).and_then(|position| self.entries.get(position));
         entry.is_some_and(|entry| !entry.node.is_null())
+    }
+
+    /// Whether the field is there and is a mapping without a field.
+    pub fn is_empty_mapping(&self, name: &str) -> bool {
+        let entry = position(&self.entries, name).and_then(|position| self.entries.get(position));
+        entry.is_some_and(
+            |entry| matches!(&entry.node.value, Value::Mapping(fields) if fields.is_empty()),
+        )
     }
 
     /// Reports a field that is missing.
@@ -402,8 +427,12 @@ impl<'r> Fields<'r> {
     /// Reports every field that nobody took.
     pub fn finish(self) {
         let find = |list: &[(&'static str, &'static str)], key: &str| {
-            let found = list.iter().find(|(name, _)| *name == key);
+            let found = list.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
             found.map(|(_, reason)| *reason)
+        };
+        let taken = |key: &str| {
+            let mut known = self.known.iter();
+            known.find(|name| name.eq_ignore_ascii_case(key))
         };
         let candidates: Vec<&str> = self
             .known
@@ -417,6 +446,9 @@ impl<'r> Fields<'r> {
                 self.report.error(&field, entry.line, reason);
             } else if let Some(note) = find(&self.unserved, &entry.key) {
                 self.report.warn(&field, entry.line, note);
+            } else if let Some(name) = taken(&entry.key) {
+                let message = format!("is `{name}` again, in another case: remove one");
+                self.report.error(&field, entry.line, message);
             } else {
                 let message = match suggestion(&entry.key, candidates.iter().copied()) {
                     Some(name) => format!("is not a field: did you mean `{name}`?"),
@@ -429,6 +461,16 @@ impl<'r> Fields<'r> {
             }
         }
     }
+}
+
+/// Where the field of a name is: the one that is written so, or else one in another case.
+fn position(entries: &[Entry], name: &str) -> Option<usize> {
+    let exact = entries.iter().position(|entry| entry.key == name);
+    exact.or_else(|| {
+        entries
+            .iter()
+            .position(|entry| entry.key.eq_ignore_ascii_case(name))
+    })
 }
 
 fn join(path: &str, name: &str) -> String {

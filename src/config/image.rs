@@ -41,7 +41,8 @@ impl fmt::Display for ImageError {
 impl std::error::Error for ImageError {}
 
 impl Settings {
-    /// The image to run: `imageTagName` fills `{imageTagName}`, or replaces the tag where there is no placeholder.
+    /// The image to run: `imageTagName` fills `{imageTagName}`, or replaces the tag where there is
+    /// no placeholder.
     pub fn image_reference(&self) -> Result<String, ImageError> {
         let image = self.image.as_deref().ok_or(ImageError::NoImage)?;
         match &self.image_tag_name {
@@ -95,7 +96,8 @@ pub fn image(text: &str) -> Result<String, String> {
 
 /// Checks the value of `imageTagName`.
 ///
-/// Source: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests>
+/// Source:
+/// <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests>
 pub fn image_tag_name(text: &str) -> Result<String, String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let allowed = |c: char| word(c) || matches!(c, '.' | '-');

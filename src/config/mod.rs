@@ -1,7 +1,8 @@
 //! `radixconfig.yaml` read once, at start, into the plain values that the rest of the program uses.
 //!
-//! Pure but for [`read_file`] and [`load`], which read the file. [`JobComponent`] is what everything else sees: one job component in one
-//! environment, with that environment's overrides applied.
+//! Pure but for [`read_file`] and [`load`], which read the file. [`JobComponent`] is what
+//! everything else sees: one job component in one environment, with that environment's overrides
+//! applied.
 
 mod application;
 mod component;
@@ -17,6 +18,7 @@ mod suggestion;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tree;
+mod volume;
 mod yaml;
 
 use crate::job::JobName;
@@ -43,14 +45,19 @@ pub struct JobComponent {
     pub name: String,
     /// The port that the component's scheduler listens on, 1024 to 65535.
     pub scheduler_port: u16,
-    /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no payload.
+    /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no
+    /// payload.
     pub payload_path: Option<String>,
     /// Ports that a running job serves; names are unique.
     pub ports: Vec<Port>,
     /// Names of the environment variables that come from the component's Secret.
     pub secrets: Vec<String>,
-    /// Scratch volumes.
+    /// Volumes beside the payload's.
     pub volume_mounts: Vec<VolumeMount>,
+    /// The workload identity of the jobs' pods.
+    pub identity: Option<Identity>,
+    /// Where Prometheus is to read a running job's metrics; `None` for not at all.
+    pub monitoring: Option<Monitoring>,
     /// Whether the job's root file system is read-only.
     pub read_only_file_system: bool,
     /// What a request may override.
@@ -66,21 +73,57 @@ pub struct Port {
     pub port: u16,
 }
 
-/// An `emptyDir` volume.
+/// A volume, and where it is in the job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VolumeMount {
     /// Unique within the component, a DNS label.
     pub name: String,
     /// Absolute path in the container.
     pub path: String,
-    /// `emptyDir.sizeLimit`.
-    pub size_limit: Option<Quantity>,
+    /// What is mounted.
+    pub source: VolumeSource,
+}
+
+/// What a volume holds. Claims and ConfigMaps are those of the namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VolumeSource {
+    /// A scratch folder, which ends with the attempt.
+    EmptyDir {
+        size_limit: Option<Quantity>,
+    },
+    PersistentVolumeClaim {
+        claim_name: String,
+        read_only: Option<bool>,
+    },
+    ConfigMap {
+        name: String,
+    },
+}
+
+/// `identity`: what a cloud's workload identity asks of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// `identity.azure.clientId`, a UUID.
+    pub azure_client_id: String,
+}
+
+/// `monitoring` and `monitoringConfig`: where a job's metrics are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitoring {
+    pub port: u16,
+    pub path: String,
 }
 
 impl JobComponent {
     /// The namespace that Radix gives the application's environment: `<app>-<environment>`.
     pub fn namespace(&self) -> String {
         format!("{}-{}", self.app, self.environment)
+    }
+
+    /// The ServiceAccount of its jobs, if they have an identity. It is named as in Radix, since a
+    /// federated credential names it.
+    pub fn identity_account(&self) -> Option<String> {
+        self.identity.as_ref().map(|_| format!("{}-sa", self.name))
     }
 
     /// What every job finds in its environment, in a cluster and on one machine alike.

@@ -11,7 +11,8 @@ const LABEL: &str = "at most 63 of a-z, 0-9 and `-`, beginning and ending with a
 
 /// The name of an application, an environment or a volume.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names>
 pub fn dns_label(text: &str) -> Result<String, String> {
     if is_dns_label(text) {
         Ok(text.to_owned())
@@ -31,7 +32,8 @@ pub fn is_dns_label(text: &str) -> bool {
 
 /// The name of a job component, which is that of its scheduler's Service as well.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names>
 pub fn service_name(text: &str) -> Result<String, String> {
     if is_dns_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase()) {
         Ok(text.to_owned())
@@ -96,7 +98,8 @@ pub fn secret_name(text: &str) -> Result<String, String> {
 
 /// The value of a node's label.
 ///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
 pub fn is_label_value(text: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_alphanumeric();
     (1..=63).contains(&text.len())
@@ -107,7 +110,8 @@ pub fn is_label_value(text: &str) -> bool {
         && text.ends_with(alphanumeric)
 }
 
-/// A folder in a container: absolute, not the root, without `.`, `..` and doubled or trailing slashes.
+/// A folder in a container: absolute, not the root, without `.`, `..` and doubled or trailing
+/// slashes.
 pub fn folder(text: &str) -> Result<String, String> {
     let plain = !text.contains([':', '\\']) && !text.contains(char::is_control);
     let mut path = String::new();
@@ -124,6 +128,49 @@ pub fn folder(text: &str) -> Result<String, String> {
             "must be an absolute path of a folder, not of the root and without `..` and `:`, such as \
              /compute/args, not `{text}`"
         ))
+    }
+}
+
+/// The name of a PersistentVolumeClaim or a ConfigMap.
+///
+/// Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
+pub fn object_name(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(is_dns_label) {
+        Ok(text.to_owned())
+    } else {
+        let text = shown(text);
+        Err(format!(
+            "must be at most 253 of a-z, 0-9, `-` and `.`, each part beginning and ending with a \
+             letter or digit, not `{text}`"
+        ))
+    }
+}
+
+/// A UUID, such as the client id of a managed identity.
+pub fn uuid(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let is_hexadecimal = |part: &&str| part.bytes().all(|b| b.is_ascii_hexdigit());
+    if lengths == [8, 4, 4, 4, 12] && parts.iter().all(is_hexadecimal) {
+        Ok(text.to_owned())
+    } else {
+        let text = shown(text);
+        Err(format!(
+            "must be a UUID, such as 01234567-89ab-cdef-0123-456789abcdef, not `{text}`"
+        ))
+    }
+}
+
+/// The path of a URL. One without its first slash gets it.
+pub fn url_path(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|b| b.is_ascii_graphic());
+    match text.strip_prefix('/').unwrap_or(text) {
+        path if is_plain && (1..=1024).contains(&text.len()) => Ok(format!("/{path}")),
+        _ => Err(format!(
+            "must be the path of a URL, such as /metrics, not `{}`",
+            shown(text)
+        )),
     }
 }
 
@@ -176,6 +223,32 @@ mod tests {
             &["DB_PASSWORD", "a.b-c"],
             &["", "A B", "RADIX_X", &"x".repeat(254)],
         );
+    }
+
+    #[test]
+    fn names_of_other_objects_are_what_they_can_be() {
+        let long = "a".repeat(63);
+        let most = [long.as_str(); 3].join(".");
+        check(
+            object_name,
+            &["data", "kube-root-ca.crt", "0", &most],
+            &["", "A", "a..b", "-a", "a b"],
+        );
+        check(
+            uuid,
+            &["01234567-89ab-cdef-0123-456789abcdef"],
+            &[
+                "",
+                "0123456789abcdef0123456789abcdef",
+                "01234567-89ab-cdef-0123-456789abcdeg",
+            ],
+        );
+        check(
+            url_path,
+            &["/", "/metrics", "/a/b?c=d"],
+            &["", "/a b", "/é"],
+        );
+        assert_eq!(url_path("metrics").as_deref(), Ok("/metrics"));
     }
 
     #[test]

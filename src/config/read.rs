@@ -109,7 +109,8 @@ fn resources(item: Item<'_>) -> Option<Resources> {
     Some(resources)
 }
 
-/// Where only a request or only a limit is given, the other is the same. Not for cpu: a job may use what is idle.
+/// Where only a request or only a limit is given, the other is the same. Not for cpu: a job may use
+/// what is idle.
 fn complete(from: &BTreeMap<String, Quantity>, to: &mut BTreeMap<String, Quantity>) {
     for (name, quantity) in from {
         if name == "memory" || !is_overcommitted(name) {
@@ -317,7 +318,7 @@ fn runtime(item: Item<'_>) -> Option<Runtime> {
         }
         (Some(architecture), None) => Some(Runtime::Architecture(architecture)),
         (None, Some(name)) => Some(Runtime::NodeType(name)),
-        (None, None) => None,
+        (None, None) => Some(Runtime::Any),
     };
     fields.finish();
     runtime

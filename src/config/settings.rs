@@ -4,7 +4,8 @@ use super::Quantity;
 use super::image::has_placeholder;
 use std::collections::BTreeMap;
 
-/// The settings of a job that an environment, and then a request, may override. `None` means not set at this level.
+/// The settings of a job that an environment, and then a request, may override. `None` means not
+/// set at this level.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// A container image, which may hold `{imageTagName}`.
@@ -37,7 +38,8 @@ pub struct Settings {
 
 /// Seconds that one attempt of a job may run where nothing else is said: 12 hours.
 pub const DEFAULT_TIME_LIMIT_SECONDS: u32 = 43_200;
-/// A job allowed to run this long (3 days) is moved by the cluster autoscaler unless it says otherwise.
+/// A job allowed to run this long (3 days) is moved by the cluster autoscaler unless it says
+/// otherwise.
 const SAFE_TO_RESTART_FROM_SECONDS: u32 = 259_200;
 
 /// Requested and limited resources by name (`cpu`, `memory`, or an extended resource).
@@ -106,9 +108,11 @@ pub struct Node {
     pub gpu_count: Option<u32>,
 }
 
-/// Where a job runs: one of the two.
+/// Where a job runs: one of the three.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Runtime {
+    /// `{}`: on any node, whatever the level below says.
+    Any,
     Architecture(Architecture),
     /// A node pool's name.
     NodeType(String),
@@ -130,9 +134,24 @@ impl Architecture {
 }
 
 impl Settings {
-    /// These settings with those of `over` on top: variables merge by name, everything else is replaced.
+    /// These settings of a component with those of an environment on top. As in Radix, `node` is
+    /// the one object that merges by field.
+    pub fn in_environment(&self, over: &Settings) -> Settings {
+        let mut merged = self.overridden_by(over);
+        if let (Some(over), Some(base)) = (&over.node, &self.node) {
+            merged.node = Some(Node {
+                gpu: pick(&over.gpu, &base.gpu),
+                gpu_count: pick(&over.gpu_count, &base.gpu_count),
+            });
+        }
+        merged
+    }
+
+    /// These settings with those of `over` on top: variables merge by name, everything else is
+    /// replaced.
     ///
-    /// An image without a placeholder also ends the `imageTagName` below it, which was meant for another image.
+    /// An image without a placeholder also ends the `imageTagName` below it, which was meant for
+    /// another image.
     pub fn overridden_by(&self, over: &Settings) -> Settings {
         let mut variables = self.variables.clone();
         variables.extend(over.variables.iter().map(|(k, v)| (k.clone(), v.clone())));

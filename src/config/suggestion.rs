@@ -5,7 +5,8 @@ pub fn suggestion<'c>(
     given: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    // A name is never as long as this, and the distance takes time that grows with the product of the lengths.
+    // A name is never as long as this, and the distance takes time that grows with the product of
+    // the lengths.
     if given.len() > 64 {
         return None;
     }

@@ -34,7 +34,27 @@ fn milli(quantity: Option<&Quantity>) -> Option<i128> {
     quantity.map(|quantity| quantity.milli)
 }
 
-/// Each file has its messages beside it. A new one's are written down by hand, or copied from the failure and read.
+/// The volume mounts, each on one line.
+fn mounts(component: &JobComponent) -> Vec<String> {
+    let source = |source: &VolumeSource| match source {
+        VolumeSource::EmptyDir { size_limit } => {
+            let limit = size_limit.as_ref().map_or("-", |limit| limit.text.as_str());
+            format!("emptyDir {limit}")
+        }
+        VolumeSource::PersistentVolumeClaim {
+            claim_name,
+            read_only,
+        } => format!("persistentVolumeClaim {claim_name} {read_only:?}"),
+        VolumeSource::ConfigMap { name } => format!("configMap {name}"),
+    };
+    let mounts = component.volume_mounts.iter();
+    mounts
+        .map(|mount| format!("{} {} {}", mount.name, mount.path, source(&mount.source)))
+        .collect()
+}
+
+/// Each file has its messages beside it. A new one's are written down by hand, or copied from the
+/// failure and read.
 #[test]
 fn errors_name_the_line_the_field_and_the_fix() {
     let mut files: Vec<PathBuf> = fs::read_dir(testdata("config-errors"))
@@ -92,22 +112,24 @@ fn every_served_field_is_read() {
     assert_eq!(train.name, "train");
     assert_eq!(train.secrets, ["DB_PASSWORD", "API_KEY"]);
     assert!(train.read_only_file_system);
-    let mounts = train.volume_mounts.iter();
-    let mounts: Vec<_> = mounts
-        .map(|m| {
-            (
-                m.name.as_str(),
-                m.path.as_str(),
-                milli(m.size_limit.as_ref()),
-            )
-        })
-        .collect();
     assert_eq!(
-        mounts,
+        mounts(&train),
         [
-            ("scratch", "/scratch", Some(1_073_741_824_000)),
-            ("tmp", "/tmp", None)
+            "scratch /scratch emptyDir 1Gi",
+            "tmp /tmp emptyDir -",
+            "models /models persistentVolumeClaim models Some(true)",
+            "settings /etc/train configMap train-settings",
         ]
+    );
+    let identity = train.identity.unwrap();
+    assert_eq!(
+        identity.azure_client_id,
+        "01234567-89ab-cdef-0123-456789abcdef"
+    );
+    let monitoring = train.monitoring.unwrap();
+    assert_eq!(
+        (monitoring.port, monitoring.path.as_str()),
+        (3001, "/prometheus")
     );
 
     let settings = &train.settings;
@@ -149,18 +171,22 @@ fn an_environment_overrides_every_field() {
     assert_eq!(train.ports.len(), 1);
     assert_eq!(train.secrets, ["API_KEY"]);
     assert!(!train.read_only_file_system);
-    let mounts = train.volume_mounts.iter();
-    let mounts: Vec<_> = mounts
-        .map(|m| (m.name.as_str(), milli(m.size_limit.as_ref())))
-        .collect();
     assert_eq!(
-        mounts,
+        mounts(&train),
         [
-            ("scratch", Some(107_374_182_400_000)),
-            ("tmp", None),
-            ("cache", None)
+            "scratch /scratch emptyDir 100Gi",
+            "tmp /tmp emptyDir -",
+            "models /prod/models persistentVolumeClaim models-prod Some(true)",
+            "settings /etc/train configMap train-settings",
+            "cache /cache emptyDir -",
         ]
     );
+    let identity = train.identity.unwrap();
+    assert_eq!(
+        identity.azure_client_id,
+        "fedcba98-7654-3210-fedc-ba9876543210"
+    );
+    assert_eq!(train.monitoring, None);
 
     let settings = &train.settings;
     assert_eq!(
@@ -187,7 +213,9 @@ fn an_environment_overrides_every_field() {
     let resources = settings.resources.as_ref().unwrap();
     assert_eq!(resources.requests.keys().collect::<Vec<_>>(), ["memory"]);
     assert_eq!(resources.requests, resources.limits);
-    assert_eq!(settings.node.as_ref().unwrap().gpu_count, None);
+    let node = settings.node.as_ref().unwrap();
+    assert_eq!(node.gpu.as_deref(), Some("nvidia-a100"));
+    assert_eq!(node.gpu_count, Some(2));
     assert_eq!(
         settings.runtime,
         Some(Runtime::NodeType("gpu-a100".to_owned()))
@@ -252,16 +280,24 @@ fn what_has_no_effect_is_told_by_name() {
     }
     check("", &[]);
     check(
-        "    notifications: {webhook: http://x}\n    environmentConfig:\n    - environment: dev\n      monitoring: true\n",
+        "    network: {}\n    environmentConfig:\n    - environment: dev\n      cron: {}\n",
         &[
-            "f:7: spec.jobs[compute].notifications: has no effect: this scheduler does not serve it",
-            "f:10: spec.jobs[compute].environmentConfig[dev].monitoring: has no effect: this scheduler does not serve it",
+            "f:7: spec.jobs[compute].network: has no effect: this scheduler does not serve it",
+            "f:10: spec.jobs[compute].environmentConfig[dev].cron: has no effect: this scheduler does not serve it",
+        ],
+    );
+    check(
+        "    secretRefs: {azureKeyVaults: [{name: v}]}\n",
+        &[
+            "f:7: spec.jobs[compute].secretRefs: has no effect, since no Azure Key Vault is read: name the variables \
+             in `secrets`, and put their values in a Secret that has the job component's name",
         ],
     );
     check(
         "    volumeMounts:\n    - name: a\n      path: /a\n      blobFuse2: {container: c}\n",
         &[
-            "f:10: spec.jobs[compute].volumeMounts[0].blobFuse2: has no effect: of volumes, only those with emptyDir are served",
+            "f:8: spec.jobs[compute].volumeMounts[0]: has no effect, since volumes of Azure are not served: give emptyDir, \
+             persistentVolumeClaim or configMap instead",
         ],
     );
     check(
@@ -270,6 +306,147 @@ fn what_has_no_effect_is_told_by_name() {
             "f:5: spec.jobs[compute]: imageTagName is not set, and the image has `{imageTagName}`: each request must give one",
         ],
     );
+}
+
+#[test]
+fn a_key_may_be_in_any_case_and_the_right_one_is_told() {
+    let config = parsed(
+        "Metadata: {name: app}\nspec:\n  environments: [{name: dev}]\n  jobs:\n  - Name: compute\n    \
+         dockerFileName: d\n    schedulerport: 8000\n    variables: {Path: a, PATH: b}\n    \
+         volumeMounts:\n    - {name: v, path: /v, blobfuse2: {}, Type: azure-blob}\n    \
+         Notifications: {}\n",
+    );
+    let warnings: Vec<_> = config.warnings.iter().map(Warning::to_string).collect();
+    assert_eq!(
+        warnings[..4],
+        [
+            "f:1: Metadata: is taken for `metadata`: write it so",
+            "f:5: spec.jobs[compute].Name: is taken for `name`: write it so",
+            "f:6: spec.jobs[compute].dockerFileName: is taken for `dockerfileName`: write it so",
+            "f:7: spec.jobs[compute].schedulerport: is taken for `schedulerPort`: write it so",
+        ]
+    );
+    let compute = config.job_component("dev", "compute").unwrap();
+    assert_eq!(compute.scheduler_port, 8000);
+    // The names of variables are the user's, as they are.
+    assert_eq!(compute.settings.variables.len(), 2);
+    assert_eq!(compute.volume_mounts, []);
+    let error = parse("f", with_job("    SchedulerPort: 9000\n").as_bytes()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "f:7: spec.jobs[compute].SchedulerPort: is `schedulerPort` again, in another case: remove one"
+    );
+}
+
+/// A component's fields with an environment's over them, as radix-operator has it.
+#[test]
+fn an_environment_merges_as_in_radix() {
+    #[track_caller]
+    fn check(base: &str, over: &str, show: fn(&JobComponent) -> String, expected: &str) {
+        let config = parsed(&with_job(&format!(
+            "    ports: [{{name: a, port: 1}}, {{name: b, port: 2}}]\n    {base}\n    \
+             environmentConfig: [{{environment: dev, {over}}}]\n"
+        )));
+        let component = config.job_component("dev", "compute").unwrap();
+        assert_eq!(show(&component), expected, "{base} + {over}");
+    }
+    let resources = |c: &JobComponent| {
+        let requests = c.settings.resources.as_ref().map(|r| &r.requests);
+        let names = requests.into_iter().flat_map(|r| r.keys().cloned());
+        names.collect::<Vec<_>>().join(",")
+    };
+    check(
+        "resources: {requests: {cpu: 1, memory: 1Gi}}",
+        "resources: {requests: {cpu: 2}}",
+        resources,
+        "cpu",
+    );
+    check(
+        "resources: {requests: {cpu: 1}}",
+        "resources: {}",
+        resources,
+        "cpu",
+    );
+    check(
+        "resources: {requests: {cpu: 1}}",
+        "resources: {requests: {}}",
+        resources,
+        "",
+    );
+    let node = |c: &JobComponent| {
+        let node = c.settings.node.as_ref().unwrap();
+        format!("{:?} {:?}", node.gpu.as_deref(), node.gpu_count)
+    };
+    check(
+        "node: {gpu: a, gpuCount: 2}",
+        "node: {gpu: b}",
+        node,
+        "Some(\"b\") Some(2)",
+    );
+    check(
+        "node: {gpu: a}",
+        "node: {gpuCount: 4}",
+        node,
+        "Some(\"a\") Some(4)",
+    );
+    let runtime = |c: &JobComponent| format!("{:?}", c.settings.runtime);
+    check(
+        "runtime: {nodeType: a}",
+        "runtime: {}",
+        runtime,
+        "Some(Any)",
+    );
+    check(
+        "runtime: {nodeType: a}",
+        "runtime: {architecture: arm64}",
+        runtime,
+        "Some(Architecture(Arm64))",
+    );
+    let variables = |c: &JobComponent| {
+        let pairs = c.settings.variables.iter();
+        let pairs: Vec<_> = pairs.map(|(k, v)| format!("{k}={v}")).collect();
+        pairs.join(",")
+    };
+    check(
+        "variables: {A: 1, B: 2}",
+        "variables: {A: \"\"}",
+        variables,
+        "A=,B=2",
+    );
+    let monitoring = |c: &JobComponent| {
+        let monitoring = c.monitoring.as_ref();
+        monitoring.map_or("off".to_owned(), |m| format!("{} {}", m.port, m.path))
+    };
+    check(
+        "monitoring: true",
+        "backoffLimit: 1",
+        monitoring,
+        "1 /metrics",
+    );
+    check("monitoring: true", "monitoring: false", monitoring, "off");
+    check(
+        "monitoringConfig: {portName: b, path: m}",
+        "monitoring: true",
+        monitoring,
+        "2 /m",
+    );
+    let volumes = |c: &JobComponent| mounts(c).join(", ");
+    check(
+        "volumeMounts: [{name: a, path: /a, emptyDir: {sizeLimit: 1Gi}}]",
+        "volumeMounts: [{name: b, path: /b, emptyDir: {}}, {name: a, path: /c, emptyDir: {}}]",
+        volumes,
+        "a /c emptyDir 1Gi, b /b emptyDir -",
+    );
+    check(
+        "volumeMounts: [{name: a, path: /a, emptyDir: {}}]",
+        "volumeMounts: []",
+        volumes,
+        "a /a emptyDir -",
+    );
+    let words = |c: &JobComponent| format!("{:?}", c.settings.command);
+    check("command: [a]", "command: []", words, "Some([])");
+    let limits = |c: &JobComponent| format!("{:?}", c.settings.backoff_limit);
+    check("backoffLimit: 3", "backoffLimit: 0", limits, "Some(0)");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use std::cell::Cell;
 use std::fmt;
 
-/// Values that one JSON document may hold. Far over what a request needs, and it bounds what a body of empty lists costs.
+/// Values that one JSON document may hold. Far over what a request needs, and it bounds what a body
+/// of empty lists costs.
 const MAX_JSON_NODES: usize = 100_000;
 
 /// A value and where it is.
@@ -35,18 +36,21 @@ pub struct Entry {
     pub node: Node,
 }
 
-/// What a scalar is. YAML's plain scalars are told apart by the core schema of YAML 1.2, others are text.
+/// What a scalar is. YAML's plain scalars are told apart by the core schema of YAML 1.2, others are
+/// text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Null,
     Bool,
     Number,
-    /// A JSON number that is not a whole one of 64 bits: its text is rewritten, since the JSON reader keeps only its value.
+    /// A JSON number that is not a whole one of 64 bits: its text is rewritten, since the JSON
+    /// reader keeps only its value.
     Rewritten,
     Text,
 }
 
-/// The bytes are not one JSON document. The message has the line and the column, and nothing of the content.
+/// The bytes are not one JSON document. The message has the line and the column, and nothing of the
+/// content.
 #[derive(Debug)]
 pub struct JsonError(serde_json::Error);
 
@@ -99,7 +103,8 @@ impl Node {
     }
 }
 
-/// An entry whose key an earlier one has. Sorts rather than searches: a hostile document has many keys.
+/// An entry whose key an earlier one has. Sorts rather than searches: a hostile document has many
+/// keys.
 pub fn duplicate(entries: &[Entry]) -> Option<&Entry> {
     let mut sorted: Vec<&Entry> = entries.iter().collect();
     sorted.sort_by(|a, b| a.key.cmp(&b.key));

@@ -1,4 +1,5 @@
-//! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases repeat.
+//! YAML events to a [`Node`], with every quantity bounded: depth, values, and the text that aliases
+//! repeat.
 
 use super::core_schema::plain_kind;
 use super::tree::{Entry, Kind, Node, Value, duplicate, shown};
@@ -47,7 +48,10 @@ pub fn read(bytes: &[u8]) -> Result<Node, YamlError> {
             let line = line_number(error.marker().line());
             match error.kind() {
                 ErrorKind::RecursionLimitExceeded => too_deep(line),
-                _ => syntax(line, format!("is not YAML: {}", error.info())),
+                _ => match tab_near(text, line) {
+                    Some(line) => syntax(line, "a tab in the indentation: use spaces"),
+                    None => syntax(line, format!("is not YAML: {}", error.info())),
+                },
             }
         })?;
         builder.take(event, span)?;
@@ -56,6 +60,17 @@ pub fn read(bytes: &[u8]) -> Result<Node, YamlError> {
         Some(root) if !root.is_null() => Ok(root),
         _ => Err(syntax(1, "the file is empty")),
     }
+}
+
+/// The line at or after `line` that a tab indents, which the parser may report a line early.
+fn tab_near(text: &str, line: u32) -> Option<u32> {
+    let is_indented_by_tab = |text: &str| {
+        let end = text.find(|c| c != ' ' && c != '\t').unwrap_or(text.len());
+        text.get(..end).is_some_and(|indent| indent.contains('\t'))
+    };
+    let first = usize::try_from(line).ok()?.checked_sub(1)?;
+    let mut lines = (line..).zip(text.lines().skip(first).take(2));
+    lines.find_map(|(number, text)| is_indented_by_tab(text).then_some(number))
 }
 
 fn is_control(c: char) -> bool {
@@ -320,7 +335,8 @@ fn too_deep(line: u32) -> YamlError {
     )
 }
 
-/// Adds what `<<` gives: a mapping, or a list of them of which earlier ones win. The mapping's own keys win over both.
+/// Adds what `<<` gives: a mapping, or a list of them of which earlier ones win. The mapping's own
+/// keys win over both.
 fn merge(mut entries: Vec<Entry>, merged: Vec<Node>) -> Result<Vec<Entry>, YamlError> {
     if merged.is_empty() {
         return Ok(entries);
@@ -488,9 +504,14 @@ mod tests {
             "a: 1\nb: x\0y\nc: 3",
             "2: a control character that YAML does not allow: remove it",
         );
+        check("a:\n\t- b", "2: a tab in the indentation: use spaces");
         check(
-            "a:\n\t- b",
-            "2: is not YAML: tabs disallowed within this context (block indentation)",
+            "a:\n  b: 1\n\tc: 2",
+            "3: a tab in the indentation: use spaces",
+        );
+        check(
+            "a:\n  b:\n  \t c: 2",
+            "3: a tab in the indentation: use spaces",
         );
         check(
             "a: [1\nb: 2",

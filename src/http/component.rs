@@ -1,7 +1,7 @@
 //! What a scheduler is configured to, as JSON: of secrets, the names.
 
 use super::reply::Reply;
-use crate::config::{FailureRule, Node, Quantity, Runtime, VolumeMount};
+use crate::config::{FailureRule, Node, Quantity, Runtime, VolumeMount, VolumeSource};
 use crate::scheduler::{Scheduler, Sibling};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -95,7 +95,23 @@ enum Place<'a> {
 struct Mount<'a> {
     name: &'a str,
     path: &'a str,
-    empty_dir: EmptyDir,
+    #[serde(flatten)]
+    source: Source<'a>,
+}
+
+/// One of them, under the name that radixconfig.yaml has for it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Source<'a> {
+    EmptyDir(EmptyDir),
+    #[serde(rename_all = "camelCase")]
+    PersistentVolumeClaim {
+        claim_name: &'a str,
+        read_only: bool,
+    },
+    ConfigMap {
+        name: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -152,9 +168,12 @@ pub fn reply(scheduler: &Scheduler) -> Reply {
                 gpu: gpu.as_deref(),
                 gpu_count: gpu_count.map(|count| count.to_string()),
             }),
-            runtime: settings.runtime.as_ref().map(|runtime| match runtime {
-                Runtime::Architecture(architecture) => Place::Architecture(architecture.as_str()),
-                Runtime::NodeType(name) => Place::NodeType(name),
+            runtime: settings.runtime.as_ref().and_then(|runtime| match runtime {
+                Runtime::Any => None,
+                Runtime::Architecture(architecture) => {
+                    Some(Place::Architecture(architecture.as_str()))
+                }
+                Runtime::NodeType(name) => Some(Place::NodeType(name)),
             }),
             run_as_user: settings.run_as_user,
             read_only_file_system: component.read_only_file_system,
@@ -187,8 +206,18 @@ fn mount(mount: &VolumeMount) -> Mount<'_> {
     Mount {
         name: &mount.name,
         path: &mount.path,
-        empty_dir: EmptyDir {
-            size_limit: mount.size_limit.as_ref().map(Quantity::to_string),
+        source: match &mount.source {
+            VolumeSource::EmptyDir { size_limit } => Source::EmptyDir(EmptyDir {
+                size_limit: size_limit.as_ref().map(Quantity::to_string),
+            }),
+            VolumeSource::PersistentVolumeClaim {
+                claim_name,
+                read_only,
+            } => Source::PersistentVolumeClaim {
+                claim_name,
+                read_only: read_only.unwrap_or(false),
+            },
+            VolumeSource::ConfigMap { name } => Source::ConfigMap { name },
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Which requests a browser may have been tricked into. Pure.
+//! Which requests are served: whose, and not those that a browser may have been tricked into.
 //!
 //! Whoever can start a job runs a command, so no web page may. A page of another site gives itself
 //! away by `Origin`, which browsers send with every POST and DELETE and no page can forge. A page
@@ -7,7 +7,8 @@
 //! names that are served are known ones, which nobody else can have in the public DNS, and
 //! addresses, which cannot be rebound.
 
-use std::net::IpAddr;
+use super::peer::{Peers, Stranger};
+use std::net::{IpAddr, TcpStream};
 
 /// What a scheduler answers to.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Guard {
     port: Option<u16>,
     /// Whether every address is served: no name has been rebound where there is none.
     any_address: bool,
+    peers: Peers,
 }
 
 /// Why a request is not served.
@@ -46,6 +48,7 @@ impl Guard {
             allowed: Vec::new(),
             port: None,
             any_address: true,
+            peers: Peers::Anybody,
         }
     }
 
@@ -61,7 +64,18 @@ impl Guard {
             allowed: Vec::new(),
             port: Some(port),
             any_address: !address.is_loopback(),
+            peers: Peers::Anybody,
         }
+    }
+
+    /// Serves the connections of these users alone.
+    pub fn of(self, peers: Peers) -> Guard {
+        Guard { peers, ..self }
+    }
+
+    /// Judges a connection by whose it is.
+    pub fn check_peer(&self, stream: &TcpStream) -> Result<(), Stranger> {
+        self.peers.check(stream)
     }
 
     /// Serves requests to these names too, at any port.

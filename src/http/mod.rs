@@ -5,12 +5,14 @@ mod console;
 mod guard;
 mod handler;
 mod openapi;
+mod peer;
 mod reply;
 mod route;
 mod server;
 
 pub use guard::Guard;
 pub use openapi::DOCUMENT;
+pub use peer::Peers;
 #[cfg(fuzzing)]
 pub use reply::Reply;
 #[cfg(fuzzing)]

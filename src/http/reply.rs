@@ -378,6 +378,11 @@ impl From<&RouteError> for Reply {
                     &format!("{parameter}={given}: {allowed}"),
                 )
             }
+            RouteError::NearParameter { given, meant } => Reply::failure(
+                400,
+                "BadRequest",
+                &format!("there is no parameter `{given}`: did you mean `{meant}`?"),
+            ),
             RouteError::NotFound => Reply::failure(
                 404,
                 "NotFound",
@@ -445,9 +450,13 @@ impl From<JobError> for Reply {
     fn from(error: JobError) -> Reply {
         match error {
             JobError::NotReady => Reply::not_ready(),
-            JobError::NotFound { name } => {
-                Reply::failure(404, "NotFound", &format!("job {name} is not found"))
-            }
+            JobError::NotFound { name } => Reply::failure(
+                404,
+                "NotFound",
+                &format!(
+                    "job {name} is not found: it may have been deleted, or let go for later ones"
+                ),
+            ),
             JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
             JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
             JobError::Full(full) => full.into(),

@@ -2,10 +2,13 @@
 
 use super::guard::Refusal;
 use crate::backend::LogOptions;
+use crate::config::suggestion;
 use std::time::Duration;
 
 /// The longest that a request may ask to wait.
 pub const MAX_WAIT_SECONDS: u64 = 300;
+/// Parameters of a query that are looked at.
+const MAX_PARAMETERS: usize = 100;
 /// The most lines of a log that a request may ask for by number.
 pub const MAX_TAIL_LINES: u32 = 1_000_000;
 
@@ -60,6 +63,8 @@ pub enum RouteError {
     Refused(Refusal),
     /// The query's `wait` is not a time to wait.
     BadWait { given: String },
+    /// A parameter has no meaning here, and one of nearly its name has.
+    NearParameter { given: String, meant: &'static str },
     /// A parameter of a log is not what it may be.
     BadLogOption {
         parameter: &'static str,
@@ -173,6 +178,7 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
 
 /// `follow=true` and `tail=100`, up to [`MAX_TAIL_LINES`].
 fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
+    check_names(query, &["follow", "tail"])?;
     let value = |name: &str| {
         let pairs = query
             .split('&')
@@ -201,8 +207,27 @@ fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
     Ok(LogOptions { follow, tail })
 }
 
+/// Refuses a parameter that is nearly one of `known`: unheard, it would be a surprise. Others are
+/// let pass, since clients and proxies add some of their own.
+fn check_names(query: &str, known: &[&'static str]) -> Result<(), RouteError> {
+    for pair in query.split('&').take(MAX_PARAMETERS) {
+        let name = pair.split('=').next().unwrap_or_default();
+        if known.contains(&name) {
+            continue;
+        }
+        if let Some(meant) = suggestion(name, known.iter().copied()) {
+            let given = name.chars().take(40).collect();
+            let meant = known.iter().find(|known| **known == meant);
+            let meant = meant.copied().unwrap_or_default();
+            return Err(RouteError::NearParameter { given, meant });
+        }
+    }
+    Ok(())
+}
+
 /// `wait=30s`, `wait=2m` or seconds alone, up to [`MAX_WAIT_SECONDS`].
 fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
+    check_names(query, &["wait"])?;
     let Some(given) = query.split('&').find_map(|pair| pair.strip_prefix("wait=")) else {
         return Ok(None);
     };
@@ -285,6 +310,24 @@ mod tests {
         check("GET /api/v1/jobs/compute-1/?x=1#y", Ok(get(None)));
         check("POST /api/v1/jobs/stop/", Ok(Route::StopJobs));
         check("GET /health/live/", Ok(Route::Live));
+    }
+
+    #[test]
+    fn a_parameter_that_is_nearly_one_is_refused() {
+        let near = |given: &str, meant| {
+            let given = given.to_string();
+            Err(RouteError::NearParameter { given, meant })
+        };
+        check("GET /api/v1/jobs/compute-1?wiat=1", near("wiat", "wait"));
+        check(
+            "GET /api/v1/jobs/compute-1?x=1&Wait=1",
+            near("Wait", "wait"),
+        );
+        check(
+            "GET /api/v1/jobs/compute-1/logs?folow=true",
+            near("folow", "follow"),
+        );
+        check("GET /api/v1/jobs/compute-1?_=1&cache=no&", Ok(get(None)));
     }
 
     #[test]

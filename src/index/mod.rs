@@ -372,14 +372,16 @@ impl Index {
             .is_some_and(|fate| fate.closed.is_some())
     }
 
-    /// Nothing can come under this name any more, if its time is over.
-    pub fn forget(&self, name: &JobName) {
+    /// Nothing can come under this name any more, if its time is over; else returns how long it is till then.
+    pub fn forget(&self, name: &JobName) -> Option<Duration> {
         let now = self.clock.instant();
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         self.state.write().change(name, |_, fate| {
             fate.closed = is_over(fate.closed);
             fate.late = is_over(fate.late);
-        });
+            let until = fate.closed.max(fate.late)?;
+            Some(until - now)
+        })
     }
 
     /// The highest version of the backend's that was reported: what is sent now is later than that.

@@ -172,7 +172,9 @@ impl Scheduler {
         if self.index.is_closed(name) {
             self.discard(name)?;
         }
-        self.index.forget(name);
+        if let Some(rest) = self.index.forget(name) {
+            self.queue.add_after(Task::Forget(name.clone()), rest);
+        }
         Ok(())
     }
 
@@ -401,7 +403,7 @@ impl Scheduler {
     /// a create.
     pub(super) fn adopt(&self, record: &JobRecord) {
         let job = &record.job;
-        if job.status.is_finished() {
+        if matches!(job.status, Status::Succeeded | Status::Failed) {
             return;
         }
         self.queue.add(Task::Expose(job.name.clone()));

@@ -112,7 +112,15 @@ impl Scheduler {
                 is_same(job.key.unwrap_or(key), &job.name)?;
                 self.complete(&record, request)
                     .map_err(SubmitError::Backend)?;
-                Ok((self.view(record), Submitted::Before))
+                // It may have gone meanwhile, and another have come in its place.
+                match self.index.by_key(key.key) {
+                    Some(Keyed::Job(now)) if now.job.uid == job.uid => {
+                        Ok((self.view(now), Submitted::Before))
+                    }
+                    _ => Err(unavailable(
+                        "the job of this request is on its way out: try again",
+                    )),
+                }
             }
             Some(Keyed::InDoubt {
                 name,

@@ -23,6 +23,7 @@ mod overrides;
 mod payload;
 mod restart;
 mod retention;
+mod sidecar;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -76,6 +77,7 @@ const TOGETHER: &[Test] = tests![
     isolation::components_and_environments_keep_to_themselves
     isolation::a_job_knows_where_it_is_and_has_its_secrets
     errors::every_wrong_request_is_told_what_is_wrong
+    sidecar::an_application_has_its_scheduler_as_a_sidecar
     errors::health_is_told_at_its_own_paths
 ];
 

@@ -252,10 +252,10 @@ fn errors_are_status_objects(api: &mut Api) {
         (
             "POST",
             JOBS,
-            "{\"payLoad\": \"x\"}",
+            "{\"payloads\": \"x\"}",
             422,
             "Invalid",
-            "payLoad",
+            "payloads",
         ),
         (
             "POST",

@@ -5,18 +5,22 @@ use super::wire::{
     RESTART_OF_ANNOTATION, key_text, queued_text,
 };
 use crate::backend::NewJob;
-use crate::config::{FailurePolicy, JobComponent, Port, Quantity, Resources, Runtime, Settings};
+use crate::config::{
+    FailurePolicy, JobComponent, Monitoring, Port, Quantity, Resources, Runtime, Settings,
+    VolumeSource,
+};
 use crate::job::{Job as JobFacts, JobName, Queued};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SeccompProfile, Secret, SecretKeySelector, SecretVolumeSource, SecurityContext, Service,
-    ServicePort, ServiceSpec, Toleration, Volume, VolumeMount,
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+    EnvVar, EnvVarSource, KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, Secret,
+    SecretKeySelector, SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec,
+    Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as KubernetesQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -31,6 +35,10 @@ pub const COMPONENT_LABEL: &str = "radix-component";
 /// The key in a job's Secret, and the name of the file in the job.
 const PAYLOAD: &str = "payload";
 const PAYLOAD_VOLUME: &str = "job-payload";
+/// What makes the webhook of Azure workload identity give a pod its token.
+///
+/// Source: <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
+const AZURE_IDENTITY_LABEL: (&str, &str) = ("azure.workload.identity/use", "true");
 const SAFE_TO_EVICT_ANNOTATION: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 
 /// Selects the jobs, and their pods, of one component.
@@ -49,6 +57,33 @@ fn labels(component: &JobComponent) -> BTreeMap<String, String> {
         (APP_LABEL.to_string(), component.app.clone()),
         (COMPONENT_LABEL.to_string(), component.name.clone()),
     ])
+}
+
+/// The labels of a job's pod: the job's, and what its identity asks for.
+fn pod_labels(component: &JobComponent) -> BTreeMap<String, String> {
+    let mut labels = labels(component);
+    if component.identity.is_some() {
+        let (key, value) = AZURE_IDENTITY_LABEL;
+        labels.insert(key.to_string(), value.to_string());
+    }
+    labels
+}
+
+/// By Prometheus' custom, where the pod's metrics are.
+fn pod_annotations(component: &JobComponent, settings: &Settings) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([(
+        SAFE_TO_EVICT_ANNOTATION.to_string(),
+        settings.safe_to_restart().to_string(),
+    )]);
+    if let Some(Monitoring { port, path }) = &component.monitoring {
+        let values = [
+            ("prometheus.io/scrape", "true".to_string()),
+            ("prometheus.io/port", port.to_string()),
+            ("prometheus.io/path", path.clone()),
+        ];
+        annotations.extend(values.map(|(key, value)| (key.to_string(), value)));
+    }
+    annotations
 }
 
 /// The Job. `image` is the whole reference; `pull_secrets` are names of Secrets of the namespace.
@@ -83,11 +118,8 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
             pod_failure_policy: new.settings.failure_policy.as_ref().map(pod_failure_policy),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(labels(component)),
-                    annotations: Some(BTreeMap::from([(
-                        SAFE_TO_EVICT_ANNOTATION.to_string(),
-                        new.settings.safe_to_restart().to_string(),
-                    )])),
+                    labels: Some(pod_labels(component)),
+                    annotations: Some(pod_annotations(component, new.settings)),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod_spec(new, image, pull_secrets)),
@@ -120,7 +152,7 @@ pub fn job_again(
         .pointer_mut("/template/metadata")
         .and_then(Value::as_object_mut)
     {
-        metadata.insert("labels".to_string(), json!(labels(component)));
+        metadata.insert("labels".to_string(), json!(pod_labels(component)));
     }
     if let Some(env) = spec
         .pointer_mut("/template/spec/containers/0/env")
@@ -171,6 +203,7 @@ fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
     PodSpec {
         restart_policy: Some("Never".to_string()),
         active_deadline_seconds: Some(i64::from(settings.time_limit_seconds())),
+        service_account_name: component.identity_account(),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         affinity: affinity(settings),
@@ -274,15 +307,8 @@ fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
             };
             (volume, mount)
         });
-    let scratch = new.component.volume_mounts.iter().map(|mount| {
-        let volume = Volume {
-            name: mount.name.clone(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: mount.size_limit.as_ref().map(quantity),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        };
+    let others = new.component.volume_mounts.iter().map(|mount| {
+        let volume = volume(&mount.name, &mount.source);
         let mount = VolumeMount {
             name: mount.name.clone(),
             mount_path: mount.path.clone(),
@@ -290,7 +316,38 @@ fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
         };
         (volume, mount)
     });
-    payload.into_iter().chain(scratch).unzip()
+    payload.into_iter().chain(others).unzip()
+}
+
+fn volume(name: &str, source: &VolumeSource) -> Volume {
+    let mut volume = Volume {
+        name: name.to_string(),
+        ..Volume::default()
+    };
+    match source {
+        VolumeSource::EmptyDir { size_limit } => {
+            volume.empty_dir = Some(EmptyDirVolumeSource {
+                size_limit: size_limit.as_ref().map(quantity),
+                ..EmptyDirVolumeSource::default()
+            });
+        }
+        VolumeSource::PersistentVolumeClaim {
+            claim_name,
+            read_only,
+        } => {
+            volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name.clone(),
+                read_only: *read_only,
+            });
+        }
+        VolumeSource::ConfigMap { name } => {
+            volume.config_map = Some(ConfigMapVolumeSource {
+                name: name.clone(),
+                ..ConfigMapVolumeSource::default()
+            });
+        }
+    }
+    volume
 }
 
 /// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it with the Job.
@@ -568,6 +625,15 @@ mod tests {
         golden::check("job-full", &job(&new, &image, &pull_secrets));
     }
 
+    /// What real files of Radix have: keys in another case, Azure's volumes, overrides of one field.
+    #[test]
+    fn a_job_of_a_component_as_radix_users_write_it() {
+        let config = config::load(&golden::testdata("manifests/radix.yaml")).unwrap();
+        let component = config.job_component("prod", "compute").unwrap();
+        let new = new(&component, &component.settings, Some("p"));
+        golden::check("job-radix", &job(&new, "i", &[]));
+    }
+
     #[test]
     fn a_payload_of_no_bytes_is_a_file_and_no_payload_is_none() {
         let component = component("full.yaml");
@@ -580,8 +646,12 @@ mod tests {
         let (empty, none) = (job_with(Some("")), job_with(None));
         assert_eq!(empty, job_with(Some("something")));
         assert!(none.metadata.annotations.is_none());
-        assert_eq!(volumes(empty), ["job-payload", "scratch", "tmp"]);
-        assert_eq!(volumes(none), ["scratch", "tmp"]);
+        let others = ["scratch", "tmp", "models", "settings"];
+        assert_eq!(
+            volumes(empty),
+            [["job-payload"].as_slice(), &others].concat()
+        );
+        assert_eq!(volumes(none), others);
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! The payload at its exact path: mounts that a job alone sees, where the machine allows them, root or not.
+//! The payload at its exact path: mounts that a job alone sees, where the machine allows them, root
+//! or not.
 //!
-//! Nothing is ever made in the machine's own folders: a folder that does not exist is made in a read-only copy of the
-//! nearest one that does, whose content is mounted into it. That takes dozens of mounts, so it is made once, at start, in
-//! a namespace that every job then gets a copy of, with its payload mounted.
+//! Nothing is ever made in the machine's own folders: a folder that does not exist is made in a
+//! read-only copy of the nearest one that does, whose content is mounted into it. That takes dozens
+//! of mounts, so it is made once, at start, in a namespace that every job then gets a copy of, with
+//! its payload mounted.
 //!
-//! The steps are planned before the fork, as values, since between fork and exec nothing may be allocated.
+//! The steps are planned before the fork, as values, since between fork and exec nothing may be
+//! allocated.
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -120,7 +123,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans it, in the folder `path`; `staging` is an empty folder. `None` where it cannot be without a change to the machine's own folders.
+    /// Plans it, in the folder `path`; `staging` is an empty folder. `None` where it cannot be
+    /// without a change to the machine's own folders.
     pub fn new(path: &Path, staging: &Path, host: &dyn Host) -> Option<Plan> {
         let path = path.to_owned();
         let file = path.join(PAYLOAD);
@@ -321,8 +325,8 @@ impl View {
         let mut command = Command::new(std::env::current_exe()?);
         let quiet = command.arg("--version").stdin(Stdio::null());
         quiet.stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: the closure makes system calls only, on texts made before the fork: it allocates nothing, takes no lock
-        // and touches nothing shared with another thread.
+        // SAFETY: the closure makes system calls only, on texts made before the fork: it allocates
+        // nothing, takes no lock and touches nothing shared with another thread.
         unsafe { command.pre_exec(child) };
         // It returns only when the child is another program, which waits to be told.
         let spawning = std::thread::Builder::new()
@@ -348,7 +352,8 @@ impl View {
     }
 }
 
-/// Into namespaces of this process's own, whose mounts follow those of the machine and not the other way round.
+/// Into namespaces of this process's own, whose mounts follow those of the machine and not the
+/// other way round.
 #[allow(
     unsafe_code,
     reason = "rustix leaves it to the caller to leave FILES alone"
@@ -358,7 +363,8 @@ fn enter_new(maps: &Option<(String, String)>) -> rustix::io::Result<()> {
         Some(_) => UnshareFlags::NEWUSER | UnshareFlags::NEWNS,
         None => UnshareFlags::NEWNS,
     };
-    // SAFETY: the process has just been forked and has one thread, and FILES is not among the flags.
+    // SAFETY: the process has just been forked and has one thread, and FILES is not among the
+    // flags.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;
     if let Some((users, groups)) = maps {
         // Not there, or not needed, on old kernels.
@@ -372,15 +378,21 @@ fn enter_new(maps: &Option<(String, String)>) -> rustix::io::Result<()> {
     )
 }
 
-/// Has the command killed when the thread that spawns it ends, and gives it its view: `view` comes with the file of the
-/// job's payload.
+/// Has the command told by `death` when the thread that spawns it ends, and gives it its view:
+/// `view` comes with the file of the job's payload. Of this process it has neither descriptors, but
+/// for the first three, nor limits.
 ///
 /// The calling thread must live as long as the scheduler.
 #[allow(
     unsafe_code,
     reason = "pre_exec is the one place where a process can be changed before it is the job's"
 )]
-pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) -> io::Result<()> {
+pub fn prepare(
+    command: &mut Command,
+    view: Option<(&View, &Path)>,
+    cwd: &Path,
+    death: Signal,
+) -> io::Result<()> {
     let own = view.map(|(view, payload)| OwnView::new(view, payload, cwd));
     let own = own.transpose()?;
     let scheduler = rustix::process::getpid();
@@ -389,7 +401,9 @@ pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) 
             own.enter()?;
         }
         // After the namespace, which resets it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(death))?;
+        crate::process::restore_file_limit();
+        close_others();
         match rustix::process::getppid() {
             Some(parent) if parent == scheduler => Ok(()),
             // It ended before that was set.
@@ -399,6 +413,22 @@ pub fn prepare(command: &mut Command, view: Option<(&View, &Path)>, cwd: &Path) 
     // SAFETY: as in `View::build`.
     unsafe { command.pre_exec(child) };
     Ok(())
+}
+
+/// Has all descriptors but the first three closed as another program begins, such as those that the
+/// scheduler was started with.
+#[allow(unsafe_code, reason = "no library has it")]
+fn close_others() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: it changes a flag of descriptors, and no memory. Kernels before 5.11 do not have it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
 }
 
 /// A copy of a view for one job.
@@ -431,10 +461,12 @@ impl OwnView {
             move_into_link_name_space(users.as_fd(), Some(LinkNameSpaceType::User))?;
         }
         move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
-        // SAFETY: the process has just been forked and has one thread, and FILES is not among the flags.
+        // SAFETY: the process has just been forked and has one thread, and FILES is not among the
+        // flags.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
         rustix::mount::mount_bind(&self.payload, &self.file)?;
-        // Not allowed where the disk is restricted in other ways; the payload is there all the same.
+        // Not allowed where the disk is restricted in other ways; the payload is there all the
+        // same.
         let _ = read_only(&self.file);
         rustix::process::chdir(&self.cwd)
     }
@@ -449,7 +481,8 @@ fn write(path: &std::ffi::CStr, text: &str) -> rustix::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A machine that has these paths: folders end in `/`, `!` marks one that the user may write into.
+    /// A machine that has these paths: folders end in `/`, `!` marks one that the user may write
+    /// into.
     struct Fake(&'static [&'static str]);
 
     impl Fake {

@@ -1,18 +1,17 @@
 //! Processes: starting a job's, ending them all, and finding what is left of them.
 //!
-//! A job's first process leads a process group. What leaves the group (`setsid`) is still found: this process is the
-//! reaper of its descendants, so that one whose parent ends becomes its child, and every process of a job has the
-//! variable [`MARK`] in its environment and the job's log as its output, by which the next scheduler finds those of one
-//! that was killed. Only a process that leaves its group, clears its environment and closes its output, all three, is
-//! not found then.
+//! A job's first process is an [`init`], which ends once nothing is left of the job, whoever else
+//! ends. Were it killed itself, what it leaves is still found: this process is the reaper of its
+//! descendants, so that one whose parent ends becomes its child, and every process of a job has the
+//! variable [`MARK`] in its environment and the job's log as its output.
 
+use super::init;
 use super::mounts::{self, Plan, ThisMachine, View};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -32,12 +31,13 @@ pub trait Processes: Send + Sync {
     /// How a component's jobs come to see their payload at its path, if the machine allows it.
     fn view(&self, component: &str, path: &Path, folder: &Path) -> Option<View>;
 
-    /// Starts a process in a group of its own. It is killed when the calling thread ends.
+    /// Starts a job's first process, whose job is killed when the calling thread ends.
     fn start(&self, launch: &Launch) -> io::Result<Leader>;
 
+    /// Sends a signal to the job's processes: those of its group, and with SIGKILL all.
     fn signal_group(&self, leader: Pid, signal: Signal);
 
-    /// Ends the child and its group if it has exited.
+    /// Forgets the child if it has exited.
     fn collect_leader(&self, leader: Pid) -> Option<Exit>;
 
     /// The children that live, without those that `is_running` knows. Those that have exited are
@@ -47,7 +47,7 @@ pub trait Processes: Send + Sync {
     fn kill(&self, pid: Pid);
 }
 
-/// The first process of a job, and leader of its group.
+/// The first process of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Leader {
     pub pid: Pid,
@@ -96,19 +96,29 @@ impl Processes for System {
     }
 
     fn orphans(&self, is_running: &dyn Fn(Pid) -> bool) -> Vec<Orphan> {
-        let living = children()
-            .into_iter()
-            .filter(|pid| !is_running(*pid) && reap(*pid).is_none());
-        let orphan = |pid| {
-            let stat = stat(pid)?;
-            Some(Orphan {
-                pid,
-                group: stat.group,
-                started: stat.started,
-                traces: traces(pid).collect(),
-            })
-        };
-        living.filter_map(orphan).collect()
+        loop {
+            let mut reaped = false;
+            let mut orphans = Vec::new();
+            for pid in children().into_iter().filter(|pid| !is_running(*pid)) {
+                let stat = stat(pid);
+                let traces = traces(pid).collect();
+                // Asked last: one that has exited has no traces.
+                if reap(pid).is_some() {
+                    reaped = true;
+                } else if let Some(stat) = stat {
+                    orphans.push(Orphan {
+                        pid,
+                        group: stat.group,
+                        started: stat.started,
+                        traces,
+                    });
+                }
+            }
+            // One that has exited may have left children, which came here after they were listed.
+            if !reaped {
+                return orphans;
+            }
+        }
     }
 
     fn kill(&self, pid: Pid) {
@@ -135,24 +145,36 @@ fn adopt_orphans() -> io::Result<()> {
     ))?)
 }
 
-/// Starts a process in a group of its own. It is killed when the calling thread ends.
+/// Starts a job's init, and with it the job's command.
 fn spawn(launch: &Launch) -> io::Result<Pid> {
-    let Some((program, arguments)) = launch.command.split_first() else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
     let log = open_log(launch.log)?;
-    let mut command = Command::new(program);
+    let (mut why_not, told) = io::pipe()?;
+    let mut environment = launch.environment.clone();
+    // It is the command's alone, so that who looks for it finds the job's processes before their
+    // init.
+    let mark = environment.remove(MARK).unwrap_or_default();
+    // Not by its path, where another version may be by now.
+    let mut command = Command::new("/proc/self/exe");
     command
-        .args(arguments)
+        .arg(init::COMMAND)
+        .arg(mark)
+        .args(launch.command)
         .env_clear()
-        .envs(launch.environment)
+        .envs(&environment)
         .current_dir(launch.folder)
-        .stdin(Stdio::null())
+        .stdin(told)
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0);
-    mounts::prepare(&mut command, launch.view, launch.folder)?;
-    let child = command.spawn()?;
+        .stderr(log);
+    mounts::prepare(&mut command, launch.view, launch.folder, init::KILL_ALL)?;
+    let mut child = command.spawn()?;
+    // This process's copy of the pipe goes with it.
+    drop(command);
+    let mut code = Vec::new();
+    why_not.read_to_end(&mut code)?;
+    if let Ok(code) = <[u8; 4]>::try_from(code) {
+        let _ = child.wait();
+        return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code)));
+    }
     Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
 }
 
@@ -162,8 +184,8 @@ fn open_log(path: &Path) -> io::Result<fs::File> {
     options.append(true).create(true).mode(0o600).open(path)
 }
 
-/// How the jobs of a component see their payload at its path; tried out, since a machine may allow the one half and not
-/// the other.
+/// How the jobs of a component see their payload at its path; tried out, since a machine may allow
+/// the one half and not the other.
 fn view(component: &str, path: &Path, folder: &Path) -> Option<View> {
     let (staging, sample) = (folder.join(".mount"), folder.join(".sample"));
     fs::create_dir_all(&staging).ok()?;
@@ -185,7 +207,7 @@ fn view(component: &str, path: &Path, folder: &Path) -> Option<View> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let tried = mounts::prepare(&mut command, Some((&view, &sample)), folder)
+    let tried = mounts::prepare(&mut command, Some((&view, &sample)), folder, Signal::KILL)
         .and_then(|()| command.status());
     match tried {
         Ok(status) if status.success() => Some(view),
@@ -224,17 +246,11 @@ impl Exit {
     }
 }
 
-/// Ends the child and its group if it has exited.
-///
-/// The group is killed while the child is still there as a zombie, so that no other group can have its number.
+/// Forgets the child if it has exited.
 fn collect_leader(pid: Pid) -> Option<Exit> {
-    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    match rustix::process::waitid(WaitId::Pid(pid), peek) {
-        Ok(Some(_)) => {
-            signal_group(pid, Signal::KILL);
-            reap(pid)
-        }
-        Ok(None) => None,
+    let waited = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    match waited {
+        Ok(waited) => waited.map(|(_, status)| Exit::of(status)),
         // Nobody else waits for our children; were it so, the job is over.
         Err(_) => Some(Exit::Signal(Signal::KILL.as_raw())),
     }
@@ -247,16 +263,22 @@ fn reap(pid: Pid) -> Option<Exit> {
 }
 
 fn signal_group(leader: Pid, signal: Signal) {
-    // A group that is gone has nothing left to end.
-    let _ = rustix::process::kill_process_group(leader, signal);
+    let passed = match signal {
+        Signal::KILL => init::KILL_ALL,
+        other => other,
+    };
+    // One that is gone has nothing left to end.
+    let _ = rustix::process::kill_process(leader, passed);
+    let _ = rustix::process::kill_process(leader, Signal::CONT);
 }
 
-fn kill(pid: Pid) {
+pub fn kill(pid: Pid) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
-/// The children of this process, those of its main and of the calling thread: the one gets orphans, the other starts jobs.
-fn children() -> Vec<Pid> {
+/// The children of this process, those of its main and of the calling thread: the one gets orphans,
+/// the other starts jobs.
+pub fn children() -> Vec<Pid> {
     let of_thread = |thread: Pid| {
         fs::read_to_string(format!(
             "/proc/self/task/{}/children",
@@ -312,8 +334,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// What tells which job a process is of: the folder that its environment names, and the log that it writes to, for one
-/// that has cleared its environment.
+/// What tells which job a process is of: the folder that its environment names, and the log that it
+/// writes to, for one that has cleared its environment.
 fn traces(pid: Pid) -> impl Iterator<Item = PathBuf> {
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let outputs = ["fd/1", "fd/2"].map(|output| process.join(output));
@@ -333,8 +355,8 @@ fn mark(process: &Path) -> Option<PathBuf> {
     std::str::from_utf8(value).ok().map(PathBuf::from)
 }
 
-/// Kills every process of the jobs in a folder, with its descendants. Gives how many there were, and how many are left
-/// after `patience`.
+/// Kills every process of the jobs in a folder, with its descendants. Gives how many there were,
+/// and how many are left after `patience`.
 fn kill_marked(folder: &Path, patience: Duration) -> (usize, usize) {
     let deadline = std::time::Instant::now() + patience;
     let mut found = std::collections::HashSet::new();

@@ -127,7 +127,7 @@ impl End {
     /// `moment` is in microseconds since 1970.
     pub fn new(moment: u64, status: EndStatus, message: String) -> End {
         End {
-            at: super::seconds(moment),
+            at: super::machine::seconds(moment),
             order: moment,
             status,
             message,

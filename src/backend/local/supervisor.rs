@@ -4,13 +4,12 @@
 //! reserved given back.
 
 use super::admission::Place;
-use super::mounts::PAYLOAD;
+use super::machine::{Machine, RunningPart, seconds};
+use super::mounts::{PAYLOAD, View};
 use super::process::{self, Exit, Launch, Leader};
 use super::store::{Change, End, EndStatus, Ending, Header, Record};
-use super::{
-    END_NOT_WRITTEN, Machine, RunningPart, STOPPED, View, after_attempt, read_attempt, seconds,
-    work,
-};
+use super::table::{END_NOT_WRITTEN, STOPPED, after_attempt, read_attempt};
+use super::work;
 use crate::job::{JobName, signal_name};
 use crate::sync::Turn;
 use rustix::process::{Pid, Signal};
@@ -375,15 +374,19 @@ impl Supervisor {
         };
         for orphan in self.machine.processes.orphans(&is_running) {
             let its_own = |live: &Live| {
+                let mut traces = orphan.traces.iter();
                 live.leader.pid.as_raw_nonzero().get() == orphan.group
-                    || orphan.traces.contains(&live.folder)
-                    || orphan.traces.contains(&live.log)
+                    || traces.any(|trace| trace.starts_with(&live.folder) || *trace == live.log)
             };
             let known: Vec<(&JobName, &Live)> =
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
-            // One that hides whose it is may be of any job that had begun before it did.
+            let mut traces = orphan.traces.iter();
+            let is_a_jobs = traces.any(|trace| trace.starts_with(self.machine.folder()));
+            // One of a job that is over has no owner, and one that hides whose it is may be of any
+            // job that had begun before it did.
             let owners: Vec<(&JobName, &Live)> = match known.is_empty() {
                 false => known,
+                true if is_a_jobs => Vec::new(),
                 true => self
                     .live
                     .iter()

@@ -8,6 +8,7 @@
 use super::exchange::{Exchange, SEND_TIMEOUT, refuse};
 use super::front::Front;
 use super::input::{IDLE_TIMEOUT, Input};
+use super::refused::Refused;
 use crate::http::reply::Reply;
 use crate::process;
 use crate::sync::{Condvar, Lock};
@@ -161,18 +162,22 @@ impl Connections {
             return refuse(Reply::busy(), stream, metrics);
         }
         let mut input = Input::new(stream);
+        let mut stranger = self.front.guard.check_peer(stream).err();
         loop {
             connection.idle_since.store(self.now(), Ordering::SeqCst);
             if self.front.is_stopping() {
                 return;
             }
-            let head = input.head();
+            let head = match stranger.take() {
+                Some(stranger) => Err(Refused::Stranger(stranger)),
+                None => input.head(),
+            };
             connection.idle_since.store(BUSY, Ordering::SeqCst);
             match head {
                 Ok(None) => return,
                 Ok(Some(head)) => {
                     let mut exchange = Exchange::begin(head, &self.front.guard, stream, metrics);
-                    exchange.persists &= !self.front.is_stopping();
+                    exchange.persists &= !self.front.closes_connections();
                     self.front.serve(&mut exchange, &mut input);
                     if exchange.persists {
                         continue;
@@ -201,6 +206,11 @@ impl Connections {
                 connection.idle_since.store(BUSY, Ordering::SeqCst);
                 connection.stream.shutdown(Shutdown::Both).is_ok()
             })
+    }
+
+    /// Has each connection closed with its next answer.
+    pub fn drain(&self) {
+        self.front.drain();
     }
 
     /// Closes those whose client says nothing, and the others after their answer, or after

@@ -38,6 +38,7 @@ pub struct Front {
     making_list: Lock<()>,
     list_bytes: AtomicUsize,
     logs: AtomicUsize,
+    is_draining: AtomicBool,
     is_stopping: AtomicBool,
 }
 
@@ -60,9 +61,20 @@ impl Front {
             making_list: Lock::new(()),
             list_bytes: AtomicUsize::new(0),
             logs: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         };
         (front, calls)
+    }
+
+    /// Requests are answered as before, and no connection goes on after its next answer.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a connection is closed with its next answer.
+    pub fn closes_connections(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst) || self.is_stopping()
     }
 
     /// Who waits is answered, and no connection goes on after its next answer.

@@ -71,6 +71,12 @@ impl Server {
         })
     }
 
+    /// Answers on, and closes each connection with its answer: for the time in which the address is
+    /// still known to some. Then it is to be stopped.
+    pub fn drain(&self) {
+        self.connections.drain();
+    }
+
     /// Takes no more requests, finishes those that were taken, and waits for the threads.
     pub fn stop(self) {
         self.connections.close(PATIENCE);

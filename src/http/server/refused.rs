@@ -1,6 +1,7 @@
 //! Why a request is not served before anybody looks at what it asks for. Its connection ends with
 //! the answer, since what is left of it could be taken for another request.
 
+use crate::http::peer::Stranger;
 use crate::http::reply::Reply;
 use crate::scheduler::MAX_PAYLOAD_BYTES;
 
@@ -10,6 +11,8 @@ pub const MAX_BODY_BYTES: usize = 6 * MAX_PAYLOAD_BYTES + 256 * 1024;
 
 #[derive(Debug, PartialEq)]
 pub enum Refused {
+    /// It is another user's of this machine.
+    Stranger(Stranger),
     /// With what a request must have.
     Malformed(&'static str),
     /// It is of another version of HTTP.
@@ -28,6 +31,7 @@ pub enum Refused {
 impl From<Refused> for Reply {
     fn from(refused: Refused) -> Reply {
         let (code, reason, message) = match refused {
+            Refused::Stranger(stranger) => (403, "Forbidden", stranger.to_string()),
             Refused::Malformed(wanted) => (400, "BadRequest", format!("HTTP/1.1 has {wanted}")),
             Refused::Version => (505, "HTTPVersionNotSupported", "send HTTP/1.1".into()),
             Refused::HeadTooLarge => {

@@ -1,16 +1,19 @@
-//! `manifests`: the Kubernetes objects that run an application's schedulers, for `kubectl apply -f -`.
+//! `manifests`: the Kubernetes objects that run an application's schedulers, for `kubectl apply -f
+//! -`.
 //!
-//! Pure but for [`run`], which reads the file and prints. Every field is one that the API server keeps as it is written
-//! here, so that applying twice changes nothing.
+//! Pure but for [`run`], which reads the file and prints. Every field is one that the API server
+//! keeps as it is written here, so that applying twice changes nothing.
 
-use crate::cli::ManifestsOptions;
+mod sidecar;
+
+use crate::cli::{ManifestsOptions, PodSecurity, Shape};
 use crate::config::{self, ConfigError, JobComponent, RadixConfig};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction,
-    LocalObjectReference, Namespace, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, Service, ServiceAccount, ServicePort,
-    ServiceSpec, Volume, VolumeMount,
+    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EnvVar,
+    HTTPGetAction, LocalObjectReference, Namespace, PodSecurityContext, PodSpec, PodTemplateSpec,
+    Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServiceAccount,
+    ServicePort, ServiceSpec, Volume, VolumeMount,
 };
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec,
@@ -24,13 +27,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
-/// What these objects are instances of. Never the label `managed-by`, which selects a component's jobs and their pods.
+/// What these objects are instances of. Never the label `managed-by`, which selects a component's
+/// jobs and their pods.
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
 const SCHEDULER: &str = "job-scheduler";
-/// Changes with the configuration, which is read once, at start: so a new one starts the scheduler anew.
+/// Changes with the configuration, which is read once, at start: so a new one starts the scheduler
+/// anew.
 const CHECKSUM_ANNOTATION: &str = "job-scheduler/config-checksum";
+
+/// The managed identity that a ServiceAccount stands for.
+///
+/// Source:
+/// <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
+const AZURE_CLIENT_ANNOTATION: &str = "azure.workload.identity/client-id";
 
 const CONFIG_VOLUME: &str = "config";
 const CONFIG_FOLDER: &str = "/etc/job-scheduler";
@@ -39,16 +50,19 @@ const CONFIG_FILE: &str = "radixconfig.yaml";
 const PORT_NAME: &str = "http";
 /// Nobody in particular, and not root: what distroless images call nonroot.
 const USER: i64 = 65532;
-/// A call to the API server that has begun may end, which takes 10 s at most.
-const GRACE_SECONDS: i64 = 15;
+/// It answers on for 5 s, and then a call to the API server that has begun may end, which takes 10
+/// s at most.
+const GRACE_SECONDS: i64 = 20;
 
 /// The longest name of an object whose name is also in a label or a host name.
 const MAX_NAME: usize = 63;
 const NAME_SUFFIX: &str = "-scheduler";
 
-/// What `kubectl apply` can keep of an object in its annotation `last-applied-configuration`: 256 KiB less some room.
+/// What `kubectl apply` can keep of an object in its annotation `last-applied-configuration`: 256
+/// KiB less some room.
 ///
-/// Source: <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go>
+/// Source:
+/// <https://github.com/kubernetes/apimachinery/blob/v0.34.4/pkg/api/validation/objectmeta.go>
 const MAX_APPLIED_BYTES: usize = 250_000;
 /// What the values of a ConfigMap may have together. The file is the only one.
 ///
@@ -130,14 +144,25 @@ pub fn run(options: &ManifestsOptions, out: &mut impl Write) -> Result<(), Manif
     }
     // Nothing is lost: only UTF-8 is parsed.
     let text = String::from_utf8_lossy(&bytes);
-    let list = list(&config, &text, options)?;
-    if list.is_too_large_to_apply() {
+    let (json, is_too_large) = match options.shape {
+        Shape::Patch => {
+            let components = components(&config, options)?;
+            let patch = sidecar::patch(&components, &text, options);
+            (serde_json::to_string_pretty(&patch), false)
+        }
+        Shape::Deployments | Shape::Beside => {
+            let list = list(&config, &text, options)?;
+            let is_too_large = list.is_too_large_to_apply();
+            (serde_json::to_string_pretty(&list), is_too_large)
+        }
+    };
+    if is_too_large {
         eprintln!(
             "{file}: is too large for `kubectl apply`, which keeps a second copy of it in an annotation: \
              use `kubectl apply --server-side`"
         );
     }
-    let json = serde_json::to_string_pretty(&list).map_err(|e| ManifestsError::Output(e.into()))?;
+    let json = json.map_err(|e| ManifestsError::Output(e.into()))?;
     writeln!(out, "{json}")
         .and_then(|()| out.flush())
         .map_err(ManifestsError::Output)
@@ -166,6 +191,14 @@ enum Object {
 }
 
 impl List {
+    fn of(items: Vec<Object>) -> List {
+        List {
+            api_version: "v1",
+            kind: "List",
+            items,
+        }
+    }
+
     fn is_too_large_to_apply(&self) -> bool {
         let large = |object: &Object| match object {
             Object::ConfigMap(map) => {
@@ -177,17 +210,25 @@ impl List {
     }
 }
 
-/// The namespace, and what runs the scheduler of each job component that is asked for, in the file's order.
+/// The namespace, and what runs the scheduler of each job component that is asked for, in the
+/// file's order.
 ///
-/// `text` is the file that `config` was parsed from: each scheduler gets it as it is, and takes its own part from it.
+/// `text` is the file that `config` was parsed from: each scheduler gets it as it is, and takes its
+/// own part from it.
 pub fn list(
     config: &RadixConfig,
     text: &str,
     options: &ManifestsOptions,
 ) -> Result<List, ManifestsError> {
     let components = components(config, options)?;
+    if options.shape == Shape::Beside {
+        return Ok(sidecar::beside(&components, text));
+    }
     // It is the same for all of them.
-    let namespace = components.first().map(namespace).map(Object::Namespace);
+    let namespace = components
+        .first()
+        .map(|c| namespace(c, options.pod_security));
+    let namespace = namespace.map(Object::Namespace);
     let mut items = Vec::from_iter(namespace);
     for component in &components {
         items.extend([
@@ -199,12 +240,9 @@ pub fn list(
             Object::Service(Box::new(service(component))),
             Object::NetworkPolicy(network_policy(component)),
         ]);
+        items.extend(identity_account(component).map(Object::ServiceAccount));
     }
-    Ok(List {
-        api_version: "v1",
-        kind: "List",
-        items,
-    })
+    Ok(List::of(items))
 }
 
 /// The job components to run, each with an image.
@@ -224,7 +262,8 @@ fn components(
         })?;
     }
     for (index, (name, _)) in options.images.iter().enumerate() {
-        // One that is not asked for, or not enabled, does no harm: the flags may be the same for every environment.
+        // One that is not asked for, or not enabled, does no harm: the flags may be the same for
+        // every environment.
         if let Err(cause @ ConfigError::NoSuchJob { .. }) = config.job_component(environment, name)
         {
             return Err(ManifestsError::Job {
@@ -266,7 +305,8 @@ fn image_of<'o>(component: &JobComponent, options: &'o ManifestsOptions) -> Opti
 
 /// The name of everything of a scheduler but its Service: `<component>-scheduler`.
 ///
-/// A component's name that leaves no room for the ending is cut, and gets its checksum so that it stays unlike others.
+/// A component's name that leaves no room for the ending is cut, and gets its checksum so that it
+/// stays unlike others.
 fn name(component: &JobComponent) -> String {
     let name = &component.name;
     if name.len() + NAME_SUFFIX.len() <= MAX_NAME {
@@ -301,17 +341,24 @@ fn metadata(component: &JobComponent, name: String) -> ObjectMeta {
     }
 }
 
-fn namespace(component: &JobComponent) -> Namespace {
-    let label = |key: &str, value: &str| (key.to_string(), value.to_string());
+fn namespace(component: &JobComponent, pod_security: PodSecurity) -> Namespace {
+    let mut labels = BTreeMap::from([(PART_OF_LABEL.to_string(), component.app.clone())]);
+    let profile = match pod_security {
+        PodSecurity::None => None,
+        PodSecurity::Baseline => Some("baseline"),
+        PodSecurity::Restricted => Some("restricted"),
+    };
+    if let Some(profile) = profile {
+        // With `warn`, a Deployment whose pods would be refused is told of as it is applied.
+        for mode in ["enforce", "warn"] {
+            let key = format!("pod-security.kubernetes.io/{mode}");
+            labels.insert(key, profile.to_string());
+        }
+    }
     Namespace {
         metadata: ObjectMeta {
             name: Some(component.namespace()),
-            labels: Some(BTreeMap::from([
-                label(PART_OF_LABEL, &component.app),
-                label("pod-security.kubernetes.io/enforce", "restricted"),
-                // A Deployment whose pods would be refused is told of as it is applied.
-                label("pod-security.kubernetes.io/warn", "restricted"),
-            ])),
+            labels: Some(labels),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
@@ -325,8 +372,30 @@ fn service_account(component: &JobComponent) -> ServiceAccount {
     }
 }
 
-/// All that the scheduler may do. It can create Secrets and never read one.
+/// The account of the jobs' pods, if they have an identity. It may do nothing in the cluster.
+fn identity_account(component: &JobComponent) -> Option<ServiceAccount> {
+    let identity = component.identity.as_ref()?;
+    let mut metadata = metadata(component, component.identity_account()?);
+    metadata.annotations = Some(BTreeMap::from([(
+        AZURE_CLIENT_ANNOTATION.to_string(),
+        identity.azure_client_id.clone(),
+    )]));
+    Some(ServiceAccount {
+        metadata,
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    })
+}
+
 fn role(component: &JobComponent) -> Role {
+    Role {
+        metadata: metadata(component, name(component)),
+        rules: Some(rules()),
+    }
+}
+
+/// All that a scheduler may do. It can create Secrets and never read one.
+fn rules() -> Vec<PolicyRule> {
     let list = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
     let rule = |group: &str, resource: &str, verbs: &[&str]| PolicyRule {
         api_groups: Some(list(&[group])),
@@ -334,20 +403,17 @@ fn role(component: &JobComponent) -> Role {
         verbs: list(verbs),
         ..PolicyRule::default()
     };
-    Role {
-        metadata: metadata(component, name(component)),
-        rules: Some(vec![
-            rule(
-                "batch",
-                "jobs",
-                &["create", "get", "list", "watch", "patch", "delete"],
-            ),
-            rule("", "pods", &["list", "watch"]),
-            rule("", "pods/log", &["get"]),
-            rule("", "services", &["create"]),
-            rule("", "secrets", &["create"]),
-        ]),
-    }
+    vec![
+        rule(
+            "batch",
+            "jobs",
+            &["create", "get", "list", "watch", "patch", "delete"],
+        ),
+        rule("", "pods", &["list", "watch"]),
+        rule("", "pods/log", &["get"]),
+        rule("", "services", &["create"]),
+        rule("", "secrets", &["create"]),
+    ]
 }
 
 fn role_binding(component: &JobComponent) -> RoleBinding {
@@ -384,7 +450,8 @@ fn deployment(component: &JobComponent, text: &str, options: &ManifestsOptions) 
         metadata: metadata(component, name(component)),
         spec: Some(DeploymentSpec {
             replicas: Some(1),
-            // Two schedulers of one component would both let jobs go and both admit jobs: the old one ends first.
+            // Two schedulers of one component would both let jobs go and both admit jobs: the old
+            // one ends first.
             strategy: Some(DeploymentStrategy {
                 type_: Some("Recreate".to_string()),
                 rolling_update: None,
@@ -456,13 +523,20 @@ fn container(component: &JobComponent, options: &ManifestsOptions) -> Container 
         name: SCHEDULER.to_string(),
         image: Some(options.scheduler_image.clone()),
         args: Some(arguments(component, options)),
+        // So that `kubectl exec … -- /job-scheduler list` knows whom to ask.
+        env: Some(vec![EnvVar {
+            name: "JOB_SCHEDULER_URL".to_string(),
+            value: Some(format!("http://127.0.0.1:{}", component.scheduler_port)),
+            value_from: None,
+        }]),
         ports: Some(vec![ContainerPort {
             name: Some(PORT_NAME.to_string()),
             container_port: i32::from(component.scheduler_port),
             protocol: Some("TCP".to_string()),
             ..ContainerPort::default()
         }]),
-        // Asked every second so that a scheduler which has listed its jobs is used at once. It is read from memory.
+        // Asked every second so that a scheduler which has listed its jobs is used at once. It is
+        // read from memory.
         readiness_probe: Some(Probe {
             period_seconds: Some(1),
             timeout_seconds: Some(2),
@@ -507,6 +581,8 @@ fn arguments(component: &JobComponent, options: &ManifestsOptions) -> Vec<String
     let secrets = options.image_pull_secrets.iter();
     arguments.extend(image);
     arguments.extend(secrets.map(|name| format!("--image-pull-secret={name}")));
+    let passed = options.passed.iter();
+    arguments.extend(passed.map(|(flag, value)| format!("--{flag}={value}")));
     arguments
 }
 
@@ -521,7 +597,8 @@ fn probe(path: &str) -> Probe {
     }
 }
 
-/// No limit on CPU: the scheduler needs next to none of it, and a burst of requests should not be throttled.
+/// No limit on CPU: the scheduler needs next to none of it, and a burst of requests should not be
+/// throttled.
 fn resources() -> ResourceRequirements {
     let memory = |text: &str| ("memory".to_string(), Quantity(text.to_string()));
     ResourceRequirements {
@@ -534,7 +611,8 @@ fn resources() -> ResourceRequirements {
     }
 }
 
-/// Named exactly as the component: that is the host name which the application's other components know.
+/// Named exactly as the component: that is the host name which the application's other components
+/// know.
 fn service(component: &JobComponent) -> Service {
     Service {
         metadata: metadata(component, component.name.clone()),
@@ -553,7 +631,8 @@ fn service(component: &JobComponent) -> Service {
     }
 }
 
-/// Lets only pods of the same namespace, which is one environment of one application, reach the scheduler.
+/// Lets only pods of the same namespace, which is one environment of one application, reach the
+/// scheduler.
 fn network_policy(component: &JobComponent) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(component, name(component)),
@@ -575,8 +654,9 @@ fn network_policy(component: &JobComponent) -> NetworkPolicy {
     }
 }
 
-/// FNV-1a, 64 bits: tells one text from another, on every machine and in every version the same. Nothing depends on it
-/// being hard to forge, so it needs no cryptographic hash, and the standard library's may change.
+/// FNV-1a, 64 bits: tells one text from another, on every machine and in every version the same.
+/// Nothing depends on it being hard to forge, so it needs no cryptographic hash, and the standard
+/// library's may change.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -643,6 +723,48 @@ mod tests {
             "manifests-prod",
             &list_of("several.yaml", "--environment prod").unwrap(),
         );
+    }
+
+    #[test]
+    fn an_identity_is_an_account_of_the_jobs() {
+        let flags = "--environment prod --image compute=registry.example.com/compute:1";
+        golden::check("manifests-radix", &list_of("radix.yaml", flags).unwrap());
+    }
+
+    #[test]
+    fn what_sidecars_need_and_the_patch_that_adds_them() {
+        let beside = "--environment dev --image etl=e:1 --sidecar";
+        golden::check(
+            "manifests-sidecar",
+            &list_of("several.yaml", beside).unwrap(),
+        );
+        let line = "manifests f --environment dev --image etl=e:1 --sidecar-patch --max-running 2 \
+                    --image-pull-secret hub --scheduler-image registry.example.com/js:1";
+        let parsed = cli::parse(line.split_whitespace().map(Into::into), |_| None);
+        let Ok(Command::Manifests(options)) = parsed else {
+            panic!("{parsed:?}")
+        };
+        let text = std::fs::read_to_string(golden::testdata("manifests/several.yaml")).unwrap();
+        let config = config::parse("f", text.as_bytes()).unwrap();
+        let patch = sidecar::patch(&components(&config, &options).unwrap(), &text, &options);
+        golden::check("manifests-sidecar-patch", &patch);
+    }
+
+    #[test]
+    fn a_namespace_enforces_the_profile_that_is_asked_for() {
+        let labels = |flags: &str| {
+            let items = list_of("one.yaml", &format!("--environment dev {flags}"))
+                .unwrap()
+                .items;
+            match items.into_iter().next() {
+                Some(Object::Namespace(namespace)) => namespace.metadata.labels.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let enforced = "pod-security.kubernetes.io/enforce";
+        assert_eq!(labels("")[enforced], "restricted");
+        assert_eq!(labels("--pod-security baseline")[enforced], "baseline");
+        assert_eq!(labels("--pod-security none").get(enforced), None);
     }
 
     #[test]
@@ -725,7 +847,8 @@ mod tests {
         assert_eq!(names.len(), all);
     }
 
-    /// A job selector asks for all three labels of a job, so a pod without one of them is never taken for a job's.
+    /// A job selector asks for all three labels of a job, so a pod without one of them is never
+    /// taken for a job's.
     #[test]
     fn a_scheduler_is_never_taken_for_a_job_nor_a_job_for_a_scheduler() {
         let labels_of_jobs = [MANAGED_BY_LABEL.0, APP_LABEL, COMPONENT_LABEL];
@@ -738,7 +861,8 @@ mod tests {
     fn the_scheduler_understands_its_own_arguments() {
         let items = list_of(
             "several.yaml",
-            "--environment dev --image etl=e:1 --image-pull-secret a --image-pull-secret b",
+            "--environment dev --image etl=e:1 --image-pull-secret a --image-pull-secret b --max-running 3 \
+             --max-waiting 4 --max-jobs 5 --history-limit 6 --log-level debug --log-format json",
         );
         let Some(Object::Deployment(deployment)) = items.unwrap().items.into_iter().nth(12) else {
             panic!("the 6th of the second component's objects is its Deployment");
@@ -754,6 +878,15 @@ mod tests {
         assert_eq!(options.environment, "dev");
         assert_eq!(options.image.as_deref(), Some("e:1"));
         assert_eq!(options.image_pull_secrets, ["a", "b"]);
+        let limits = [
+            options.max_running,
+            options.max_waiting,
+            options.max_jobs,
+            options.history_limit,
+        ];
+        assert_eq!(limits, [3, 4, 5, 6]);
+        assert_eq!(options.logging.level, log::LevelFilter::Debug);
+        assert_eq!(options.logging.format, crate::logging::Format::Json);
         assert_eq!(
             options.config.to_str(),
             Some("/etc/job-scheduler/radixconfig.yaml")
