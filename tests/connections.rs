@@ -502,6 +502,26 @@ fn a_request_that_waits_may_have_a_body() {
     scheduler.end();
 }
 
+/// As `nc` does at the end of its input.
+#[test]
+fn who_has_closed_its_half_of_the_connection_is_answered() {
+    let place = Place::new(&[("compute", r#"command: ["sleep", "3"]"#)]);
+    let scheduler = start(&place);
+    let mut wire = Wire::open(&place);
+    wire.send(&format!("POST {JOBS} HTTP/1.1"), "", "");
+    wire.stream.shutdown(Shutdown::Write).unwrap();
+    let job: Value = serde_json::from_str(&wire.expect(200)).unwrap();
+    wire.expect_end();
+    let mut wire = Wire::open(&place);
+    let path = format!("{JOBS}/{}?wait=60s", job["name"].as_str().unwrap());
+    wire.send(&format!("GET {path} HTTP/1.1"), "", "");
+    wire.stream.shutdown(Shutdown::Write).unwrap();
+    let job: Value = serde_json::from_str(&wire.expect(200)).unwrap();
+    assert_eq!(job["status"], "Succeeded");
+    wire.expect_end();
+    scheduler.end();
+}
+
 /// Nobody would start it again on one's own machine, and its end is that of all jobs.
 #[test]
 fn running_out_of_descriptors_ends_nothing() {

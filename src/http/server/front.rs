@@ -1,7 +1,7 @@
 //! From a request's head to its answer: who answers what, and the bounds on it.
 
 use super::body::{BODY_TIMEOUT, Body, Framing};
-use super::exchange::{Exchange, SEND_TIMEOUT, is_gone};
+use super::exchange::{Exchange, SEND_TIMEOUT};
 use super::input::Input;
 use super::log_stream;
 use super::waiting::{MAX_WAITING, Waiting};
@@ -135,8 +135,8 @@ impl Front {
         };
         if let Some(job) = unfinished().filter(|_| !wait.is_zero()) {
             let (job, deadline) = (&job.record.job.name, exchange.began + wait);
-            let is_over =
-                || unfinished().is_none() || self.is_stopping() || is_gone(exchange.stream);
+            // A client that has closed its half of the connection may wait as well.
+            let is_over = || unfinished().is_none() || self.is_stopping();
             let count = &self.scheduler.metrics().parked;
             if !self.waiting.wait(job, deadline, count, is_over) {
                 return Reply::too_many_waiting(MAX_WAITING);
