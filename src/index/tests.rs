@@ -130,7 +130,7 @@ impl Index {
     pub fn is_idle(&self) -> bool {
         let state = self.state.read();
         let is_idle = |fate: &Fate| {
-            let in_flight = fate.calls + fate.deletions + fate.pins;
+            let in_flight = fate.calls() + fate.deletions + fate.pins;
             in_flight == 0 && fate.in_doubt().is_none() && fate.orphans.is_empty()
         };
         state.tally == Tally::default()
@@ -157,7 +157,7 @@ impl Index {
         });
         let fates = state.fates.iter().map(|(name, fate)| {
             let is_awaited = fate.tombstone.as_ref().map(|gone| gone.is_awaited);
-            let (calls, orphans, in_doubt) = (fate.calls, &fate.orphans, fate.in_doubt());
+            let (calls, orphans, in_doubt) = (fate.calls(), &fate.orphans, fate.in_doubt());
             format!(
                 "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
                 orphans.len(),

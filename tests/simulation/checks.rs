@@ -422,8 +422,9 @@ impl Sim {
         let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
         let unfinished = self.world.jobs.values().find(|job| {
             let status = self.status_of(job);
-            !status.is_finished()
-                && !(is_blocked && status == Status::Waiting)
+            let is_held_up = is_blocked && status == Status::Waiting;
+            let is_unfinished = !status.is_finished() && !is_held_up;
+            is_unfinished
                 && job.deletion.is_none()
                 && !self.cannot_be_verified(job)
                 && !self.is_guarded(&job.name)
