@@ -1,4 +1,5 @@
-//! Time and randomness, passed in: what depends on them can be run in simulated time, and run again from a seed.
+//! Time and randomness, passed in: what depends on them can be run in simulated time, and run again
+//! from a seed.
 
 use crate::job::Timestamp;
 use std::fmt;

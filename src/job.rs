@@ -11,7 +11,8 @@ const MAX_NAME: usize = 63;
 /// `-yyyymmddhhmmss-` and 8 characters.
 const SUFFIX: usize = 1 + 14 + 1 + 8;
 
-/// The name of a job: `<component>-<yyyymmddhhmmss>-<8 of a-z0-9>`, at most 63 characters, a DNS label.
+/// The name of a job: `<component>-<yyyymmddhhmmss>-<8 of a-z0-9>`, at most 63 characters, a DNS
+/// label.
 ///
 /// It is also the host name of the running job, and names sort by the second they were made in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +28,8 @@ impl JobName {
         JobName(format!("{}-{}-{random}", cut.trim_end_matches('-'), now.compact()).into())
     }
 
-    /// A name as it comes from outside; `None` unless it is a DNS label, so that it can go into a path.
+    /// A name as it comes from outside; `None` unless it is a DNS label, so that it can go into a
+    /// path.
     pub fn parse(text: &str) -> Option<JobName> {
         let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let fits = (1..=MAX_NAME).contains(&text.len()) && text.chars().all(label);
@@ -167,7 +169,8 @@ pub struct Job {
     /// When it came to its end, whichever.
     pub finished: Option<Timestamp>,
     pub status: Status,
-    /// Why it is in this state, as far as the job itself tells; empty where there is nothing to say.
+    /// Why it is in this state, as far as the job itself tells; empty where there is nothing to
+    /// say.
     pub message: Box<str>,
     /// Attempts that failed.
     pub failed: u32,
@@ -177,7 +180,8 @@ pub struct Job {
     pub payload_of: Option<JobName>,
     /// Its place in the scheduler's queue; `None` unless the queue holds it.
     pub queued: Option<Queued>,
-    /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that holds it.
+    /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that
+    /// holds it.
     pub position: Option<usize>,
     /// The request that made it, where the request had an idempotency key.
     pub key: Option<RequestKey>,
@@ -220,15 +224,16 @@ impl PartialOrd for Queued {
 pub struct RequestKey {
     pub key: u128,
     pub body: u128,
-    /// When the job was sent to the backend. A scheduler that dies may leave one on its way, which arrives after the request
-    /// was sent again: then the later one counts.
+    /// When the job was sent to the backend. A scheduler that dies may leave one on its way, which
+    /// arrives after the request was sent again: then the later one counts.
     pub sent: Sent,
 }
 
 /// When something was sent, by a clock that all schedulers share as far as there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sent {
-    /// The highest version that the backend had reported: no process that starts later has a lower one.
+    /// The highest version that the backend had reported: no process that starts later has a lower
+    /// one.
     pub version: u64,
     /// Microseconds since 1970 on the scheduler's clock, which never gives the same twice.
     pub micros: u64,
@@ -285,12 +290,13 @@ impl AttemptState {
 pub struct JobRecord {
     pub job: Job,
     pub attempts: Vec<Attempt>,
-    /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty where there is nothing.
+    /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty
+    /// where there is nothing.
     pub notice: Box<str>,
     /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
     pub is_whole: bool,
-    /// It is reported as Stopped and shown as Stopping: what stopped it came so soon after what let it run that the backend
-    /// may not have noticed either.
+    /// It is reported as Stopped and shown as Stopping: what stopped it came so soon after what let
+    /// it run that the backend may not have noticed either.
     pub may_be_stopping: bool,
 }
 
@@ -332,8 +338,8 @@ impl JobRecord {
         }
     }
 
-    /// Whether a payload of its own may be missing: it has one, and nothing has shown yet that it is stored. No container
-    /// starts without it.
+    /// Whether a payload of its own may be missing: it has one, and nothing has shown yet that it
+    /// is stored. No container starts without it.
     pub fn may_lack_payload(&self) -> bool {
         let (job, mut attempts) = (&self.job, self.attempts.iter());
         let has_started = attempts.any(|attempt| attempt.started.is_some());
@@ -341,8 +347,8 @@ impl JobRecord {
         job.has_payload && !is_over && !self.is_whole && !has_started
     }
 
-    /// Why the job is in its state, for its user; empty where there is nothing to say. `position` is its place in the
-    /// queue, from 1.
+    /// Why the job is in its state, for its user; empty where there is nothing to say. `position`
+    /// is its place in the queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
         if self.job.status == Status::Waiting && !self.notice.is_empty() {
             return self.notice.to_string();
@@ -396,8 +402,8 @@ impl JobRecord {
         attempts.rev().find(|(_, attempt)| started(attempt))
     }
 
-    /// Why the job is in its state, for the scheduler's own log: without what a container or its runtime says, for that
-    /// may hold a payload or a secret's value.
+    /// Why the job is in its state, for the scheduler's own log: without what a container or its
+    /// runtime says, for that may hold a payload or a secret's value.
     pub fn reason(&self) -> String {
         match self.attempts.last() {
             Some(last)

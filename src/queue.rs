@@ -1,7 +1,9 @@
-//! Keys to reconcile: deduplicated while queued, one worker at a time for a key, delayed and retried with backoff.
+//! Keys to reconcile: deduplicated while queued, one worker at a time for a key, delayed and
+//! retried with backoff.
 //!
-//! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added while a worker has it
-//! is handed out again when that worker is done, never to a second worker meanwhile.
+//! Invariants, as in client-go's workqueue: a key is in `order` at most once; a key that is added
+//! while a worker has it is handed out again when that worker is done, never to a second worker
+//! meanwhile.
 
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
@@ -50,7 +52,8 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Waits for a key; `None` when the queue is closed. The caller must say [`Queue::done`] or [`Queue::retry`] of it.
+    /// Waits for a key; `None` when the queue is closed. The caller must say [`Queue::done`] or
+    /// [`Queue::retry`] of it.
     pub fn take(&self) -> Option<K> {
         let mut state = self.state.lock();
         loop {
@@ -61,7 +64,8 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
             if let Some(key) = state.take(now) {
                 let is_more = state.ready() > 0 || state.next_due().is_some();
                 drop(state);
-                // Those that wait may have been notified of this key alone, or of one that was due before the next.
+                // Those that wait may have been notified of this key alone, or of one that was due
+                // before the next.
                 if is_more {
                     self.changed.notify_one();
                 }
@@ -112,9 +116,11 @@ impl<K: Clone + Ord + Hash + Urgency> Queue<K> {
 }
 
 struct State<K> {
-    /// Keys to hand out, in order, the urgent ones and the others; never one that is in `processing`.
+    /// Keys to hand out, in order, the urgent ones and the others; never one that is in
+    /// `processing`.
     order: [VecDeque<K>; 2],
-    /// Keys that wait to be handed out: all of `order`, and those of `processing` that were added again.
+    /// Keys that wait to be handed out: all of `order`, and those of `processing` that were added
+    /// again.
     dirty: HashSet<K>,
     /// Keys that a worker has.
     processing: HashSet<K>,

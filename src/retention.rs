@@ -10,7 +10,8 @@ const CLOCK_ERROR_SECONDS: i64 = 60;
 /// Jobs that are kept, hidden, for their key alone: the latest.
 const MAX_HIDDEN_FOR_KEYS: usize = 1000;
 
-/// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it does no more.
+/// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it
+/// does no more.
 pub fn key_stands(end: Timestamp, now: Timestamp) -> Option<u64> {
     let left = end.0 + KEY_PROMISE_SECONDS + CLOCK_ERROR_SECONDS - now.0;
     u64::try_from(left).ok().filter(|seconds| *seconds > 0)
@@ -24,8 +25,8 @@ pub struct Needless {
     pub next: Option<u64>,
 }
 
-/// Of hidden jobs whose payload nobody uses, each with whether it has a key, those whose key does not stand for them, or
-/// that are too many.
+/// Of hidden jobs whose payload nobody uses, each with whether it has a key, those whose key does
+/// not stand for them, or that are too many.
 pub fn needless(
     hidden: impl IntoIterator<Item = (bool, (JobName, Status, (Timestamp, u64)))>,
     now: Timestamp,
@@ -47,8 +48,8 @@ pub fn needless(
 
 /// The finished jobs beyond the `limit` latest of each outcome, oldest first.
 ///
-/// Latest is by when a job finished, so that one that ran for hours is not gone the moment it ends; those of the same second
-/// go by the version of their record, which grows from change to change.
+/// Latest is by when a job finished, so that one that ran for hours is not gone the moment it ends;
+/// those of the same second go by the version of their record, which grows from change to change.
 pub fn excess(
     jobs: impl IntoIterator<Item = (JobName, Status, (Timestamp, u64))>,
     limit: usize,

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 ///
 /// Source: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// From SIGTERM on, the cluster's nodes still send connections here until each has been told not to:
-/// they would be swallowed, and their clients would wait for a minute.
+/// From SIGTERM on, the cluster's nodes still send connections here until each has been told not
+/// to: they would be swallowed, and their clients would wait for a minute.
 const DRAIN: Duration = Duration::from_secs(5);
 const LOOK_FOR_SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// Workers that do what follows from what is observed.

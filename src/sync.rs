@@ -1,4 +1,5 @@
-//! Locks whose poison is handled in one place, threads whose death ends the process, and how work is handed to them.
+//! Locks whose poison is handled in one place, threads whose death ends the process, and how work
+//! is handed to them.
 
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A mutex. What it guards is whole even after a panic, since no code of ours leaves it half changed across a call that
-/// can panic; so a poisoned lock is used on.
+/// A mutex. What it guards is whole even after a panic, since no code of ours leaves it half
+/// changed across a call that can panic; so a poisoned lock is used on.
 #[derive(Default)]
 pub struct Lock<T>(Mutex<T>);
 
@@ -72,11 +73,13 @@ impl<T> SharedLock<T> {
     }
 }
 
-/// Stack of our threads: none recurses deeply, and 50 of them at the platform's 8 MiB would look alarming.
+/// Stack of our threads: none recurses deeply, and 50 of them at the platform's 8 MiB would look
+/// alarming.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Starts a named thread that the process cannot do without: if it panics, the process ends with exit code 1, so that
-/// the platform starts it again. All state that matters is outside the process.
+/// Starts a named thread that the process cannot do without: if it panics, the process ends with
+/// exit code 1, so that the platform starts it again. All state that matters is outside the
+/// process.
 pub fn spawn(
     name: impl Into<String>,
     run: impl FnOnce() + Send + 'static,
@@ -121,7 +124,8 @@ impl<K: Copy + Eq + Hash> Turns<K> {
             if clock.instant() >= deadline {
                 return None;
             }
-            // Two requests of one key at a time are rare, so that looking again now and then costs nothing.
+            // Two requests of one key at a time are rare, so that looking again now and then costs
+            // nothing.
             clock.sleep(TURN_LOOK);
         }
         Some(Turn { turns: self, key })
@@ -142,8 +146,8 @@ impl<K: Copy + Eq + Hash> Drop for Turn<'_, K> {
 
 /// A way to hand work to a group of threads, of which at most `capacity` waits in line.
 ///
-/// The thread that became idle last is woken first, and no other with it: where there is little to do, few threads do it,
-/// and only their stacks and connections are in use.
+/// The thread that became idle last is woken first, and no other with it: where there is little to
+/// do, few threads do it, and only their stacks and connections are in use.
 pub fn handover<T>(capacity: usize) -> (Giver<T>, Taker<T>) {
     let shared = Arc::new(Handover {
         state: Lock::new(Line {

@@ -1,5 +1,5 @@
-//! What runs the jobs. The scheduler sees a backend through [`Backend`], and a backend tells what it observes to an
-//! [`Observer`].
+//! What runs the jobs. The scheduler sees a backend through [`Backend`], and a backend tells what
+//! it observes to an [`Observer`].
 
 pub mod kubernetes;
 pub mod local;
@@ -25,18 +25,20 @@ pub struct NewJob<'a> {
     pub key: Option<RequestKey>,
     /// -100 to 100, higher ones first, for a backend that has a queue of its own.
     pub priority: i8,
-    /// Its place in the scheduler's queue: it must not run before [`Backend::admit`]. `None` lets it run at once.
+    /// Its place in the scheduler's queue: it must not run before [`Backend::admit`]. `None` lets
+    /// it run at once.
     pub queued: Option<Queued>,
 }
 
-/// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is unknown. The job that a
-/// call returns is its state as just stored, with its new version.
+/// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is
+/// unknown. The job that a call returns is its state as just stored, with its new version.
 pub trait Backend: Send + Sync {
-    /// Creates the job and its payload; on return both are durable. With `resend`, an earlier call for the same job may
-    /// have come through.
+    /// Creates the job and its payload; on return both are durable. With `resend`, an earlier call
+    /// for the same job may have come through.
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError>;
 
-    /// Creates a job that does again what the finished job `old` did, with the same payload and settings.
+    /// Creates a job that does again what the finished job `old` did, with the same payload and
+    /// settings.
     fn recreate(
         &self,
         old: &Job,
@@ -47,8 +49,8 @@ pub trait Backend: Send + Sync {
     /// Makes the running job reachable by its name, if it has ports.
     fn expose(&self, job: &Job) -> Result<(), BackendError>;
 
-    /// Checks that an unfinished job has its payload, its own or another's, which a crash between the two writes leaves it
-    /// without.
+    /// Checks that an unfinished job has its payload, its own or another's, which a crash between
+    /// the two writes leaves it without.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError>;
 
     /// Stores the payload of a job that a crash may have left without; one that is there stays.
@@ -57,8 +59,8 @@ pub trait Backend: Send + Sync {
     /// Lets a queued job run, if it is still as described.
     fn admit(&self, job: &Job) -> Result<Job, BackendError>;
 
-    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. `reason` is for its user; empty
-    /// where somebody asked for it.
+    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. `reason`
+    /// is for its user; empty where somebody asked for it.
     fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError>;
 
     /// Runs a stopped job again in place, at once or from the queue, if it is still as described.
@@ -79,11 +81,13 @@ pub trait Backend: Send + Sync {
     /// The job of this name as it is stored at this moment; `None` if there is none.
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError>;
 
-    /// The attempts that there are at this moment of the job of this name, which may be gone itself.
+    /// The attempts that there are at this moment of the job of this name, which may be gone
+    /// itself.
     fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError>;
 
-    /// What an attempt of the job, which has started, has written; `attempt` is its index. With `follow`, a read waits for
-    /// more for about a second, then fails with `TimedOut` and may be repeated; 0 bytes are the end of the attempt.
+    /// What an attempt of the job, which has started, has written; `attempt` is its index. With
+    /// `follow`, a read waits for more for about a second, then fails with `TimedOut` and may be
+    /// repeated; 0 bytes are the end of the attempt.
     fn logs(
         &self,
         record: &JobRecord,
@@ -105,8 +109,8 @@ pub struct LogOptions {
 #[derive(Debug)]
 pub struct Created {
     pub job: Job,
-    /// It took more than one try, and one that was not answered may yet be carried out: should the job be deleted before
-    /// that, it would be there again.
+    /// It took more than one try, and one that was not answered may yet be carried out: should the
+    /// job be deleted before that, it would be there again.
     pub may_come_again: bool,
 }
 
@@ -133,7 +137,8 @@ pub enum Resend {
     Again,
 }
 
-/// Who is told what a backend observes. A backend calls it from one thread for jobs and one for attempts.
+/// Who is told what a backend observes. A backend calls it from one thread for jobs and one for
+/// attempts.
 pub trait Observer: Send + Sync {
     /// A list of all jobs is about to be asked for.
     fn jobs_relist_begins(&self) -> ListBegun;

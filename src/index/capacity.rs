@@ -36,8 +36,8 @@ pub struct Reserved {
 }
 
 impl Index {
-    /// Takes a place for a job that is about to be created or resumed: to run if there is room and nobody waits, else in
-    /// the queue.
+    /// Takes a place for a job that is about to be created or resumed: to run if there is room and
+    /// nobody waits, else in the queue.
     pub fn reserve(&self) -> Result<Reservation<'_>, Full> {
         let mut state = self.state.write();
         let limit = self.bounds.unfinished;
@@ -56,8 +56,8 @@ impl Index {
         Ok(self.place(&mut state, false))
     }
 
-    /// Lets jobs run under the cap. Until then all places are taken: a create of the process before this one may yet be
-    /// carried out.
+    /// Lets jobs run under the cap. Until then all places are taken: a create of the process before
+    /// this one may yet be carried out.
     pub fn open(&self) {
         self.state.write().is_open = true;
     }
@@ -67,7 +67,8 @@ impl Index {
         self.next(&self.state.read(), |_| true).is_some()
     }
 
-    /// The next job of the queue of those that are `wanted`, with a place to run in, if there is one.
+    /// The next job of the queue of those that are `wanted`, with a place to run in, if there is
+    /// one.
     pub fn next_to_admit(
         &self,
         wanted: impl Fn(&JobRecord) -> bool,
@@ -83,7 +84,8 @@ impl Index {
         if !has_room && state.tally.unanswered == 0 {
             return None;
         }
-        // One that may have been admitted without an answer has its place already, and is asked for again.
+        // One that may have been admitted without an answer has its place already, and is asked for
+        // again.
         let may_run = |name| {
             state
                 .fates

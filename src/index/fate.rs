@@ -1,5 +1,5 @@
-//! What is to be known of a name beside its record, or while it has none: the names that are not, not yet, or no longer
-//! jobs of the index. An entry lives for as long as it says something.
+//! What is to be known of a name beside its record, or while it has none: the names that are not,
+//! not yet, or no longer jobs of the index. An entry lives for as long as it says something.
 
 use crate::job::{Attempt, JobName, JobRecord, RequestKey, Status};
 use std::time::Instant;
@@ -16,8 +16,8 @@ pub struct Fate {
     pub pins: u32,
     /// The job that had this name is gone.
     pub tombstone: Option<Tombstone>,
-    /// The name was given up, or its job is gone: until then, another job that is reported under it comes from a create that
-    /// was carried out late, and is to be deleted.
+    /// The name was given up, or its job is gone: until then, another job that is reported under it
+    /// comes from a create that was carried out late, and is to be deleted.
     pub closed: Option<Instant>,
     /// Until then a create of it that was not answered may be carried out.
     pub late: Option<Instant>,
@@ -25,9 +25,11 @@ pub struct Fate {
     pub unanswered: Option<Instant>,
     /// The request whose create has an unknown outcome. Sent again, it takes the same name.
     pub request: Option<RequestKey>,
-    /// The job was let run and then suspended or deleted: until then the backend may start an attempt all the same.
+    /// The job was let run and then suspended or deleted: until then the backend may start an
+    /// attempt all the same.
     pub may_start: Option<Instant>,
-    /// Attempts whose job is not here: not seen yet, since jobs and attempts are watched apart, or gone before them.
+    /// Attempts whose job is not here: not seen yet, since jobs and attempts are watched apart, or
+    /// gone before them.
     pub orphans: Vec<Attempt>,
 }
 
@@ -35,7 +37,8 @@ pub struct Fate {
 #[derive(PartialEq)]
 pub struct Tombstone {
     pub uid: Box<str>,
-    /// It was deleted here, and older reports of it may come until its end is reported or shown by a list.
+    /// It was deleted here, and older reports of it may come until its end is reported or shown by
+    /// a list.
     pub is_awaited: bool,
     /// How many lists had been begun when it went: a later one knows better.
     pub lists: u64,
@@ -69,7 +72,8 @@ impl Fate {
             .is_some_and(|gone| *gone.uid == *uid)
     }
 
-    /// Forgets a tombstone that nothing needs any more: its end was reported, and no answer is due that could be older.
+    /// Forgets a tombstone that nothing needs any more: its end was reported, and no answer is due
+    /// that could be older.
     pub fn settle_tombstone(&mut self) {
         let is_needed = |gone: &Tombstone| gone.is_awaited || self.calls() > 0;
         if !self.tombstone.as_ref().is_some_and(is_needed) {
@@ -77,14 +81,15 @@ impl Fate {
         }
     }
 
-    /// Another job may come under this name, if a create was not answered: it must not be there, and may run until then.
+    /// Another job may come under this name, if a create was not answered: it must not be there,
+    /// and may run until then.
     pub fn close(&mut self) {
         self.closed = self.closed.max(self.late);
         self.unanswered = self.unanswered.max(self.late);
     }
 
-    /// The record leaves the index. Its attempts that go on are kept until their end is reported, and if it may yet get
-    /// one, that is in doubt until `until`.
+    /// The record leaves the index. Its attempts that go on are kept until their end is reported,
+    /// and if it may yet get one, that is in doubt until `until`.
     pub fn bury(&mut self, record: &JobRecord, until: Instant) {
         let live = |attempt: &&Attempt| !attempt.state.is_finished();
         self.orphans = record.attempts.iter().filter(live).cloned().collect();

@@ -1,8 +1,10 @@
-//! The scheduler's only picture of the jobs: small records, bounded, read without asking the backend.
+//! The scheduler's only picture of the jobs: small records, bounded, read without asking the
+//! backend.
 //!
-//! Invariants: what this process created or deleted is here before its caller is answered, and no older report undoes
-//! it; a relist is built aside and swapped in whole, so that it leaves no ghosts; a job is counted as running from
-//! before it is created until nothing of it can run any more, so that a concurrency cap holds at every instant.
+//! Invariants: what this process created or deleted is here before its caller is answered, and no
+//! older report undoes it; a relist is built aside and swapped in whole, so that it leaves no
+//! ghosts; a job is counted as running from before it is created until nothing of it can run any
+//! more, so that a concurrency cap holds at every instant.
 
 mod capacity;
 mod fate;
@@ -28,10 +30,12 @@ pub const ATTEMPTS_COME_WITHIN: Duration = Duration::from_secs(5);
 /// A call that was not answered has no effect any more after this.
 pub const CALLS_END_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long a name that was given up is remembered: a create that is carried out later than this is taken for a job.
+/// How long a name that was given up is remembered: a create that is carried out later than this is
+/// taken for a job.
 pub const ABORTED_FOR: Duration = Duration::from_secs(600);
 
-/// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of readers.
+/// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of
+/// readers.
 pub struct Index {
     state: SharedLock<State>,
     bounds: Bounds,
@@ -195,9 +199,9 @@ impl Index {
         state.waiting.iter().map(|(_, name)| name.clone()).collect()
     }
 
-    /// A call that changes or deletes the job, or pins its payload, is in flight until the guard is dropped. `None` if what
-    /// is in flight or kept already forbids it: a payload that is about to go cannot be used, and one that is used must
-    /// not go.
+    /// A call that changes or deletes the job, or pins its payload, is in flight until the guard is
+    /// dropped. `None` if what is in flight or kept already forbids it: a payload that is about to
+    /// go cannot be used, and one that is used must not go.
     pub fn begin(&self, name: &JobName, flight: Flight) -> Option<InFlight<'_>> {
         let mut state = self.state.write();
         let is_going = |fate: &Fate| fate.deletions > 0;
@@ -231,7 +235,8 @@ impl Index {
         state.fates.get(name).is_some_and(|fate| fate.creates > 0)
     }
 
-    /// A job as the answer to a call shows it. Returns its record, which may already be newer; `None` if it is gone again.
+    /// A job as the answer to a call shows it. Returns its record, which may already be newer;
+    /// `None` if it is gone again.
     pub fn answered(&self, job: Job) -> (Option<Arc<JobRecord>>, Change) {
         let name = job.name.clone();
         let mut state = self.state.write();
@@ -289,8 +294,8 @@ impl Index {
         true
     }
 
-    /// A job was given up whose create may yet be carried out. It counts as running while that is in doubt, and is unwanted
-    /// whenever it is reported.
+    /// A job was given up whose create may yet be carried out. It counts as running while that is
+    /// in doubt, and is unwanted whenever it is reported.
     pub fn aborted(&self, name: &JobName) {
         let now = self.clock.instant();
         let mut state = self.state.write();
@@ -307,7 +312,8 @@ impl Index {
         });
     }
 
-    /// A job that was given up was there, and is deleted: if it was let run, it may yet get an attempt.
+    /// A job that was given up was there, and is deleted: if it was let run, it may yet get an
+    /// attempt.
     pub fn discarded(&self, job: &Job) {
         let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
         self.state.write().change(&job.name, |_, fate| {
@@ -317,7 +323,8 @@ impl Index {
         });
     }
 
-    /// A create was not answered: unless the job was reported already, it may exist. Sent again, the request takes its name.
+    /// A create was not answered: unless the job was reported already, it may exist. Sent again,
+    /// the request takes its name.
     pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
@@ -332,8 +339,8 @@ impl Index {
         });
     }
 
-    /// A change that lets the job run, if it is still as described, was not answered: unless a newer report of it has come,
-    /// it may run.
+    /// A change that lets the job run, if it is still as described, was not answered: unless a
+    /// newer report of it has come, it may run.
     pub fn change_unanswered(&self, job: &Job) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         let mut state = self.state.write();
@@ -347,14 +354,16 @@ impl Index {
         });
     }
 
-    /// For how much longer something may begin to run under this name that no report shows; `None` where there is no doubt.
+    /// For how much longer something may begin to run under this name that no report shows; `None`
+    /// where there is no doubt.
     pub fn doubt(&self, name: &JobName) -> Option<Duration> {
         let state = self.state.read();
         let until = state.fates.get(name)?.in_doubt()?;
         Some(until.saturating_duration_since(self.clock.instant()))
     }
 
-    /// The doubt is resolved: the job is as it was last reported, and no attempt of it runs that was not.
+    /// The doubt is resolved: the job is as it was last reported, and no attempt of it runs that
+    /// was not.
     pub fn resolved(&self, name: &JobName) {
         let now = self.clock.instant();
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
@@ -382,7 +391,8 @@ impl Index {
             .is_some_and(|fate| fate.closed.is_some())
     }
 
-    /// Nothing can come under this name any more, if its time is over; else returns how long it is till then.
+    /// Nothing can come under this name any more, if its time is over; else returns how long it is
+    /// till then.
     pub fn forget(&self, name: &JobName) -> Option<Duration> {
         let now = self.clock.instant();
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
@@ -431,15 +441,17 @@ impl Index {
         }
     }
 
-    /// The list that was begun: what is not in it is gone, but for what has changed since. Returns what follows, and the jobs
-    /// that are gone.
+    /// The list that was begun: what is not in it is gone, but for what has changed since. Returns
+    /// what follows, and the jobs that are gone.
     pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, BTreeSet<JobName>) {
         let JobList { jobs, version } = list;
         let now = self.clock.instant();
         let mut state = self.state.write();
-        // A cluster that was restored from a backup begins again at a lower version: then nothing known holds.
+        // A cluster that was restored from a backup begins again at a lower version: then nothing
+        // known holds.
         let is_older = version < begun.version;
-        // Two may list at a time, and a watch may have told meanwhile what became of a job that is not here.
+        // Two may list at a time, and a watch may have told meanwhile what became of a job that is
+        // not here.
         let is_latest = is_older || version >= state.reported;
         state.reported = match is_older {
             true => version,
@@ -472,7 +484,8 @@ impl Index {
         state.change_attempts(job, |attempts| merge(attempts, attempt));
     }
 
-    /// The backend reports that an attempt is gone. How a finished one ended stays known while its job is.
+    /// The backend reports that an attempt is gone. How a finished one ended stays known while its
+    /// job is.
     pub fn attempt_gone(&self, job: &JobName, attempt: &str) {
         let mut state = self.state.write();
         let known = state.jobs.contains_key(job);
@@ -532,7 +545,8 @@ impl State {
                 .any(|r| r.job.payload_of.as_ref() == Some(owner))
     }
 
-    /// The one way to change what is known of a name: what is counted and found by other means than the name follows.
+    /// The one way to change what is known of a name: what is counted and found by other means than
+    /// the name follows.
     fn change<T>(
         &mut self,
         name: &JobName,
@@ -652,7 +666,8 @@ impl State {
         result
     }
 
-    /// Of two jobs of one request, the one that was sent later counts. Returns the other, if there is one.
+    /// Of two jobs of one request, the one that was sent later counts. Returns the other, if there
+    /// is one.
     fn claim(&mut self, key: RequestKey, name: &JobName) -> Option<JobName> {
         let other = self
             .keys

@@ -111,7 +111,8 @@ impl Scheduler {
         failure.map_or(Ok(stopped), Err)
     }
 
-    /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload and settings.
+    /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload
+    /// and settings.
     pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
         let mut tries_left = CHANGE_TRIES;
         loop {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long how a job failed is waited for, which its attempt tells, before that it failed is told without.
+/// How long how a job failed is waited for, which its attempt tells, before that it failed is told
+/// without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a call is over that keeps a job from being let go.
 const CHANGE_LOOK: Duration = Duration::from_millis(500);
@@ -40,7 +41,8 @@ pub(super) enum Task {
     Settle(JobName),
     /// Take requests with keys, now that no call of an earlier process is on its way.
     Open,
-    /// Let jobs run under the cap, now that nothing of an earlier process can run that is not known.
+    /// Let jobs run under the cap, now that nothing of an earlier process can run that is not
+    /// known.
     OpenCap,
     /// Let the next jobs of the queue run, as far as there is room.
     Admit,
@@ -88,7 +90,8 @@ impl Scheduler {
         }
     }
 
-    /// What the process before this one asked for is done by now, or never: so all that it made is in this list.
+    /// What the process before this one asked for is done by now, or never: so all that it made is
+    /// in this list.
     fn open(&self) -> Result<(), BackendError> {
         let begun = self.index.relist_begins();
         let list = self.backend.list()?;
@@ -146,7 +149,8 @@ impl Scheduler {
         log::warn!(
             "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
         );
-        // From here on its request, sent again, makes another: this one is on its way out, whatever the answer.
+        // From here on its request, sent again, makes another: this one is on its way out, whatever
+        // the answer.
         self.abort(name);
         Ok(())
     }
@@ -167,7 +171,8 @@ impl Scheduler {
         }
     }
 
-    /// Sees to it that no create came late before its name is forgotten: the watch may be late, too.
+    /// Sees to it that no create came late before its name is forgotten: the watch may be late,
+    /// too.
     fn forget(&self, name: &JobName) -> Result<(), BackendError> {
         if self.index.is_closed(name) {
             self.discard(name)?;
@@ -248,8 +253,8 @@ impl Scheduler {
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
-        // By version: one that has changed meanwhile is another matter, and nobody else may have come for it while it had no
-        // place but the one that is held here.
+        // By version: one that has changed meanwhile is another matter, and nobody else may have
+        // come for it while it had no place but the one that is held here.
         let (mut passed_over, mut failure) = (Vec::<(JobName, u64)>::new(), None);
         let is_wanted = |passed_over: &[(JobName, u64)], job: &Job| {
             let mut passed_over = passed_over.iter();
@@ -402,8 +407,8 @@ impl Scheduler {
         self.admit_if_there_is_room();
     }
 
-    /// Does what whoever created a job may have left undone: the process before this one, or this one when it lost sight of
-    /// a create.
+    /// Does what whoever created a job may have left undone: the process before this one, or this
+    /// one when it lost sight of a create.
     pub(super) fn adopt(&self, record: &JobRecord) {
         let job = &record.job;
         if matches!(job.status, Status::Succeeded | Status::Failed) {
@@ -460,7 +465,8 @@ impl Scheduler {
         self.admit_if_there_is_room();
     }
 
-    /// A job was reported gone that was not deleted here. It may have been the last that needed another's payload.
+    /// A job was reported gone that was not deleted here. It may have been the last that needed
+    /// another's payload.
     fn lost(&self, name: &JobName) {
         log::info!("job={name} event=gone");
         self.gone(name);
@@ -468,7 +474,8 @@ impl Scheduler {
     }
 }
 
-/// Whether a stopped job has an attempt whose end is not in its status: it may yet turn out to be what ended the job.
+/// Whether a stopped job has an attempt whose end is not in its status: it may yet turn out to be
+/// what ended the job.
 fn is_not_counted(job: &Job, attempts: &[Attempt]) -> bool {
     let count = |state| attempts.iter().filter(|a| a.state == state).count();
     let failed = usize::try_from(job.failed).unwrap_or(usize::MAX);

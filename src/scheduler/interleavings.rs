@@ -1,5 +1,6 @@
-//! What must hold however the threads are interleaved: of requests, of workers, and of the two watches. The use cases, the
-//! index and the queue are the real ones; the cluster below them changes at once, and tells of it later.
+//! What must hold however the threads are interleaved: of requests, of workers, and of the two
+//! watches. The use cases, the index and the queue are the real ones; the cluster below them
+//! changes at once, and tells of it later.
 
 use super::*;
 use crate::backend::{

@@ -1,4 +1,5 @@
-//! The use cases: submit, list, get, stop, restart, delete, and the tasks that follow from what is observed.
+//! The use cases: submit, list, get, stop, restart, delete, and the tasks that follow from what is
+//! observed.
 
 mod control;
 mod follow;
@@ -132,7 +133,8 @@ impl Scheduler {
         }
     }
 
-    /// Has `settled` told of each job that has finished or is gone, from any thread. To be called once, at start.
+    /// Has `settled` told of each job that has finished or is gone, from any thread. To be called
+    /// once, at start.
     pub fn on_settled(&self, settled: Settled) {
         let _ = self.settled.set(settled);
     }
@@ -223,7 +225,8 @@ impl Scheduler {
         JobView { record, position }
     }
 
-    /// Takes a place for a job that `make` creates or resumes. If nothing comes of it, who waits may have it.
+    /// Takes a place for a job that `make` creates or resumes. If nothing comes of it, who waits
+    /// may have it.
     fn with_place<E: From<Full>>(
         &self,
         make: impl FnOnce(&Reservation) -> Result<JobView, E>,

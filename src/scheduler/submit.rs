@@ -52,8 +52,8 @@ enum Submitted {
 }
 
 impl Scheduler {
-    /// Creates a job. On return it is durable, with its payload, and in the index. The same `key` with the same body gives
-    /// the same job, however often.
+    /// Creates a job. On return it is durable, with its payload, and in the index. The same `key`
+    /// with the same body gives the same job, however often.
     pub fn submit(
         &self,
         request: &JobRequest,
@@ -137,7 +137,8 @@ impl Scheduler {
         }
     }
 
-    /// A process before this one may have sent the same request, and its create may yet be carried out.
+    /// A process before this one may have sent the same request, and its create may yet be carried
+    /// out.
     fn wait_until_open(&self) -> Result<(), SubmitError> {
         let deadline = self.clock.instant() + TURN_TIMEOUT;
         while !self.all_is_known.load(Ordering::Acquire) {
@@ -246,7 +247,8 @@ impl Scheduler {
             Err(CreateError::Nothing(e)) => Err(e),
             Err(CreateError::Incomplete(e)) => {
                 self.abort(name);
-                // Who is told for certain that nothing was done can rely on it, whatever becomes of this process.
+                // Who is told for certain that nothing was done can rely on it, whatever becomes of
+                // this process.
                 Err(match self.discard(name) {
                     Ok(()) => e,
                     Err(_) => BackendError::Unanswered {
@@ -308,8 +310,9 @@ impl Scheduler {
         Ok(self.view(record))
     }
 
-    /// Gives a job up that nobody was told of. It is out of sight at once, and deleted whenever it appears. If this process
-    /// ends before that, the next one cannot tell it from one that was acknowledged.
+    /// Gives a job up that nobody was told of. It is out of sight at once, and deleted whenever it
+    /// appears. If this process ends before that, the next one cannot tell it from one that was
+    /// acknowledged.
     pub(super) fn abort(&self, name: &JobName) {
         self.index.aborted(name);
         self.queue.add(Task::Discard(name.clone()));

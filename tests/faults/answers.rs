@@ -1,4 +1,5 @@
-//! What the API server does with a single request: answers are lost, refused, late; and what others do to our jobs.
+//! What the API server does with a single request: answers are lost, refused, late; and what others
+//! do to our jobs.
 
 use crate::harness::cluster::{Namespace, kubectl, name_of};
 use crate::harness::scheduler::{JOBS, Scheduler};
@@ -105,7 +106,8 @@ fn a_submit_whose_outcome_stays_unknown_leaves_nothing() {
     );
 }
 
-/// Waits until nothing is left in Kubernetes of jobs that were refused, and makes sure that they were never listed.
+/// Waits until nothing is left in Kubernetes of jobs that were refused, and makes sure that they
+/// were never listed.
 fn nothing_comes_of(namespace: &Namespace, scheduler: &Scheduler) {
     within(Duration::from_secs(20), || {
         let listed = scheduler.list();

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 8;
 
-/// Nothing of it can be guessed from its number alone, and it has all that JSON and base64 could hurt.
+/// Nothing of it can be guessed from its number alone, and it has all that JSON and base64 could
+/// hurt.
 fn payload(number: usize) -> String {
     let mut random = fastrand::Rng::with_seed(number as u64);
     let length = random.usize(0..8000);
@@ -27,7 +28,8 @@ fn payload(number: usize) -> String {
     format!("{number}:{text}")
 }
 
-/// Sends one keyed request until it is answered with a job; returns the job's name and how often it was sent.
+/// Sends one keyed request until it is answered with a job; returns the job's name and how often it
+/// was sent.
 fn submit_for_sure(port: u16, number: usize, deadline: Instant) -> (String, usize) {
     let key = format!("Idempotency-Key: order-{number}");
     let body = json!({"payload": payload(number), "jobId": format!("order-{number}")}).to_string();
@@ -104,7 +106,8 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize, jobs_do: Jobs)
         namespace.quota(json!({"pods": "0"}));
     }
     let proxy = Proxy::start();
-    // The proxy slows the API server down a little, so that kills meet every step between the two writes.
+    // The proxy slows the API server down a little, so that kills meet every step between the two
+    // writes.
     let flags = [
         "--max-running",
         "8",
@@ -168,7 +171,8 @@ fn kills_lose_nothing(purpose: &str, orders: usize, kills: usize, jobs_do: Jobs)
         let (name, _) = submit_for_sure(port, number, Instant::now() + Duration::from_secs(20));
         assert_eq!(Some(&name), names.get(&number));
     }
-    // One that a killed scheduler's create made late is known for one too many, and is on its way out, with its Secret.
+    // One that a killed scheduler's create made late is known for one too many, and is on its way
+    // out, with its Secret.
     names.retain(|number, _| !jobs_do.are_deleted(*number));
     let kept = names.len();
     within(Duration::from_secs(60), || {

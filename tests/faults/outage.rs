@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 enum Outage {
     /// Connections break and are refused, as when the process is stopped.
     Refused,
-    /// Nothing is answered; then the process is started anew, and what it was asked meanwhile is lost.
+    /// Nothing is answered; then the process is started anew, and what it was asked meanwhile is
+    /// lost.
     StalledAndRestarted,
     /// Nothing is answered; then it goes on, and does all that it was asked meanwhile.
     StalledAndResumed,
@@ -87,7 +88,8 @@ fn outage(kind: Outage, seconds: u64) {
     );
 }
 
-/// Has the API server go away for so long while jobs run and clients go on, and checks what they see.
+/// Has the API server go away for so long while jobs run and clients go on, and checks what they
+/// see.
 pub fn endure(
     what: &str,
     namespace: &Namespace,
@@ -101,7 +103,8 @@ pub fn endure(
     let seen = Mutex::new(Seen::default());
     let over = AtomicBool::new(false);
     let back = scope(|scope| {
-        // Also if something is not as it must be: or they would go on for ever, and take the cluster's whole time.
+        // Also if something is not as it must be: or they would go on for ever, and take the
+        // cluster's whole time.
         let _over = Over(&over);
         for _ in 0..4 {
             scope.spawn(|| post_until(scheduler, &over, &seen));

@@ -1,7 +1,8 @@
-//! A proxy between a scheduler and the API server that does what networks and servers do on a bad day.
+//! A proxy between a scheduler and the API server that does what networks and servers do on a bad
+//! day.
 //!
-//! The scheduler speaks plain HTTP to it; it speaks TLS to the API server. Each connection has a thread and a connection
-//! of its own to the API server.
+//! The scheduler speaks plain HTTP to it; it speaks TLS to the API server. Each connection has a
+//! thread and a connection of its own to the API server.
 
 use crate::harness::cluster::{ApiServer, TlsStream};
 use crate::harness::http::{Head, read_body, read_chunk};
@@ -53,7 +54,8 @@ pub enum Fault {
     LoseAnswer,
     /// The API server does it, and the connection breaks after so many bytes of its answer.
     CutAnswer(usize),
-    /// The API server does it, and its answer comes so many bytes at a time, with a pause after each.
+    /// The API server does it, and its answer comes so many bytes at a time, with a pause after
+    /// each.
     Trickle(usize, Duration),
     /// The connection breaks, and the API server is not asked.
     Unsent,
@@ -200,8 +202,8 @@ impl Proxy {
         self.set(Mode::Stall);
     }
 
-    /// As if the machine behind the connections there are were gone without a word: nothing comes of them any more, and
-    /// new ones reach another.
+    /// As if the machine behind the connections there are were gone without a word: nothing comes
+    /// of them any more, and new ones reach another.
     pub fn forget_connections(&self) {
         let last = lock(&self.shared.connections).keys().max().copied();
         (self.shared.dead).store(last.unwrap_or(0), Ordering::Release);

@@ -1,5 +1,5 @@
-//! The faults that a proxy cannot make whole, done to the API server itself. They disturb whoever else uses the cluster, the
-//! other tests, too: `make test-faults` runs them after those.
+//! The faults that a proxy cannot make whole, done to the API server itself. They disturb whoever
+//! else uses the cluster, the other tests, too: `make test-faults` runs them after those.
 
 use crate::harness::cluster::{ApiServer, Namespace};
 use crate::harness::scheduler::Scheduler;
@@ -35,7 +35,8 @@ fn must_be_own_cluster() {
     );
 }
 
-/// A scheduler that reaches the API server itself, with its certificate authority in a file that goes with `run`.
+/// A scheduler that reaches the API server itself, with its certificate authority in a file that
+/// goes with `run`.
 fn with_scheduler(namespace: &Namespace, run: impl FnOnce(&Scheduler)) {
     let api = ApiServer::of_kubeconfig();
     let file = std::env::temp_dir().join(format!("{}-ca.crt", namespace.name));

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 pub const SHORT: &str =
     "command: [\"sh\", \"-c\", \"exit $CODE\"]\nrunAsUser: 1000\nvariables:\n  CODE: \"0\"\n";
 
-/// Submits `count` short jobs, every third of which fails; returns their names and the statuses they must end in.
+/// Submits `count` short jobs, every third of which fails; returns their names and the statuses
+/// they must end in.
 pub fn submit_short(scheduler: &Scheduler, count: usize) -> Vec<(String, &'static str)> {
     let submit = |number: usize| {
         let code = if number % 3 == 2 { "3" } else { "0" };
@@ -123,7 +124,8 @@ fn watches_that_end_at_once_are_not_asked_for_without_pause() {
         "{count} watches ended at once in {seconds} s, {} jobs seen to their end afterwards",
         jobs.len()
     );
-    // Of each of the two kinds: at 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s at the earliest without jitter, which may halve a pause.
+    // Of each of the two kinds: at 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s at the earliest without jitter,
+    // which may halve a pause.
     assert!((6..=20).contains(&count), "{count} watches");
 }
 

@@ -26,7 +26,8 @@ impl Sim {
         asked || matches!(life.gone, Some((_, Who::Kubectl)))
     }
 
-    /// Whether the owner deleted this job, or one that had its name before: a create that was not answered brought it back.
+    /// Whether the owner deleted this job, or one that had its name before: a create that was not
+    /// answered brought it back.
     fn name_was_deleted(&self, life: &Life) -> bool {
         let mut lives = self.world.lives.values();
         lives.any(|other| other.name == life.name && self.deleted_by_owner(other))
@@ -105,7 +106,8 @@ impl Sim {
             // When a job was stopped is told by a clock that may be wrong.
             let is_vague = life.outcome == Some("Stopped") && self.options.skew;
             let asked = self.requested_deletes.contains(&uid);
-            // One scheduler may find a submit cut off that the other is just finishing: there is no fence between them.
+            // One scheduler may find a submit cut off that the other is just finishing: there is no
+            // fence between them.
             let was_in_doubt = |number: usize| self.clients[number].was_in_doubt;
             let is_torn = self.options.two && life.client.is_some_and(was_in_doubt);
             if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
@@ -267,7 +269,8 @@ impl Sim {
         }
     }
 
-    /// Whether a job that was told to be in one status can be in another, with what happened between that nobody saw.
+    /// Whether a job that was told to be in one status can be in another, with what happened
+    /// between that nobody saw.
     fn may_follow(&self, uid: &str, from: Status, to: Status) -> bool {
         use Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
         let Some(life) = self.life(uid) else {
@@ -451,7 +454,8 @@ impl Sim {
         }
     }
 
-    /// Whether nobody can tell if the payload of a job is there: the quota answers before all else, for good.
+    /// Whether nobody can tell if the payload of a job is there: the quota answers before all else,
+    /// for good.
     fn cannot_be_verified(&self, job: &crate::world::Job) -> bool {
         let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
         let cut_off = client.is_some_and(|client| {

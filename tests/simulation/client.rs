@@ -200,7 +200,8 @@ impl Sim {
         true
     }
 
-    /// Where a request may be sent again: where it was sent, or to another that knows what came of it.
+    /// Where a request may be sent again: where it was sent, or to another that knows what came of
+    /// it.
     pub fn process_for_resend(&self, client: usize) -> Option<usize> {
         let last = self.clients[client].process;
         if self.processes[last].alive {

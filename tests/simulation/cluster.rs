@@ -1,5 +1,5 @@
-//! What else acts in a cluster, a step at a time: the job controller, a kubelet, the garbage collector, and a person with
-//! kubectl.
+//! What else acts in a cluster, a step at a time: the job controller, a kubelet, the garbage
+//! collector, and a person with kubectl.
 
 use crate::coroutine::{EPOCH, mix};
 use crate::world::{
@@ -43,7 +43,8 @@ fn action<'a>(job: &'a Job, pod: &Pod) -> &'a str {
 }
 
 impl World {
-    /// The job controller looks at a job: it makes or deletes pods at once, and is to write what it saw.
+    /// The job controller looks at a job: it makes or deletes pods at once, and is to write what it
+    /// saw.
     pub fn sync_job(&mut self, name: &str) {
         let Some(job) = self.jobs.get(name).cloned() else {
             return;
@@ -77,7 +78,8 @@ impl World {
         });
     }
 
-    /// The status that follows from a job and its pods, and the pods that are counted in it for the first time.
+    /// The status that follows from a job and its pods, and the pods that are counted in it for the
+    /// first time.
     fn new_status(&self, job: &Job) -> (JobStatus, Vec<Uid>) {
         let now = self.seconds();
         let mut status = job.status.clone();
@@ -151,7 +153,8 @@ impl World {
         (status.active, status.terminating) = (count(false), count(true));
     }
 
-    /// The job controller writes a status. One of an older version of the job is refused, and it looks again.
+    /// The job controller writes a status. One of an older version of the job is refused, and it
+    /// looks again.
     pub fn write_status(&mut self, at: usize) {
         if at >= self.writes.len() {
             return;
@@ -242,7 +245,8 @@ impl World {
         pods_differ || !counted.is_empty() || !is_same(&job.status, &status)
     }
 
-    /// The job controller makes a pod for a job that it still believes to be there, or not suspended.
+    /// The job controller makes a pod for a job that it still believes to be there, or not
+    /// suspended.
     pub fn make_stale_pod(&mut self, at: usize) {
         if at >= self.stale.len() {
             return;
@@ -265,7 +269,8 @@ impl World {
         }
     }
 
-    /// A pod is to end: it is in deletion until its container has, and for as long as a finalizer is there.
+    /// A pod is to end: it is in deletion until its container has, and for as long as a finalizer
+    /// is there.
     pub fn end_pod(&mut self, name: &str) {
         let Some(mut pod) = self.pods.get(name).cloned() else {
             return;

@@ -1,7 +1,8 @@
-//! Code of the scheduler that runs until it asks something of the world, and goes on once the simulation answers.
+//! Code of the scheduler that runs until it asks something of the world, and goes on once the
+//! simulation answers.
 //!
-//! One thread runs all of it. A [`Task`] has a stack of its own, so that any function of the scheduler may be left in the
-//! middle: for a while, or for ever, as when its process ends.
+//! One thread runs all of it. A [`Task`] has a stack of its own, so that any function of the
+//! scheduler may be left in the middle: for a while, or for ever, as when its process ends.
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
@@ -125,8 +126,8 @@ impl Task {
 }
 
 impl Drop for Task {
-    /// Ends the code where it stands; its values are dropped, as unlike in a process that is killed, memory must be given
-    /// back. Nothing that is dropped may ask the world for anything.
+    /// Ends the code where it stands; its values are dropped, as unlike in a process that is
+    /// killed, memory must be given back. Nothing that is dropped may ask the world for anything.
     fn drop(&mut self) {
         let Some(mut coroutine) = self.0.take() else {
             return;
@@ -152,8 +153,9 @@ fn suspend(ask: Ask) -> Answer {
         !yielder.is_null(),
         "a call to the world by code that must not make any"
     );
-    // SAFETY: it was set by the task that runs, on whose stack the yielder lives until the task ends: each resume sets it
-    // again here or in `Task::new`, and null is set whenever a task is left.
+    // SAFETY: it was set by the task that runs, on whose stack the yielder lives until the task
+    // ends: each resume sets it again here or in `Task::new`, and null is set whenever a task is
+    // left.
     let answer = unsafe { &*yielder }.suspend(ask);
     YIELDER.set(yielder);
     answer

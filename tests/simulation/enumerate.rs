@@ -488,8 +488,8 @@ pub const USE_CASES: &[UseCase] = &[
 ];
 
 impl Sim {
-    /// Where a write is about to take effect: does what is to happen there, if this is where. Returns whether it has
-    /// dealt with the write.
+    /// Where a write is about to take effect: does what is to happen there, if this is where.
+    /// Returns whether it has dealt with the write.
     pub fn intercept(&mut self, at: usize) -> bool {
         let Some((after, point)) = self.point else {
             return false;

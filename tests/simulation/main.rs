@@ -1,8 +1,8 @@
-//! A simulation of the scheduler in a cluster: every use case with everything that can happen at each of its writes, then
-//! histories from seeds that mix all of it.
+//! A simulation of the scheduler in a cluster: every use case with everything that can happen at
+//! each of its writes, then histories from seeds that mix all of it.
 //!
-//! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does so for a cell of the
-//! enumeration, as its report names it.
+//! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does
+//! so for a cell of the enumeration, as its report names it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 

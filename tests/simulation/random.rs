@@ -209,7 +209,8 @@ pub fn replay(seed: u64, options: &Options, steps: &[Step], with_log: bool) -> (
     (sim, done)
 }
 
-/// The shortest history that still fails in the same way, as far as it is found by leaving steps out.
+/// The shortest history that still fails in the same way, as far as it is found by leaving steps
+/// out.
 pub fn shrink(history: &History) -> Vec<Step> {
     let check = history.violation.as_ref().map(|violation| violation.check);
     let fails = |steps: &[Step]| {

@@ -225,7 +225,8 @@ pub struct Sim {
     pub point: Option<(usize, Point)>,
     pub reached: bool,
     pub watch_writes: bool,
-    /// The world's version when its controllers last had nothing to do, and whether containers could end.
+    /// The world's version when its controllers last had nothing to do, and whether containers
+    /// could end.
     at_rest: Option<(u64, bool)>,
 }
 
@@ -1110,8 +1111,8 @@ impl Sim {
         }
     }
 
-    /// Lets everything go on without a fault until nothing is left to do for a while. Containers that run go on running
-    /// unless `ends`.
+    /// Lets everything go on without a fault until nothing is left to do for a while. Containers
+    /// that run go on running unless `ends`.
     pub fn settle(&mut self, horizon: u64, ends: bool) {
         let limit = self.time() + horizon;
         for _ in 0..100_000 {

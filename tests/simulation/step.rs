@@ -31,7 +31,8 @@ kinds! {
     Submit SubmitKeyed Resend Stop StopAll Restart Delete Wait
     // The scheduler's processes.
     End Start Work
-    // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any more.
+    // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any
+    // more.
     Effect Resume Late
     // Watches.
     Frame Poison Compact

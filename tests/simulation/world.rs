@@ -89,7 +89,8 @@ pub struct Job {
     pub container: Arc<str>,
     /// Its spec's fields but for `suspend`, as JSON without the braces.
     pub spec: Arc<str>,
-    /// The same without the pod's template, which is most of it and which no reader of many Jobs looks at.
+    /// The same without the pod's template, which is most of it and which no reader of many Jobs
+    /// looks at.
     pub brief: Arc<str>,
     pub status: JobStatus,
     /// Somebody beside the scheduler has suspended or resumed it.

@@ -1,5 +1,5 @@
-//! The calls to an API server: what is asked, and what may come of it. [`Api`] carries a call out; [`Calls`] has one
-//! method for each that the scheduler makes.
+//! The calls to an API server: what is asked, and what may come of it. [`Api`] carries a call out;
+//! [`Calls`] has one method for each that the scheduler makes.
 
 use super::protobuf::{Malformed, Message, Value};
 use crate::clock::Clock;
@@ -295,8 +295,9 @@ impl Calls {
         .map(|_| ())
     }
 
-    /// Opens a watch: its frames come until the server or the connection ends, or that is silent for so long that it
-    /// must be dead. In protobuf, if the server has that: all API servers do, but not all that stands for one.
+    /// Opens a watch: its frames come until the server or the connection ends, or that is silent
+    /// for so long that it must be dead. In protobuf, if the server has that: all API servers do,
+    /// but not all that stands for one.
     pub fn watch(&self, path: &str) -> Result<(Format, Box<dyn Read + Send>), ApiError> {
         self.api.open(&Call {
             verb: "watch",
@@ -322,8 +323,8 @@ impl Calls {
     }
 
     fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
-        // A process that was held up (stopped, swapped out, its machine asleep) must not do late what others have
-        // long decided without it.
+        // A process that was held up (stopped, swapped out, its machine asleep) must not do late
+        // what others have long decided without it.
         if matches!(call.patience, Patience::Until(deadline) if deadline <= self.clock.instant()) {
             return Err(ApiError::Late { call: call.name() });
         }

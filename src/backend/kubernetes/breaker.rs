@@ -1,9 +1,11 @@
-//! Fails at once while the API server does not answer, so that callers are told in time and do not queue up behind it.
+//! Fails at once while the API server does not answer, so that callers are told in time and do not
+//! queue up behind it.
 
 use crate::sync::Lock;
 use std::time::{Duration, Instant};
 
-/// After a call that got no answer, calls fail at once for this long; then one is let through to try.
+/// After a call that got no answer, calls fail at once for this long; then one is let through to
+/// try.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Knows whether the API server answered of late.
@@ -37,8 +39,9 @@ impl Breaker {
         }
     }
 
-    /// Whether connections that have said nothing since `heard` are to be doubted: a call that began later got no answer, as
-    /// on a connection whose other end is gone without a word, and others got theirs.
+    /// Whether connections that have said nothing since `heard` are to be doubted: a call that
+    /// began later got no answer, as on a connection whose other end is gone without a word, and
+    /// others got theirs.
     pub fn doubts(&self, heard: Instant) -> bool {
         let state = self.0.lock();
         state
@@ -59,7 +62,8 @@ impl Breaker {
         state.trying = false;
     }
 
-    /// A call that began at `began` was not answered. One that is slow while others are answered says nothing.
+    /// A call that began at `began` was not answered. One that is slow while others are answered
+    /// says nothing.
     pub fn not_answered(&self, began: Instant, now: Instant) {
         let mut state = self.0.lock();
         state.trying = false;

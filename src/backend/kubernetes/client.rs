@@ -18,7 +18,8 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, AsSendBody, Body};
 
-/// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an hour at the least.
+/// The mounted token is replaced before it expires; the kubelet does so at 80 % of its life, an
+/// hour at the least.
 const TOKEN_AGE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// One page of a list. The caller of no request waits for it.
@@ -29,8 +30,8 @@ const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const WATCH_LOOK: Duration = Duration::from_secs(5);
 /// A log that is followed says nothing for as long as its job does: who reads it looks up so often.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
-/// Of each direction of each connection, kept with it: a Job fits, and so does the head of every answer, as it must. With
-/// 16 KiB, 32 connections kept 1.2 MB more resident (measured).
+/// Of each direction of each connection, kept with it: a Job fits, and so does the head of every
+/// answer, as it must. With 16 KiB, 32 connections kept 1.2 MB more resident (measured).
 const BUFFER_BYTES: usize = 8 << 10;
 /// A page of a list, or an object, is never larger.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
@@ -40,7 +41,8 @@ const MAX_ANSWER_BYTES: u64 = 64 << 20;
 pub struct Access {
     /// `https://host:port`, without a path.
     pub url: String,
-    /// A file with a bearer token, read again as it rotates. None for an address that asks for none.
+    /// A file with a bearer token, read again as it rotates. None for an address that asks for
+    /// none.
     pub token_file: Option<PathBuf>,
     /// A PEM file with the certificate authorities to believe.
     pub ca_file: Option<PathBuf>,
@@ -126,7 +128,8 @@ impl Client {
         })
     }
 
-    /// Asks, with a new token if the old one is refused, and turns a status of 400 and over into an error.
+    /// Asks, with a new token if the old one is refused, and turns a status of 400 and over into an
+    /// error.
     fn ask(&self, call: Call) -> Result<Response<Body>, ApiError> {
         let mut response = self.send_counted(call)?;
         if response.status() == StatusCode::UNAUTHORIZED
@@ -216,7 +219,8 @@ impl Client {
         sent.map_err(|e| failed(call, e))
     }
 
-    /// The API server is told, too, for how long the caller waits, so that it does nothing after that.
+    /// The API server is told, too, for how long the caller waits, so that it does nothing after
+    /// that.
     ///
     /// Source: `WithRequestDeadline` in <https://github.com/kubernetes/apiserver> (`pkg/endpoints/filters`)
     fn uri(&self, call: &Call) -> String {
@@ -378,8 +382,8 @@ fn agent(config: Config) -> Agent {
     Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
 }
 
-/// Finds a server's address. ureq's own way takes a thread for each call that has a timeout, and most API servers are
-/// known by an address that needs no finding.
+/// Finds a server's address. ureq's own way takes a thread for each call that has a timeout, and
+/// most API servers are known by an address that needs no finding.
 #[derive(Debug, Default)]
 struct Lookup(DefaultResolver);
 

@@ -24,7 +24,8 @@ pub fn path(namespace: &str, pod: &str, container: &str, options: LogOptions) ->
 pub struct PodLog {
     calls: Calls,
     path: String,
-    /// `None` while nothing has come: a followed log is answered with its first line, and not before.
+    /// `None` while nothing has come: a followed log is answered with its first line, and not
+    /// before.
     open: Option<Box<dyn Read + Send>>,
 }
 

@@ -1,7 +1,8 @@
 //! Jobs as Kubernetes Jobs, through the REST API.
 //!
-//! Order of writes: Job, then Secret, then the answer. A pod whose Secret does not exist yet waits, so no job runs
-//! without its payload; all is owned by the Job, so nothing outlives it. The Role needs no more than `create` on Secrets.
+//! Order of writes: Job, then Secret, then the answer. A pod whose Secret does not exist yet waits,
+//! so no job runs without its payload; all is owned by the Job, so nothing outlives it. The Role
+//! needs no more than `create` on Secrets.
 
 pub mod api;
 mod breaker;
@@ -52,7 +53,8 @@ pub fn follow_stream(stream: &[u8], of_pods: bool, in_protobuf: bool, observer: 
 /// How often a create whose answer was lost is sent again under the same name.
 const CREATE_TRIES: u32 = 3;
 
-/// A caller is told within this that the API server does not answer: all calls for one request together.
+/// A caller is told within this that the API server does not answer: all calls for one request
+/// together.
 const PATIENCE: Duration = Duration::from_millis(1800);
 
 /// The calls of a process that was killed end with its connections.
@@ -130,8 +132,8 @@ impl Kubernetes {
         format!("{}/{name}", self.jobs())
     }
 
-    /// Creates the Job. If an answer is lost, the same name is sent again: "exists already" then means that it was ours, if
-    /// it is what was sent.
+    /// Creates the Job. If an answer is lost, the same name is sent again: "exists already" then
+    /// means that it was ours, if it is what was sent.
     fn create_job(
         &self,
         name: &JobName,
@@ -170,7 +172,8 @@ impl Kubernetes {
         }
     }
 
-    /// Stores the payload. The name is this job's alone, so a Secret that exists already is its own.
+    /// Stores the payload. The name is this job's alone, so a Secret that exists already is its
+    /// own.
     fn store_payload_until(
         &self,
         job: &Job,
@@ -332,8 +335,8 @@ impl Backend for Kubernetes {
         exists(repeat(Resend::First, send))
     }
 
-    /// Asks with a create that is not carried out: "exists already" means that the Secret does. So no right to read is
-    /// needed.
+    /// Asks with a create that is not carried out: "exists already" means that the Secret does. So
+    /// no right to read is needed.
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
         let mut secret = objects::secret(&self.component, job, "");
@@ -352,7 +355,8 @@ impl Backend for Kubernetes {
             Condition::Whatever => json!({"uid": &*job.uid}),
             Condition::Unchanged => json!({"uid": &*job.uid, "resourceVersion": version}),
         };
-        // Background: the Job is gone at once, and the garbage collector ends its pods and removes what it owns.
+        // Background: the Job is gone at once, and the garbage collector ends its pods and removes
+        // what it owns.
         let options = json!({"propagationPolicy": "Background", "preconditions": preconditions});
         let path = self.job_path(&job.name);
         let deleted = self.calls.delete(&path, &options, self.deadline());
@@ -423,7 +427,8 @@ impl Backend for Kubernetes {
     }
 }
 
-/// A change of a Job. With its uid, no other job of that name is changed; with its version, nothing that has changed.
+/// A change of a Job. With its uid, no other job of that name is changed; with its version, nothing
+/// that has changed.
 #[derive(Serialize)]
 struct JobPatch<'a> {
     metadata: MetadataPatch<'a>,
@@ -445,8 +450,9 @@ struct SpecPatch {
     suspend: bool,
 }
 
-/// Sends a create until it is answered for certain, a few times at most: it can be done once alone, since the name is
-/// taken then. Returns also whether one of the tries that were not answered may yet be carried out.
+/// Sends a create until it is answered for certain, a few times at most: it can be done once alone,
+/// since the name is taken then. Returns also whether one of the tries that were not answered may
+/// yet be carried out.
 fn repeat<T>(
     resend: Resend,
     send: impl Fn() -> Result<T, ApiError>,

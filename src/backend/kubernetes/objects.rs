@@ -113,7 +113,8 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
         spec: Some(JobSpec {
             suspend: new.queued.map(|_| true),
             backoff_limit: Some(to_i32(new.settings.backoff_limit.unwrap_or(0))),
-            // A replacement starts once the failed pod is gone for good, so that two never run at once.
+            // A replacement starts once the failed pod is gone for good, so that two never run at
+            // once.
             pod_replacement_policy: Some("Failed".to_string()),
             pod_failure_policy: new.settings.failure_policy.as_ref().map(pod_failure_policy),
             template: PodTemplateSpec {
@@ -130,7 +131,8 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
     }
 }
 
-/// The Job that does again what `old` (as the API server gave it) did: its template, under another name.
+/// The Job that does again what `old` (as the API server gave it) did: its template, under another
+/// name.
 ///
 /// What Kubernetes and this scheduler put on the old one for itself is left behind.
 pub fn job_again(
@@ -245,7 +247,8 @@ fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
     }
 }
 
-/// The job's environment: its own variables, then those from the component's Secret, then what every job gets.
+/// The job's environment: its own variables, then those from the component's Secret, then what
+/// every job gets.
 fn environment(new: &NewJob) -> Vec<EnvVar> {
     let component = new.component;
     let plain = |name: &str, value: String| EnvVar {
@@ -350,13 +353,14 @@ fn volume(name: &str, source: &VolumeSource) -> Volume {
     volume
 }
 
-/// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it with the Job.
+/// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it
+/// with the Job.
 pub fn secret(component: &JobComponent, job: &JobFacts, payload: &str) -> Secret {
     Secret {
         metadata: owned(component, job),
         immutable: Some(true),
-        // In base64, which is as long whatever the payload: as text in JSON, a mebibyte of control characters would take six,
-        // and the API server reads three of a request.
+        // In base64, which is as long whatever the payload: as text in JSON, a mebibyte of control
+        // characters would take six, and the API server reads three of a request.
         data: Some(BTreeMap::from([(
             PAYLOAD.to_string(),
             ByteString(payload.as_bytes().to_vec()),
@@ -625,7 +629,8 @@ mod tests {
         golden::check("job-full", &job(&new, &image, &pull_secrets));
     }
 
-    /// What real files of Radix have: keys in another case, Azure's volumes, overrides of one field.
+    /// What real files of Radix have: keys in another case, Azure's volumes, overrides of one
+    /// field.
     #[test]
     fn a_job_of_a_component_as_radix_users_write_it() {
         let config = config::load(&golden::testdata("manifests/radix.yaml")).unwrap();

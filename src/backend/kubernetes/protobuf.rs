@@ -1,4 +1,5 @@
-//! Reads protobuf: a watch in it costs the API server least, which sends all its watchers the same bytes, and us too.
+//! Reads protobuf: a watch in it costs the API server least, which sends all its watchers the same
+//! bytes, and us too.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>
 
@@ -24,7 +25,8 @@ pub enum Value<'a> {
 
 /// A message of which some fields are read.
 pub trait Message<'a>: Default {
-    /// Takes a field by its number, or leaves it. Of one that comes more than once, a list's, each is told in order.
+    /// Takes a field by its number, or leaves it. Of one that comes more than once, a list's, each
+    /// is told in order.
     fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed>;
 }
 

@@ -1,4 +1,5 @@
-//! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is watched.
+//! List, watch, resume, relist on 410, back off on errors: a state machine for each kind that is
+//! watched.
 
 use super::api::{ApiError, ApiStatus, Calls, Format, Patience};
 use super::protobuf::{Message, decode};
@@ -134,7 +135,8 @@ impl Watched for Pods {
 enum State {
     /// Nothing is known, or too old: list everything.
     List,
-    /// All until this resourceVersion is known: watch from there. `broken` watches in a row came to nothing from it.
+    /// All until this resourceVersion is known: watch from there. `broken` watches in a row came to
+    /// nothing from it.
     Watch { version: String, broken: u32 },
 }
 
@@ -145,8 +147,8 @@ enum End {
     Stream { version: String },
     /// The connection broke off: go on from the last version, but for one that always breaks.
     Broken { version: String, cause: String },
-    /// The version is too old, or the server has an error where events should be: list again, as client-go does. Asked again
-    /// from the same version, it might say the same for ever.
+    /// The version is too old, or the server has an error where events should be: list again, as
+    /// client-go does. Asked again from the same version, it might say the same for ever.
     Error { cause: String },
 }
 
@@ -164,16 +166,16 @@ impl Life {
     }
 }
 
-/// How long to pause between steps: longer with each one that came to nothing, and from the start again after a watch that
-/// worked. A list that succeeds proves no watch.
+/// How long to pause between steps: longer with each one that came to nothing, and from the start
+/// again after a watch that worked. A list that succeeds proves no watch.
 #[derive(Default)]
 struct Pace {
     failures: u32,
 }
 
 impl Pace {
-    /// After a watch. Even one that worked is not followed by the next at once, or a server that ends each of them after a
-    /// frame would be asked without pause.
+    /// After a watch. Even one that worked is not followed by the next at once, or a server that
+    /// ends each of them after a frame would be asked without pause.
     fn after_watch(&mut self, life: &Life, jitter: f64) -> Duration {
         if life.worked() {
             self.failures = 0;
@@ -320,8 +322,8 @@ fn path<T: Watched>(namespace: &str, selector: &str, query: &str) -> String {
     format!("/{resource}?labelSelector={selector}&{query}")
 }
 
-/// Lists all pages; a page whose continuation is too old fails the list. Returns what is kept of the objects, and the
-/// version that they are of.
+/// Lists all pages; a page whose continuation is too old fails the list. Returns what is kept of
+/// the objects, and the version that they are of.
 pub fn list_all<T: Watched>(
     calls: &Calls,
     namespace: &str,
@@ -424,8 +426,8 @@ pub fn follow_to_end<T: Watched>(stream: &[u8], format: Format, observer: &dyn O
 
 struct FrameError(String);
 
-/// One frame of a watch, told to the observer unless it was told already: all is known up to `known`. Returns the version
-/// up to which all is known now, where that is new.
+/// One frame of a watch, told to the observer unless it was told already: all is known up to
+/// `known`. Returns the version up to which all is known now, where that is new.
 fn take_frame<T: Watched>(
     frame: &[u8],
     format: Format,
@@ -449,7 +451,8 @@ fn take_frame<T: Watched>(
     Ok((!version.is_empty()).then_some(version))
 }
 
-/// Reads a line once, as what nearly every frame is, and only if it is none for what else it may be.
+/// Reads a line once, as what nearly every frame is, and only if it is none for what else it may
+/// be.
 fn read_line<T: DeserializeOwned>(line: &[u8]) -> Result<Frame<T>, FrameError> {
     let why = match serde_json::from_slice::<Frame<T>>(line) {
         Ok(frame) if frame.r#type != "ERROR" => return Ok(frame),

@@ -1,4 +1,5 @@
-//! What is read of Kubernetes' objects: only the fields that are used, since decoding whole Jobs is slow and large.
+//! What is read of Kubernetes' objects: only the fields that are used, since decoding whole Jobs is
+//! slow and large.
 //!
 //! An object comes as JSON in the answer to a call, and in protobuf from a watch.
 
@@ -14,10 +15,11 @@ use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The name of the Secret with the job's payload: its own name, unless it uses the payload of another. Tells a crash
-/// between the two writes.
+/// The name of the Secret with the job's payload: its own name, unless it uses the payload of
+/// another. Tells a crash between the two writes.
 pub const PAYLOAD_ANNOTATION: &str = "job-scheduler/payload";
-/// A place in the queue, `<priority>/<arrival>`: the scheduler suspended the job and will resume it.
+/// A place in the queue, `<priority>/<arrival>`: the scheduler suspended the job and will resume
+/// it.
 pub const QUEUED_ANNOTATION: &str = "job-scheduler/queued";
 /// When somebody stopped the job: it is suspended for that.
 pub const STOPPED_ANNOTATION: &str = "job-scheduler/stopped";
@@ -29,7 +31,8 @@ pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
 pub const RESTART_OF_ANNOTATION: &str = "job-scheduler/restart-of";
 /// Deleted for its users; kept for its payload, which another job uses.
 pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
-/// Digests of the request's idempotency key and body, 32 hexadecimal digits each, and when the job was sent.
+/// Digests of the request's idempotency key and body, 32 hexadecimal digits each, and when the job
+/// was sent.
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
@@ -62,7 +65,8 @@ fn is_read(key: &str) -> bool {
     [JOB_NAME_LABEL, CONTAINER_LABEL].contains(&key) || key.starts_with(OWN_PREFIX)
 }
 
-/// Those of the labels and annotations that are read here: the others are most, and to keep them costs.
+/// Those of the labels and annotations that are read here: the others are most, and to keep them
+/// costs.
 fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Known;
 
@@ -219,7 +223,8 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
     Ok(text.as_deref().and_then(Timestamp::parse))
 }
 
-/// Kubernetes documents resourceVersion as a decimal number that grows with each change of an object.
+/// Kubernetes documents resourceVersion as a decimal number that grows with each change of an
+/// object.
 ///
 /// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>
 fn version(metadata: &Metadata) -> u64 {
@@ -353,7 +358,8 @@ impl PodObject {
 
         let (attempt_state, reason, message) = match self.status.phase.as_str() {
             "Succeeded" => (AttemptState::Succeeded, "", ""),
-            // What the pod says goes first: it names a time limit or an eviction that the container cannot know of.
+            // What the pod says goes first: it names a time limit or an eviction that the container
+            // cannot know of.
             "Failed" if !self.status.reason.is_empty() => (
                 AttemptState::Failed,
                 self.status.reason.as_str(),
