@@ -303,6 +303,8 @@ mod tests {
             wait_for_idle(&giver, 2);
             giver.give(item).unwrap();
         }
+        // Whoever is let go may else be faster than the one that was woken.
+        wait_for_idle(&giver, 2);
         drop(giver);
         let taken: Vec<_> = threads
             .into_iter()
