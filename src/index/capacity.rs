@@ -62,6 +62,12 @@ impl Index {
         self.state.write().is_open = true;
     }
 
+    /// The backend does at once what it is asked, and tells of it: nothing of it is in doubt.
+    pub fn is_told_at_once(&self) {
+        let mut state = self.state.write();
+        (state.is_open, state.is_exact) = (true, true);
+    }
+
     /// Whether a job waits and another may run.
     pub fn may_admit(&self) -> bool {
         self.next(&self.state.read(), |_| true).is_some()

@@ -91,6 +91,8 @@ struct State {
     tally: Tally,
     reserved: Reserved,
     is_open: bool,
+    /// No attempt comes to a job that was held back.
+    is_exact: bool,
     /// Lists that were begun.
     lists: u64,
     /// The highest version that was reported.
@@ -600,6 +602,7 @@ impl State {
     /// Takes in a job unless it is gone or given up, or a newer version of it is here.
     fn put(&mut self, mut job: Job, now: Instant, source: Source) -> Change {
         let (name, key, listed) = (job.name.clone(), job.key, self.listed);
+        let is_exact = self.is_exact;
         let mut result = self.change(&name, |record, fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
@@ -634,7 +637,8 @@ impl State {
                 Some(_) => fate.unanswered.is_some(),
                 None => false,
             };
-            let is_in_doubt = source != Source::Look && was_let_run && job.status.is_held_back();
+            let is_in_doubt =
+                !is_exact && source != Source::Look && was_let_run && job.status.is_held_back();
             if is_in_doubt {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
             }

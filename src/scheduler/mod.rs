@@ -113,7 +113,7 @@ impl Scheduler {
         let calls_end_within = backend.calls_end_within();
         let all_is_known = calls_end_within.is_zero();
         match all_is_known {
-            true => index.open(),
+            true => index.is_told_at_once(),
             false => queue.add_after(Task::Open, calls_end_within),
         }
         Scheduler {
