@@ -113,10 +113,13 @@ impl Sim {
             if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
                 continue;
             }
-            // One that has a pod of a late controller again was told of as Stopped before.
-            let is_stopping = |other: &Life| other.outcome.is_none() && other.stopped;
+            // One that has a pod of a late controller again, or was just restarted, was told of as Stopped before.
+            let is_stopping =
+                |other: &Life| other.outcome.is_none() && (other.stopped || other.stopped_at > 0);
             let later = self.world.lives.values().filter(|other| {
-                let end = other.ended.or(is_stopping(other).then_some(self.world.now));
+                let end = other
+                    .ended
+                    .or(is_stopping(other).then_some(other.stopped_at));
                 other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= life.ended)
             });
             let is_alike = |other: &&Life| match life.outcome {

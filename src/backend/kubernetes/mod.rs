@@ -22,7 +22,7 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -322,7 +322,12 @@ impl Backend for Kubernetes {
             HiddenKey::Kept => json!({HIDDEN_ANNOTATION: now}),
             HiddenKey::Forgotten => json!({HIDDEN_ANNOTATION: now, KEY_ANNOTATION: null}),
         };
-        self.change_job(job, Condition::Whatever, annotations, None)
+        // A stopped one may be restarted at this moment.
+        let condition = match job.status {
+            Status::Stopped => Condition::Unchanged,
+            _ => Condition::Whatever,
+        };
+        self.change_job(job, condition, annotations, None)
     }
 
     fn expose(&self, job: &Job) -> Result<(), BackendError> {
