@@ -1149,6 +1149,24 @@ fn a_running_job_is_reached_at_the_ports_that_were_free_when_it_started() {
     scheduler.end();
 }
 
+#[test]
+fn a_job_without_a_payload_is_told_of_no_file() {
+    let script = "command: [sh, -c, 'echo [${JOB_PAYLOAD_FILE-none}]; cat /dev/null $JOB_PAYLOAD_FILE']\n\
+                  payload: {path: /compute/args}";
+    let place = Place::new(&[("compute", script)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let mut told = |request: &Value| {
+        let name = name_of(&api.submit(request));
+        api.wait_for(&name, "Succeeded");
+        log(&place, "compute", &name, 1)
+    };
+    assert_eq!(told(&json!({})), "[none]\n");
+    let empty = told(&json!({"payload": ""}));
+    assert!(empty.ends_with("/compute/args/payload]\n"), "{empty}");
+    scheduler.end();
+}
+
 /// What bash as another user is answered to a request for a job.
 fn as_nobody(port: u16) -> String {
     use std::os::unix::process::CommandExt;

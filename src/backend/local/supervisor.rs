@@ -694,8 +694,9 @@ impl Supervisor {
         let log = part.store.log(name, attempt);
         let view = part.view.as_ref().filter(|_| header.payload.is_some());
         let start = |view: Option<&View>| {
-            let file = payload_file(part, &folder, view);
-            let mut of_every_job = component.variables_of_job(name);
+            let has_payload = header.payload.is_some();
+            let file = payload_file(part, &folder, view).filter(|_| has_payload);
+            let mut of_every_job = component.variables_of_job(name, has_payload);
             if let (None, Some(file)) = (view, &file) {
                 let file = file.display().to_string();
                 of_every_job.retain(|(name, _)| *name != "JOB_PAYLOAD_FILE");
