@@ -1,5 +1,6 @@
 //! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -183,6 +184,8 @@ pub struct Job {
     /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that
     /// holds it.
     pub position: Option<usize>,
+    /// Where it is reached while it runs, by the names of its ports; empty where its own name is its host name.
+    pub urls: BTreeMap<String, String>,
     /// The request that made it, where the request had an idempotency key.
     pub key: Option<RequestKey>,
     /// When it was last restarted in place.
@@ -481,6 +484,7 @@ impl Job {
             payload_of: None,
             queued: None,
             position: None,
+            urls: BTreeMap::new(),
             key: None,
             restarted: None,
             restart_of: None,

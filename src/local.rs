@@ -3,7 +3,7 @@
 
 use crate::backend::local::{
     Amount, Bytes, Cpus, Folder, Local, MACHINE_VARIABLES, Machine, OpenError, Part, Setup, System,
-    bound_logs, bytes, cpu_milli,
+    bound_logs, bytes, check_port, cpu_milli, url,
 };
 use crate::cli::LocalOptions;
 use crate::client::{self, Address};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -508,9 +508,9 @@ fn address_of(options: &LocalOptions, component: &JobComponent) -> String {
 fn job_ports(component: &JobComponent) -> String {
     let ports = component.ports.iter().map(|port| {
         let number = port.port;
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
-            Ok(_) => format!("http://127.0.0.1:{number}"),
-            Err(_) => format!("{number} ({}) is taken by another process", port.name),
+        match check_port(number) {
+            Ok(()) => url(number),
+            Err(why) => format!("{number} ({}) {why}", port.name),
         }
     });
     let ports: Vec<String> = ports.collect();

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support::api::{self, JOBS};
 use support::eventually;
-use support::local::{Place, free_port};
+use support::local::{Place, config, free_port};
 
 /// Runs `sh -c script` unless the request says otherwise.
 fn shell(script: &str) -> Value {
@@ -1053,6 +1053,117 @@ fn the_ports_of_jobs_are_named_at_the_start() {
         taken.0
     );
     assert!(place.log().contains(&expected), "{}", place.log());
+    scheduler.end();
+}
+
+/// The job is a scheduler itself, which listens.
+#[test]
+fn a_running_job_is_reached_at_the_ports_that_were_free_when_it_started() {
+    let (port, taken) = (free_port(), free_port());
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let lines = format!(
+        "command: [sleep, '600']\nresources: {{requests: {{cpu: 1m}}}}\n\
+         ports: [{{name: http, port: {port}}}, {{name: admin, port: {taken}}}]"
+    );
+    let place = Place::new(&[("compute", &lines)]);
+    let inner = place.scratch.join("inner.yaml");
+    fs::write(&inner, config(&[("inner", port, TRUE)])).unwrap();
+    let program = env!("CARGO_BIN_EXE_job-scheduler");
+    let data = place.scratch.join("inner");
+    let listens = json!({"command": [program, "local", inner, "--data-dir", data]});
+    let urls = json!({"http": format!("http://127.0.0.1:{port}")});
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    // What it is told begins with this.
+    let said = |job: &str, why: &str| {
+        let text = format!("job={job} event=port-not-free reason=\"{why}");
+        eventually(&text, || place.log().contains(&text).then_some(()));
+    };
+
+    let first = name_of(&api.submit(&listens));
+    let reached = |api: &mut api::Api| {
+        eventually("its URL", || {
+            let job = api.job(&first);
+            (!job["urls"].is_null()).then_some(job)
+        })
+    };
+    assert_eq!(reached(&mut api)["urls"], urls);
+    said(
+        &first,
+        &format!("{taken} (admin) is taken by another process\""),
+    );
+    eventually("it answers there", || {
+        let mut own = api::Api::new(&format!("127.0.0.1:{port}"));
+        let host = format!("127.0.0.1:{port}");
+        let answer = own.try_ask("GET", "/api/v1/component", &[("Host", &host)], "");
+        let answer = answer.ok().filter(|response| response.code == 200)?;
+        assert_eq!(answer.json()["name"], "inner");
+        Some(())
+    });
+    let shown = std::process::Command::new(program)
+        .args(["get", &first, "--url"])
+        .arg(format!("http://127.0.0.1:{}", place.ports[0]))
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let line = format!("URLs:     http://127.0.0.1:{port} (http)\n");
+    assert!(shown.contains(&line), "{shown}");
+
+    // What is said of the third is said after the second has started.
+    let [second, third] = [(), ()].map(|()| name_of(&api.submit(&json!({}))));
+    said(
+        &second,
+        &format!("{port} (http) is a port of {first}, which runs\""),
+    );
+    said(&third, &format!("{port} (http) is a port of "));
+    let second = api.job(&second);
+    assert_eq!(second["status"], "Running");
+    assert!(second["urls"].is_null(), "{second}");
+    assert_eq!(api.job(&first)["urls"], urls);
+
+    api.ask("POST", &format!("{JOBS}/stop"), "");
+    let stopped = api.wait_for(&first, "Stopped");
+    assert!(stopped["urls"].is_null(), "{stopped}");
+    api.wait_for(&third, "Stopped");
+    api.wait_for(&name_of(&second), "Stopped");
+
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let fourth = name_of(&api.submit(&json!({})));
+    said(
+        &fourth,
+        &format!("{port} (http) is taken by another process\""),
+    );
+    let fifth = name_of(&api.submit(&json!({})));
+    said(
+        &fifth,
+        &format!("{port} (http) is a port of {fourth}, which runs\""),
+    );
+    assert!(api.job(&fourth)["urls"].is_null());
+    api.ask("POST", &format!("{JOBS}/stop"), "");
+    api.wait_for(&fourth, "Stopped");
+    api.wait_for(&fifth, "Stopped");
+
+    drop(listener);
+    api.ask("POST", &format!("{JOBS}/{first}/restart"), "");
+    assert_eq!(reached(&mut api)["urls"], urls);
+    scheduler.end();
+}
+
+#[test]
+fn a_job_without_a_payload_is_told_of_no_file() {
+    let script = "command: [sh, -c, 'echo [${JOB_PAYLOAD_FILE-none}]; cat /dev/null $JOB_PAYLOAD_FILE']\n\
+                  payload: {path: /compute/args}";
+    let place = Place::new(&[("compute", script)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let mut told = |request: &Value| {
+        let name = name_of(&api.submit(request));
+        api.wait_for(&name, "Succeeded");
+        log(&place, "compute", &name, 1)
+    };
+    assert_eq!(told(&json!({})), "[none]\n");
+    let empty = told(&json!({"payload": ""}));
+    assert!(empty.ends_with("/compute/args/payload]\n"), "{empty}");
     scheduler.end();
 }
 

@@ -2,6 +2,7 @@
 
 use crate::job::Timestamp;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// A job as a scheduler answers it.
@@ -18,6 +19,7 @@ pub struct JobState {
     queue_position: Option<u64>,
     restart: String,
     pub restart_of: Option<String>,
+    urls: BTreeMap<String, String>,
     pod_statuses: Vec<Attempt>,
 }
 
@@ -56,6 +58,13 @@ impl JobState {
             (true, None) => None,
             (false, _) => Some(now.seconds_since(start)),
         }
+    }
+
+    /// Where it is reached, each with the name of the port.
+    fn reached_at(&self) -> String {
+        let urls = self.urls.iter();
+        let urls: Vec<String> = urls.map(|(name, url)| format!("{url} ({name})")).collect();
+        plain(&urls.join(", "))
     }
 
     /// What there is to say in a few words beside the status.
@@ -176,6 +185,7 @@ pub fn job(job: &JobState, now: Timestamp, colour: Colour) -> String {
     row("Name", job.name.clone());
     row("Status", colour.status(&job.status));
     row("Message", plain(&job.note()));
+    row("URLs", job.reached_at());
     row("Id", plain(&job.job_id));
     row("Created", job.created.clone());
     row("Started", job.started.clone());
@@ -296,6 +306,20 @@ ATTEMPT       STATUS  STARTED               TOOK  EXIT  REASON  IMAGE
 compute-22-a  Failed  2026-01-01T11:59:11Z  1s    3     Error   i:1
 ";
         assert_eq!(job(&jobs()[1], now(), Colour::Off), expected);
+    }
+
+    #[test]
+    fn a_job_is_reached_at_its_urls() {
+        let job = JobState {
+            urls: BTreeMap::from(
+                [("http", 3000), ("admin", 3001)]
+                    .map(|(name, port)| (name.to_string(), format!("http://127.0.0.1:{port}"))),
+            ),
+            ..JobState::default()
+        };
+        let text = super::job(&job, now(), Colour::Off);
+        let line = "URLs:  http://127.0.0.1:3001 (admin), http://127.0.0.1:3000 (http)\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

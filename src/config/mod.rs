@@ -126,8 +126,13 @@ impl JobComponent {
         self.identity.as_ref().map(|_| format!("{}-sa", self.name))
     }
 
-    /// What every job finds in its environment, in a cluster and on one machine alike.
-    pub fn variables_of_job(&self, job: &JobName) -> Vec<(&'static str, String)> {
+    /// What a job finds in its environment, in a cluster and on one machine alike. One without a
+    /// payload has no file of it, and so no variable that names one.
+    pub fn variables_of_job(
+        &self,
+        job: &JobName,
+        has_payload: bool,
+    ) -> Vec<(&'static str, String)> {
         let list = |texts: Vec<String>| format!("({})", texts.join(" "));
         let mut variables = vec![
             ("RADIX_APP", self.app.clone()),
@@ -148,7 +153,7 @@ impl JobComponent {
                 list(self.ports.iter().map(|port| port.name.clone()).collect()),
             ),
         ];
-        if let Some(path) = &self.payload_path {
+        if let Some(path) = self.payload_path.as_ref().filter(|_| has_payload) {
             variables.push((
                 "JOB_PAYLOAD_FILE",
                 format!("{}/payload", path.trim_end_matches('/')),

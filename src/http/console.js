@@ -251,8 +251,24 @@ function facts(list, pairs) {
   list.replaceChildren();
   for (const [term, text, className] of pairs) {
     if (text === "" || text === undefined) continue;
-    list.append(element("dt", "", term), element("dd", className || "", text));
+    const value = typeof text === "object" ? links(text) : element("dd", className || "", text);
+    list.append(element("dt", "", term), value);
   }
+}
+
+/** Where a job is reached, by the names of its ports. */
+function links(urls) {
+  const cell = element("dd");
+  for (const [name, url] of Object.entries(urls)) {
+    const link = element("a", "", url);
+    link.href = url;
+    link.target = "_blank";
+    link.rel = "noreferrer";
+    const line = element("div");
+    line.append(link, ` (${name})`);
+    cell.append(line);
+  }
+  return cell;
 }
 
 function drawDetail() {
@@ -286,6 +302,7 @@ function drawDetail() {
   setText($("job-message"), job.message || "");
   facts($("facts"), [
     ["Job id", job.jobId],
+    ["Reached at", job.urls],
     ["Created", shown(job.created)],
     ["Started", shown(job.started)],
     ["Ended", shown(endOf(job))],

@@ -9,6 +9,7 @@ use crate::job::{Attempt, AttemptState, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -41,6 +42,8 @@ struct JobStatus<'a> {
     queue_position: Option<usize>,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    urls: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero")]
     failed: u32,
     #[serde(skip_serializing_if = "Time::is_none")]
@@ -128,6 +131,7 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         status: job.status.as_str(),
         queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
+        urls: &job.urls,
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),

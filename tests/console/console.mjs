@@ -33,6 +33,7 @@ spec:
     - name: compute
       schedulerPort: ${ports[0]}
       payload: {path: /compute/args}
+      ports: [{name: http, port: ${ports[2]}}]
       command: [sh, -c]
       args: ['echo "got: $(cat "$JOB_PAYLOAD_FILE")"; echo done']
       variables: {LOG_LEVEL: info, REGION: north}
@@ -50,7 +51,7 @@ spec:
 
 const PLANTED = "planted-secret-value";
 const scratch = await mkdtemp(join(tmpdir(), "job-scheduler-console-"));
-const ports = await freePorts(2);
+const ports = await freePorts(3);
 const base = `http://localhost:${ports[0]}`;
 await mkdir(screenshots, { recursive: true });
 await writeFile(join(scratch, "radixconfig.yaml"), config(ports));
@@ -204,10 +205,13 @@ const tests = {
     await page.getByText("following").waitFor();
     await writeFile(go, "");
     await until("the second line", async () => (await log(page).textContent()) === "one\ntwo\n");
+    const link = detail(page).getByRole("link", { name: `http://127.0.0.1:${ports[2]}`, exact: true });
+    assert.equal(await link.getAttribute("href"), `http://127.0.0.1:${ports[2]}`);
     assert.ok(await page.locator("#restart").isDisabled());
     await page.locator("#stop").click();
     await row(page, name).getByText("Stopped", { exact: true }).waitFor();
     await page.getByText("end of the log").waitFor();
+    assert.equal(await link.count(), 0);
     await page.locator("#restart").click();
     await row(page, name).getByText("Running", { exact: true }).waitFor();
     await page.locator("#stop").click();

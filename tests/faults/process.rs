@@ -11,6 +11,7 @@ use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
 use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
 use job_scheduler::scheduler::{Limits, Scheduler};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ impl Backend for Buggy {
             payload_of: None,
             queued: None,
             position: None,
+            urls: BTreeMap::new(),
             key: None,
             restarted: None,
             restart_of: None,

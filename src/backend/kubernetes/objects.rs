@@ -274,7 +274,7 @@ fn environment(new: &NewJob) -> Vec<EnvVar> {
         .iter()
         .map(|(name, value)| plain(name, value.clone()));
     let given = component
-        .variables_of_job(&new.name)
+        .variables_of_job(&new.name, new.payload.is_some())
         .into_iter()
         .map(|(name, value)| plain(name, value));
     own.chain(component.secrets.iter().map(secret))
@@ -648,7 +648,21 @@ mod tests {
             let names = pod.volumes.unwrap_or_default().into_iter().map(|v| v.name);
             names.collect()
         };
+        let files = |job: &Job| -> Vec<String> {
+            let pod = job
+                .spec
+                .clone()
+                .and_then(|spec| spec.template.spec)
+                .unwrap();
+            let variables = pod.containers[0].env.clone().unwrap_or_default();
+            let files = variables
+                .into_iter()
+                .filter(|v| v.name == "JOB_PAYLOAD_FILE");
+            files.filter_map(|variable| variable.value).collect()
+        };
         let (empty, none) = (job_with(Some("")), job_with(None));
+        assert_eq!(files(&empty), ["/train/args/payload"]);
+        assert_eq!(files(&none), [""; 0]);
         assert_eq!(empty, job_with(Some("something")));
         assert!(none.metadata.annotations.is_none());
         let others = ["scratch", "tmp", "models", "settings"];

@@ -322,6 +322,7 @@ impl JobObject {
                 .and_then(JobName::parse),
             queued: queued.filter(|_| status == Status::Waiting),
             position: None,
+            urls: BTreeMap::new(),
             key: annotation(KEY_ANNOTATION).and_then(parse_key),
             restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
             restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),

@@ -7,6 +7,7 @@
 
 use super::init;
 use super::mounts::{self, Plan, ThisMachine, View};
+use super::ports;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -45,6 +46,9 @@ pub trait Processes: Send + Sync {
     fn orphans(&self, is_running: &dyn Fn(Pid) -> bool) -> Vec<Orphan>;
 
     fn kill(&self, pid: Pid);
+
+    /// Why a process that starts now could not listen at a port of the machine.
+    fn check_port(&self, port: u16) -> Result<(), String>;
 }
 
 /// The first process of a job.
@@ -123,6 +127,10 @@ impl Processes for System {
 
     fn kill(&self, pid: Pid) {
         kill(pid);
+    }
+
+    fn check_port(&self, port: u16) -> Result<(), String> {
+        ports::check(port)
     }
 }
 

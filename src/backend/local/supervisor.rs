@@ -6,10 +6,12 @@
 use super::admission::Place;
 use super::machine::{Machine, RunningPart, seconds};
 use super::mounts::{PAYLOAD, View};
+use super::ports;
 use super::process::{self, Exit, Launch, Leader};
 use super::store::{Change, End, EndStatus, Ending, Header, Record};
 use super::table::{END_NOT_WRITTEN, STOPPED, after_attempt, read_attempt};
 use super::work;
+use crate::config::JobComponent;
 use crate::job::{JobName, signal_name};
 use crate::sync::Turn;
 use rustix::process::{Pid, Signal};
@@ -601,8 +603,13 @@ impl Supervisor {
             true => Ok(()),
             false => make_ready(part, name, &header, attempt),
         };
-        match ready.and_then(|()| self.spawn(part, name, &header, attempt)) {
-            Ok(leader) => {
+        let started = ready.and_then(|()| {
+            let urls = self.urls(name, &part.component);
+            let leader = self.spawn(part, name, &header, attempt)?;
+            Ok((leader, urls))
+        });
+        match started {
+            Ok((leader, urls)) => {
                 log::debug!(
                     "job={name} event=started pid={}",
                     leader.pid.as_raw_nonzero()
@@ -620,7 +627,7 @@ impl Supervisor {
                 };
                 self.live.insert(name.clone(), live);
                 if let Some(entry) = machine.table.lock().jobs.get_mut(name) {
-                    entry.held = None;
+                    (entry.held, entry.urls) = (None, urls);
                 }
                 self.report(name);
             }
@@ -644,6 +651,37 @@ impl Supervisor {
         }
     }
 
+    /// Where a job that is about to start is reached: at those of its ports that nobody else has.
+    fn urls(&self, name: &JobName, component: &JobComponent) -> BTreeMap<String, String> {
+        let mut urls = BTreeMap::new();
+        for port in &component.ports {
+            match self.check_port(port.port) {
+                Ok(()) => {
+                    urls.insert(port.name.clone(), ports::url(port.port));
+                }
+                Err(why) => log::info!(
+                    "job={name} event=port-not-free reason=\"{} ({}) {why}\"",
+                    port.port,
+                    port.name
+                ),
+            }
+        }
+        urls
+    }
+
+    /// Why a job that is about to start may not get a port. One that runs may listen at its ports
+    /// at any time, also where it does not yet.
+    fn check_port(&self, port: u16) -> Result<(), String> {
+        let has_port = |live: &Live| {
+            let part = self.machine.parts.get(live.part);
+            part.is_some_and(|part| part.component.ports.iter().any(|own| own.port == port))
+        };
+        match self.live.iter().find(|(_, live)| has_port(live)) {
+            Some((other, _)) => Err(format!("is a port of {other}, which runs")),
+            None => self.machine.processes.check_port(port),
+        }
+    }
+
     fn spawn(
         &self,
         part: &RunningPart,
@@ -656,8 +694,9 @@ impl Supervisor {
         let log = part.store.log(name, attempt);
         let view = part.view.as_ref().filter(|_| header.payload.is_some());
         let start = |view: Option<&View>| {
-            let file = payload_file(part, &folder, view);
-            let mut of_every_job = component.variables_of_job(name);
+            let has_payload = header.payload.is_some();
+            let file = payload_file(part, &folder, view).filter(|_| has_payload);
+            let mut of_every_job = component.variables_of_job(name, has_payload);
             if let (None, Some(file)) = (view, &file) {
                 let file = file.display().to_string();
                 of_every_job.retain(|(name, _)| *name != "JOB_PAYLOAD_FILE");
@@ -721,7 +760,12 @@ impl Supervisor {
 
     /// Gives back what an attempt had reserved. How it ended is written down when that is used.
     fn conclude(&mut self, name: &JobName, part: usize, ending: Ending, cause: Option<Cause>) {
-        self.machine.table.lock().admission.release(name);
+        let mut table = self.machine.table.lock();
+        table.admission.release(name);
+        if let Some(entry) = table.jobs.get_mut(name) {
+            entry.urls.clear();
+        }
+        drop(table);
         self.over.push(Over {
             name: name.clone(),
             part,

@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub(super) place: Option<Place>,
     /// What of the disk keeps it from going on.
     pub(super) held: Option<Arc<str>>,
+    /// Where it is reached, while it has processes.
+    pub(super) urls: BTreeMap<String, String>,
     /// Deleted, and its processes are ending.
     pub(super) deleted: bool,
     /// The version of its end, from when that was first told: of jobs that ended in the same second,
@@ -108,6 +110,7 @@ impl Entry {
             record,
             place: None,
             held: None,
+            urls: BTreeMap::new(),
             deleted: false,
             end_version: Cell::new(None),
             cut_short: false,
@@ -167,6 +170,7 @@ impl Entry {
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
             position: place.map(|place| place.position),
+            urls: self.urls.clone(),
             key: header.key().filter(|_| !self.record.key_forgotten),
             restarted: self.record.resumed.map(Timestamp),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),

@@ -129,6 +129,10 @@ impl Processes for SimProcesses {
         })
     }
 
+    fn check_port(&self, _port: u16) -> Result<(), String> {
+        Ok(())
+    }
+
     fn signal_group(&self, leader: Pid, signal: Signal) {
         // SIGCONT ends none.
         if signal != Signal::CONT
