@@ -340,7 +340,7 @@ const tests = {
     await page.locator("#configured").scrollIntoViewIfNeeded();
     await shot(page, "configuration");
     assert.ok(!JSON.stringify(await api("GET", "/api/v1/component")).includes(PLANTED));
-    assert.equal(await page.getByRole("link", { name: "train" }).getAttribute("href"), `http://localhost:${ports[1]}/`);
+    assert.equal(await page.getByRole("link", { name: "train" }).getAttribute("href"), `http://127.0.0.1:${ports[1]}/`);
     await page.getByText("Expose it only where the API itself may be reached").waitFor();
   },
 
