@@ -7,6 +7,7 @@
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands
 //! apart, and prints the objects that run `serve`. [`client`] asks a scheduler over HTTP, and knows
 //! nothing of the rest; [`validate`] checks a file.
+//! What the commands print for people is aligned by `columns`.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The
@@ -24,6 +25,7 @@ pub mod backend;
 pub mod cli;
 pub mod client;
 pub mod clock;
+mod columns;
 pub mod config;
 #[cfg(test)]
 mod golden;

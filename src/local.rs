@@ -8,6 +8,7 @@ use crate::backend::local::{
 use crate::cli::LocalOptions;
 use crate::client::{self, Address};
 use crate::clock::Clock;
+use crate::columns::aligned;
 use crate::config::{self, ConfigError, JobComponent};
 use crate::http::{self, BindError, Guard, Server};
 use crate::index::Bounds;
@@ -541,20 +542,7 @@ fn table(
             job_ports(component),
         ]);
     }
-    let width = |column: usize| {
-        let widths = rows.iter().filter_map(|row| row.get(column));
-        widths.map(|cell| cell.len()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
+    let mut text = aligned(&rows);
     text.push_str(&format!(
         "{} CPU and {} of memory for jobs, which are kept in {}\n",
         Cpus(capacity.cpu_milli),

@@ -1,5 +1,6 @@
 //! `validate`: a configuration checked in all its environments, with nothing started.
 
+use crate::columns::aligned;
 use crate::config::{self, ConfigError, JobComponent, RadixConfig};
 use std::fmt;
 use std::io::{self, Write};
@@ -53,21 +54,7 @@ fn report(config: &RadixConfig) -> Result<String, ConfigError> {
             rows.push([environment, "none", "-", "-", "-"].map(str::to_string));
         }
     }
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(aligned(&rows))
 }
 
 fn row(environment: &str, component: &JobComponent) -> [String; 5] {

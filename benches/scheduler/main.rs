@@ -13,7 +13,7 @@
 #[allow(dead_code)] // the fault tests use more of it
 mod harness;
 #[path = "../../tests/faults/proxy.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // as above
 mod proxy;
 
 mod load;

@@ -1,5 +1,6 @@
 //! Jobs as people read them. Pure.
 
+use crate::columns::aligned;
 use crate::job::Timestamp;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -117,41 +118,6 @@ fn plain(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-/// Columns that line up, two spaces apart; the last is as long as it is.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| visible(cell)).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let padding = width.saturating_sub(visible(cell)) + 2;
-            let _ = write!(line, "{cell}{:padding$}", "");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
-}
-
-/// The characters of a cell that show.
-fn visible(cell: &str) -> usize {
-    let mut count = 0;
-    let mut in_escape = false;
-    for c in cell.chars() {
-        match c {
-            '\x1b' => in_escape = true,
-            'm' if in_escape => in_escape = false,
-            _ if in_escape => {}
-            _ => count += 1,
-        }
-    }
-    count
-}
-
 /// Many jobs, a line each.
 pub fn list(jobs: &[JobState], now: Timestamp, colour: Colour) -> String {
     if jobs.is_empty() {
@@ -171,7 +137,7 @@ pub fn list(jobs: &[JobState], now: Timestamp, colour: Colour) -> String {
             plain(&job.note()),
         ]);
     }
-    table(&rows)
+    aligned(&rows)
 }
 
 /// One job, and its attempts.
@@ -193,7 +159,7 @@ pub fn job(job: &JobState, now: Timestamp, colour: Colour) -> String {
     row("Took", job.duration(now).map(duration).unwrap_or_default());
     row("Restarted", job.restart.clone());
     row("Repeats", job.restart_of.clone().unwrap_or_default());
-    let mut text = table(&rows);
+    let mut text = aligned(&rows);
     if job.pod_statuses.is_empty() {
         return text;
     }
@@ -230,7 +196,7 @@ pub fn job(job: &JobState, now: Timestamp, colour: Colour) -> String {
         rows.push(cells.map(dash).to_vec());
     }
     text.push('\n');
-    text.push_str(&table(&rows));
+    text.push_str(&aligned(&rows));
     text
 }
 
