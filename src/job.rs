@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -170,6 +171,11 @@ pub struct Job {
     /// When it came to its end, whichever.
     pub finished: Option<Timestamp>,
     pub status: Status,
+    /// Since when the backend has held it back, as far as it has noticed what it was asked.
+    pub suspension: Option<Timestamp>,
+    /// It is Stopping, and the backend may never say that it has stopped: what stopped it came so
+    /// soon after what let it run that neither may have been noticed.
+    pub is_stop_unnoticed: bool,
     /// Why it is in this state, as far as the job itself tells; empty where there is nothing to
     /// say.
     pub message: Box<str>,
@@ -253,6 +259,8 @@ impl RequestKey {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     pub name: Box<str>,
+    /// Digest of the uid of its job; `None` where no name is used again.
+    pub job_uid: Option<u64>,
     pub created: Timestamp,
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
@@ -267,6 +275,21 @@ pub struct Attempt {
     pub restarts: u32,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+/// A digest of a job's uid, by which its attempts are told from those of a job that had its name
+/// before.
+pub fn uid_digest(uid: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Attempt {
+    /// Whether it is one of this very job.
+    pub fn is_of(&self, job: &Job) -> bool {
+        self.job_uid.is_none_or(|uid| uid == uid_digest(&job.uid))
+    }
 }
 
 /// Where an attempt stands.
@@ -298,9 +321,6 @@ pub struct JobRecord {
     pub notice: Box<str>,
     /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
     pub is_whole: bool,
-    /// It is reported as Stopped and shown as Stopping: what stopped it came so soon after what let
-    /// it run that the backend may not have noticed either.
-    pub may_be_stopping: bool,
 }
 
 /// What was known when a list of all jobs was asked for.
@@ -323,13 +343,13 @@ pub struct JobList {
 const NO_POD_REMARK_SECONDS: i64 = 4;
 
 impl JobRecord {
+    /// `attempts` are all of this very job.
     pub fn new(job: Job, attempts: Vec<Attempt>) -> JobRecord {
         JobRecord {
             job,
             attempts,
             notice: "".into(),
             is_whole: false,
-            may_be_stopping: false,
         }
     }
 
@@ -341,13 +361,18 @@ impl JobRecord {
         }
     }
 
-    /// Whether a payload of its own may be missing: it has one, and nothing has shown yet that it
-    /// is stored. No container starts without it.
+    /// Whether its payload may be missing: it has one, and nothing has shown yet that it is stored.
+    /// No container starts without it.
     pub fn may_lack_payload(&self) -> bool {
-        let (job, mut attempts) = (&self.job, self.attempts.iter());
+        let mut attempts = self.attempts.iter();
         let has_started = attempts.any(|attempt| attempt.started.is_some());
-        let is_over = matches!(job.status, Status::Succeeded | Status::Failed);
-        job.has_payload && !is_over && !self.is_whole && !has_started
+        self.job.has_payload && !self.is_whole && !has_started
+    }
+
+    /// Whether its payload may be missing and it still needs it.
+    pub fn needs_payload(&self) -> bool {
+        let is_over = matches!(self.job.status, Status::Succeeded | Status::Failed);
+        !is_over && self.may_lack_payload()
     }
 
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position`
@@ -478,6 +503,8 @@ impl Job {
             started: None,
             finished: None,
             status,
+            suspension: None,
+            is_stop_unnoticed: false,
             message: "".into(),
             failed: 0,
             has_payload: false,
@@ -500,6 +527,7 @@ impl Attempt {
     pub(crate) fn sample(name: &str, state: AttemptState, version: u64) -> Attempt {
         Attempt {
             name: name.into(),
+            job_uid: None,
             created: Timestamp(0),
             started: None,
             finished: None,

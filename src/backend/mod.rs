@@ -59,9 +59,14 @@ pub trait Backend: Send + Sync {
     /// Lets a queued job run, if it is still as described.
     fn admit(&self, job: &Job) -> Result<Job, BackendError>;
 
-    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. `reason`
-    /// is for its user; empty where somebody asked for it.
+    /// Ends the job's processes and keeps its record: it becomes Stopping, then Stopped. A job that
+    /// waits must still be as described. `reason` is for its user; empty where somebody asked for
+    /// it.
     fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError>;
+
+    /// Notes that a stop has been carried out of which the backend itself will not tell
+    /// ([`Job::is_stop_unnoticed`]), if the job is still as described.
+    fn note_stop(&self, job: &Job) -> Result<Job, BackendError>;
 
     /// Runs a stopped job again in place, at once or from the queue, if it is still as described.
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;

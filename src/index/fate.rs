@@ -19,7 +19,8 @@ pub struct Fate {
     /// The name was given up, or its job is gone: until then, another job that is reported under it
     /// comes from a create that was carried out late, and is to be deleted.
     pub closed: Option<Instant>,
-    /// Until then a create of it that was not answered may be carried out.
+    /// Until then a write that makes it, or its payload, and that was not answered may be carried
+    /// out.
     pub late: Option<Instant>,
     /// The outcome of a write is unknown: until then it may turn out to have let the job run.
     pub unanswered: Option<Instant>,
@@ -92,7 +93,8 @@ impl Fate {
     /// and if it may yet get one, that is in doubt until `until`.
     pub fn bury(&mut self, record: &JobRecord, until: Instant) {
         let live = |attempt: &&Attempt| !attempt.state.is_finished();
-        self.orphans = record.attempts.iter().filter(live).cloned().collect();
+        self.orphans
+            .extend(record.attempts.iter().filter(live).cloned());
         if record.job.status == Status::Running || self.unanswered.is_some() {
             self.may_start = Some(until);
         }

@@ -57,6 +57,9 @@ pub struct Change {
     pub transition: Option<Transition>,
     /// A job that nobody was told of, to be discarded: this one, or another of the same request.
     pub unwanted: Option<JobName>,
+    /// A job that may get an attempt although it is held back or gone: to be looked at once that
+    /// cannot be any more.
+    pub doubtful: Option<JobName>,
 }
 
 /// Where a picture of a job is from.
@@ -66,8 +69,6 @@ enum Source {
     Report,
     /// A list that is newer than what is known.
     List,
-    /// Somebody looked once nothing was in doubt any more.
-    Look,
 }
 
 /// What is known of an idempotency key.
@@ -238,12 +239,20 @@ impl Index {
     }
 
     /// A job as the answer to a call shows it. Returns its record, which may already be newer;
-    /// `None` if it is gone again.
+    /// `None` if it is gone again, which leaves a doubt if it was let run.
     pub fn answered(&self, job: Job) -> (Option<Arc<JobRecord>>, Change) {
-        let name = job.name.clone();
+        let (name, uid, now) = (job.name.clone(), job.uid.clone(), self.clock.instant());
+        let was_let_run = job.status == Status::Running;
         let mut state = self.state.write();
-        let change = state.put(job, self.clock.instant(), Source::Report);
-        (state.jobs.get(&name).cloned(), change)
+        let mut change = state.put(job, now, Source::Report);
+        let record = state.jobs.get(&name).filter(|record| record.job.uid == uid);
+        let record = record.cloned();
+        if record.is_none() && was_let_run {
+            let until = Some(now + ATTEMPTS_COME_WITHIN);
+            state.change(&name, |_, fate| fate.may_start = until);
+            change.doubtful = Some(name);
+        }
+        (record, change)
     }
 
     /// The job is known to be whole: it was acknowledged, or its payload was found to be stored.
@@ -260,10 +269,15 @@ impl Index {
         }
     }
 
-    /// A job was deleted here: it is out, whatever is still reported of it.
-    pub fn deleted(&self, name: &JobName) {
+    /// This very job was deleted here: it is out, whatever is still reported of it.
+    pub fn deleted(&self, job: &Job) {
         let now = self.clock.instant();
-        self.state.write().bury(name, true, now);
+        let mut state = self.state.write();
+        // Another may have come under its name already.
+        let is_here = |record: &Arc<JobRecord>| record.job.uid == job.uid;
+        if state.jobs.get(&job.name).is_some_and(is_here) {
+            state.bury(&job.name, true, now);
+        }
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
@@ -314,8 +328,8 @@ impl Index {
         });
     }
 
-    /// A job that was given up was there, and is deleted: if it was let run, it may yet get an
-    /// attempt.
+    /// A job that is given up or gone was there, as described: if it was let run, it may yet get
+    /// an attempt.
     pub fn discarded(&self, job: &Job) {
         let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
         self.state.write().change(&job.name, |_, fate| {
@@ -377,11 +391,20 @@ impl Index {
         });
     }
 
-    /// The job was created, and a create of it that was not answered may yet be carried out.
+    /// The job is there, and a write that makes it or its payload was not answered and may yet be
+    /// carried out.
     pub fn may_come_again(&self, name: &JobName) {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         let mut state = self.state.write();
         state.change(name, |_, fate| fate.late = Some(until));
+    }
+
+    /// Whether a write that makes this job or its payload, and that was not answered, could be
+    /// carried out until a moment ago.
+    pub fn could_come_late(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        let fate = state.fates.get(name);
+        fate.is_some_and(|fate| fate.late.is_some())
     }
 
     /// Whether another job under this name is to be deleted.
@@ -409,21 +432,6 @@ impl Index {
     /// The highest version of the backend's that was reported: what is sent now is later than that.
     pub fn version(&self) -> u64 {
         self.state.read().reported
-    }
-
-    /// A job as it is at this moment, after all that was in doubt of it could happen.
-    pub fn found(&self, job: Job) -> Change {
-        let mut state = self.state.write();
-        // A newer report may have come meanwhile.
-        let known = state
-            .jobs
-            .get(&job.name)
-            .map_or(0, |record| record.job.version);
-        let source = match job.version >= known {
-            true => Source::Look,
-            false => Source::Report,
-        };
-        state.put(job, self.clock.instant(), source)
     }
 
     /// The backend reports a job.
@@ -459,7 +467,11 @@ impl Index {
             true => version,
             false => version.max(state.reported),
         };
-        state.listed = version;
+        // Of two lists, the one that was answered first may come last.
+        state.listed = match is_older {
+            true => version,
+            false => version.max(state.listed),
+        };
         state.forget_old_tombstones(begun.lists);
         let known = state.jobs.iter();
         let known = known.filter(|(_, r)| is_older || r.job.version <= version);
@@ -483,16 +495,24 @@ impl Index {
     /// The backend reports an attempt of a job, which need not be known yet.
     pub fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
         let mut state = self.state.write();
-        state.change_attempts(job, |attempts| merge(attempts, attempt));
+        state.change(job, |record, fate| match record {
+            Some(record) if attempt.is_of(&record.job) => {
+                merge(&mut Arc::make_mut(record).attempts, attempt);
+            }
+            _ => merge(&mut fate.orphans, attempt),
+        });
     }
 
     /// The backend reports that an attempt is gone. How a finished one ended stays known while its
     /// job is.
     pub fn attempt_gone(&self, job: &JobName, attempt: &str) {
         let mut state = self.state.write();
-        let known = state.jobs.contains_key(job);
-        state.change_attempts(job, |attempts| {
-            attempts.retain(|one| &*one.name != attempt || (known && one.state.is_finished()));
+        state.change(job, |record, fate| {
+            fate.orphans.retain(|one| &*one.name != attempt);
+            if let Some(record) = record {
+                let kept = |one: &Attempt| &*one.name != attempt || one.state.is_finished();
+                Arc::make_mut(record).attempts.retain(kept);
+            }
         });
     }
 
@@ -519,13 +539,24 @@ impl Index {
         }
         for (name, mut listed) in by_job {
             sort(&mut listed);
-            state.change_attempts(&name, |attempts| *attempts = listed);
+            state.change(&name, |record, fate| {
+                if let Some(record) = record {
+                    let own = take_own(&mut listed, &record.job);
+                    Arc::make_mut(record).attempts = own;
+                }
+                fate.orphans = listed;
+            });
         }
     }
 }
 
 fn sort(attempts: &mut [Attempt]) {
     attempts.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+}
+
+/// Takes out the attempts that are of this very job.
+fn take_own(attempts: &mut Vec<Attempt>, job: &Job) -> Vec<Attempt> {
+    attempts.extract_if(.., |one| one.is_of(job)).collect()
 }
 
 /// Takes an attempt in, unless a newer report of it is there.
@@ -592,15 +623,8 @@ impl State {
         });
     }
 
-    fn change_attempts(&mut self, name: &JobName, change: impl FnOnce(&mut Vec<Attempt>)) {
-        self.change(name, |record, fate| match record {
-            Some(record) => change(&mut Arc::make_mut(record).attempts),
-            None => change(&mut fate.orphans),
-        });
-    }
-
     /// Takes in a job unless it is gone or given up, or a newer version of it is here.
-    fn put(&mut self, mut job: Job, now: Instant, source: Source) -> Change {
+    fn put(&mut self, job: Job, now: Instant, source: Source) -> Change {
         let (name, key, listed) = (job.name.clone(), job.key, self.listed);
         let is_exact = self.is_exact;
         let mut result = self.change(&name, |record, fate| {
@@ -621,47 +645,37 @@ impl State {
                 if job.status == Status::Running {
                     fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
                 }
-                let unwanted = Some(job.name);
                 return Change {
-                    transition: None,
-                    unwanted,
+                    unwanted: Some(job.name),
+                    ..Change::default()
                 };
             }
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let was_let_run = match from {
-                Some(Status::Running) => true,
-                // It was stopped while its admission was on its way.
-                Some(Status::Waiting) if job.status != Status::Waiting && fate.changes > 1 => true,
-                Some(_) => fate.unanswered.is_some(),
-                None => false,
-            };
-            let is_in_doubt =
-                !is_exact && source != Source::Look && was_let_run && job.status.is_held_back();
-            if is_in_doubt {
+            let is_news = !known.as_ref().is_some_and(|r| r.job.is_stop_unnoticed);
+            let was_let_run = from == Some(Status::Running)
+                || fate.unanswered.is_some()
+                || (is_news && job.is_stop_unnoticed);
+            let is_doubtful = !is_exact && was_let_run && job.status.is_held_back();
+            if is_doubtful {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
-            }
-            let may_be_stopping = source != Source::Look
-                && job.status == Status::Stopped
-                && (is_in_doubt || known.as_ref().is_some_and(|known| known.may_be_stopping));
-            if may_be_stopping {
-                job.status = Status::Stopping;
-                job.finished = None;
             }
             let to = job.status;
             (fate.unanswered, fate.request) = (None, None);
-            let mut new = match known {
+            let new = Arc::new(match known {
                 Some(known) => known.with(job),
-                None => JobRecord::new(job, std::mem::take(&mut fate.orphans)),
-            };
-            new.may_be_stopping = may_be_stopping;
-            let new = Arc::new(new);
+                None => {
+                    let attempts = take_own(&mut fate.orphans, &job);
+                    JobRecord::new(job, attempts)
+                }
+            });
             *record = Some(new.clone());
             let transition = (from != Some(to)).then_some(Transition { from, record: new });
             Change {
                 transition,
                 unwanted: None,
+                doubtful: is_doubtful.then(|| name.clone()),
             }
         });
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {

@@ -189,7 +189,7 @@ fn a_report_before_the_creators_answer_is_not_undone_by_it() {
 fn a_deleted_job_stays_out_until_it_is_reported_gone() {
     let index = unbounded();
     index.answered(job("a", Running, 1));
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     assert_eq!(index.job_seen(job("a", Failed, 2)), Change::default());
     assert_eq!(names(&index), "");
     assert!(!index.job_gone(&job("a", Running, 0)));
@@ -207,7 +207,8 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
         }
         index.job_gone(&job("a", Running, 0));
         let (record, change) = index.answered(job("a", Running, 2));
-        assert_eq!((record, change), (None, Change::default()));
+        assert_eq!((record, change.transition), (None, None));
+        assert_eq!(change.doubtful, Some(name("a")), "it may get a pod");
         drop(flight);
         settled(&index, &["a"]);
         assert!(index.state.read().fates.is_empty(), "{is_seen_first}");
@@ -219,7 +220,7 @@ fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
     index.may_come_again(&name("a"));
     index.answered(job("a", Running, 1));
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     let other = |version| Job {
         uid: "other".into(),
         ..job("a", Waiting, version)
@@ -243,7 +244,7 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
     }
     let begun = index.relist_begins();
     index.answered(job("new", Running, 3));
-    index.deleted(&name("b"));
+    index.deleted(&job("b", Running, 0));
     let (_, gone) = relisted(
         &index,
         begun,
@@ -258,7 +259,7 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
 fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     let index = unbounded();
     index.answered(job("a", Succeeded, 1));
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     let begun = index.relist_begins();
     index.job_seen(job("a", Running, 2));
     assert_eq!(names(&index), "", "a report of before the relist");
@@ -358,7 +359,7 @@ fn unfinished_jobs_are_bounded() {
     assert!(index.reserve().is_err());
     index.job_seen(job("a", Succeeded, 2));
     assert!(index.reserve().is_ok());
-    index.deleted(&name("b"));
+    index.deleted(&job("b", Running, 0));
     let begun = index.relist_begins();
     relisted(&index, begun, vec![], 2);
     assert_eq!(index.state.read().tally.unfinished, 0);
@@ -394,23 +395,58 @@ fn the_cap_counts_what_runs_and_what_is_about_to() {
 }
 
 #[test]
-fn a_stop_that_the_backend_may_not_have_noticed_is_not_believed_at_once() {
-    let index = unbounded();
-    let status = || index.get(&name("a")).unwrap().job.status;
-    index.job_seen(job("a", Running, 1));
-    for version in 2..4 {
-        // A condition of before it was let run says so.
-        index.job_seen(job("a", Stopped, version));
-        assert_eq!(status(), Stopping);
-    }
+fn a_stop_that_the_backend_may_not_have_noticed_holds_the_place() {
+    let index = capped(1);
+    let unnoticed = |version| Job {
+        is_stop_unnoticed: true,
+        ..job("a", Stopping, version)
+    };
+    index.job_seen(unnoticed(1));
+    assert!(index.doubt(&name("a")).is_some());
     index.clock.sleep(ATTEMPTS_COME_WITHIN);
-    index.found(job("a", Stopped, 3));
-    assert_eq!(status(), Stopped);
-    // One that it was seen to notice is believed.
-    index.job_seen(job("a", Running, 4));
-    index.job_seen(job("a", Stopping, 5));
-    index.job_seen(job("a", Stopped, 6));
-    assert_eq!(status(), Stopped);
+    index.job_seen(unnoticed(2));
+    assert_eq!(index.doubt(&name("a")), Some(Duration::ZERO), "no longer");
+    index.job_seen(job("a", Stopped, 3));
+    settled(&index, &["a"]);
+    assert!(has_room(&index));
+}
+
+#[test]
+fn what_is_deleted_is_this_very_job() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    let other = Job {
+        uid: "other".into(),
+        ..job("a", Waiting, 3)
+    };
+    index.job_seen(other);
+    index.deleted(&job("a", Running, 1));
+    assert_eq!(names(&index), "a:Waiting");
+}
+
+#[test]
+fn an_answer_of_a_job_that_is_gone_tells_that_it_was_let_run() {
+    let index = capped(1);
+    index.job_seen(queued("a", 0, 1));
+    index.deleted(&queued("a", 0, 1));
+    assert!(has_room(&index));
+    assert!(index.answered(job("a", Running, 2)).0.is_none());
+    assert!(!has_room(&index), "it may get a pod");
+    settled(&index, &["a"]);
+    assert!(has_room(&index));
+}
+
+#[test]
+fn an_older_list_that_comes_later_does_not_bring_back_what_is_gone() {
+    let index = unbounded();
+    let (first, second) = (index.relist_begins(), index.relist_begins());
+    index.answered(job("a", Running, 2));
+    index.deleted(&job("a", Running, 2));
+    index.job_gone(&job("a", Running, 3));
+    relisted(&index, second, vec![], 3);
+    relisted(&index, first, vec![], 1);
+    index.job_seen(job("a", Running, 2));
+    assert_eq!(names(&index), "");
 }
 
 #[test]
@@ -513,7 +549,7 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
     let index = capped(1);
     index.answered(job("a", Running, 1));
     index.attempt_seen(&name("a"), attempt("p", Going, 1));
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     settled(&index, &["a"]);
     assert!(!has_room(&index));
     index.attempt_seen(&name("a"), attempt("p", Ended, 2));
@@ -526,7 +562,7 @@ fn a_deleted_job_holds_its_place_until_its_attempts_end() {
 #[test]
 fn a_job_that_went_before_its_pod_was_seen_holds_its_place_while_one_may_come() {
     let ways: [fn(&Index); 3] = [
-        |index| index.deleted(&name("a")),
+        |index| index.deleted(&job("a", Running, 0)),
         |index| assert!(index.job_gone(&job("a", Running, 0))),
         |index| {
             let begun = index.relist_begins();
@@ -565,7 +601,7 @@ fn a_key_finds_its_job_until_that_is_gone_also_hidden() {
     });
     assert_eq!(names(&index), "");
     assert_eq!(found(), Some(("a".to_string(), Failed)));
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     assert!(index.by_key(7).is_none() && index.state.read().keys.is_empty());
 }
 
@@ -596,7 +632,7 @@ fn of_two_jobs_of_one_key_the_one_sent_later_counts() {
             other => panic!("{other:?}"),
         };
         assert_eq!(found(&index), name("late"), "{order:?}");
-        index.deleted(&name("early"));
+        index.deleted(&job("early", Running, 0));
         assert_eq!(found(&index), name("late"));
     }
     // Two that were sent at the same time are told apart alike by all who see them.
@@ -629,13 +665,13 @@ fn a_hidden_job_is_kept_while_its_payload_is_used() {
     assert_eq!(names(&index), "b:Running");
     assert_eq!(unused(), []);
     let being_created = index.begin(&name("a"), Flight::Pin);
-    index.deleted(&name("b"));
+    index.deleted(&job("b", Running, 0));
     assert_eq!(unused(), []);
     assert!(index.begin(&name("a"), Flight::Deletion).is_none());
     drop(being_created);
     assert_eq!(unused(), [name("a")]);
     let deletion = index.begin(&name("a"), Flight::Deletion);
     assert!(deletion.is_some() && index.begin(&name("a"), Flight::Pin).is_none());
-    index.deleted(&name("a"));
+    index.deleted(&job("a", Running, 0));
     assert!(index.state.read().jobs.is_empty());
 }

@@ -39,7 +39,7 @@ impl Scheduler {
             return Ok(true);
         };
         let is_there = self.backend.delete(job, condition)?;
-        self.index.deleted(&job.name);
+        self.index.deleted(job);
         drop(flight);
         self.gone(&job.name);
         if job.payload_of.is_some() {
@@ -67,6 +67,10 @@ impl Scheduler {
 
     /// `reason` is for the job's user; empty where somebody asked for it.
     pub(super) fn stop_job(&self, job: &Job, reason: &str) -> Result<(), JobError> {
+        self.change(job, |job| self.stop_as_it_is(job, reason))
+    }
+
+    fn stop_as_it_is(&self, job: &Job, reason: &str) -> Result<(), JobError> {
         let finished = |status: Status| JobError::BadState {
             message: format!(
                 "job {} has {}, and only an unfinished job can be stopped",
@@ -114,29 +118,36 @@ impl Scheduler {
     /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload
     /// and settings.
     pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
-        let mut tries_left = CHANGE_TRIES;
-        loop {
-            tries_left -= 1;
-            let record = self.find(name)?;
-            let job = &record.job;
-            let restarted = match job.status {
-                Status::Stopped => self.resume(job),
-                Status::Succeeded | Status::Failed => self.recreate(job),
-                Status::Waiting | Status::Running | Status::Stopping => Err(JobError::BadState {
-                    message: format!(
-                        "job {name} is {}, and only a finished or stopped job can be restarted",
-                        job.status.as_str().to_lowercase()
-                    ),
-                }),
-            };
-            match restarted {
-                Err(JobError::Backend(BackendError::Changed { .. })) if tries_left > 0 => {
-                    self.refresh(&job.name)
-                        .map_err(|e| job_error(&job.name, e))?;
-                }
-                restarted => return restarted,
+        let record = self.find(name)?;
+        self.change(&record.job, |job| match job.status {
+            Status::Stopped => self.resume(job),
+            Status::Succeeded | Status::Failed => self.recreate(job),
+            Status::Waiting | Status::Running | Status::Stopping => Err(JobError::BadState {
+                message: format!(
+                    "job {name} is {}, and only a finished or stopped job can be restarted",
+                    job.status.as_str().to_lowercase()
+                ),
+            }),
+        })
+    }
+
+    /// Changes the job as it is known, and as it is then if it has changed meanwhile.
+    fn change<T>(
+        &self,
+        job: &Job,
+        change: impl Fn(&Job) -> Result<T, JobError>,
+    ) -> Result<T, JobError> {
+        let mut changed = change(job);
+        for _ in 1..CHANGE_TRIES {
+            if !matches!(changed, Err(JobError::Backend(BackendError::Changed { .. }))) {
+                break;
             }
+            self.refresh(&job.name)
+                .map_err(|e| job_error(&job.name, e))?;
+            let record = self.find(job.name.as_str())?;
+            changed = change(&record.job);
         }
+        changed
     }
 
     fn resume(&self, job: &Job) -> Result<JobView, JobError> {
@@ -170,10 +181,27 @@ impl Scheduler {
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
         let owner = old.payload_of.as_ref().unwrap_or(&old.name);
-        let _pin = self
-            .index
-            .begin(owner, Flight::Pin)
-            .ok_or_else(|| not_found(old.name.as_str()))?;
+        let pin = self.index.begin(owner, Flight::Pin);
+        let pin = pin.ok_or_else(|| not_found(old.name.as_str()))?;
+        let again = self.make_again(old);
+        drop(pin);
+        if again.is_err() {
+            // What was kept for it may go.
+            self.queue.add(Task::Retain);
+        }
+        again
+    }
+
+    fn make_again(&self, old: &Job) -> Result<JobView, JobError> {
+        let record = self.index.get(&old.name);
+        if record.is_some_and(|record| record.may_lack_payload()) {
+            let found = self.backend.has_payload(old);
+            if !found.map_err(|e| job_error(&old.name, e))? {
+                let message = format!("the payload of job {} is gone: submit it anew", old.name);
+                return Err(JobError::BadState { message });
+            }
+            self.index.confirm(&old.name);
+        }
         self.with_place(|place| {
             for _ in 0..NAME_TRIES {
                 let name = self.new_name();

@@ -123,11 +123,17 @@ impl Scheduler {
         let Some(record) = self
             .index
             .get(name)
-            .filter(|record| record.may_lack_payload())
+            .filter(|record| record.needs_payload())
         else {
             return Ok(());
         };
         let job = &record.job;
+        if self.index.could_come_late(name) {
+            // A write of it is still on its way.
+            self.queue
+                .add_after(Task::Verify(name.clone()), CALLS_END_WITHIN);
+            return Ok(());
+        }
         // The request may come again at this moment, and store the payload.
         let turn = job
             .key
@@ -141,9 +147,10 @@ impl Scheduler {
         let has_started = |attempts: Vec<Attempt>| attempts.iter().any(|a| a.started.is_some());
         if self.backend.has_payload(job)? || has_started(self.backend.attempts(name)?) {
             self.index.confirm(name);
+            self.queue.add(Task::Retain);
             return Ok(());
         }
-        if !self.index.get(name).is_some_and(|r| r.may_lack_payload()) {
+        if !self.index.get(name).is_some_and(|r| r.needs_payload()) {
             return Ok(());
         }
         log::warn!(
@@ -160,6 +167,10 @@ impl Scheduler {
         let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
+        if self.index.could_come_late(name) {
+            self.find_payload_later(&record);
+            return Ok(());
+        }
         if self.backend.has_payload(&record.job)? {
             return Ok(());
         }
@@ -176,6 +187,11 @@ impl Scheduler {
     fn forget(&self, name: &JobName) -> Result<(), BackendError> {
         if self.index.is_closed(name) {
             self.discard(name)?;
+        } else if self.index.could_come_late(name)
+            && let Some(job) = self.backend.look(name)?
+        {
+            // If it is another than the one that is known, that one is gone.
+            self.observe(job);
         }
         if let Some(rest) = self.index.forget(name) {
             self.queue.add_after(Task::Forget(name.clone()), rest);
@@ -196,9 +212,12 @@ impl Scheduler {
 
     /// Asks what there is, now that nothing can come any more that is not there.
     fn resolve(&self, name: &JobName) -> Result<(), BackendError> {
+        let is_stop_unnoticed = |r: &Arc<JobRecord>| r.job.is_stop_unnoticed;
         match self.index.doubt(name) {
-            None => return Ok(()),
-            Some(Duration::ZERO) => {}
+            None if !self.index.get(name).as_ref().is_some_and(is_stop_unnoticed) => {
+                return Ok(());
+            }
+            None | Some(Duration::ZERO) => {}
             Some(rest) => {
                 self.queue.add_after(Task::Resolve(name.clone()), rest);
                 return Ok(());
@@ -215,19 +234,21 @@ impl Scheduler {
             // The watch tells when it ends, or has not told yet that it is there.
             return later();
         }
-        let job = self.backend.look(name)?;
-        if job
-            .as_ref()
-            .is_some_and(|job| is_not_counted(job, &attempts))
-        {
-            return later();
+        let mut job = self.backend.look(name)?;
+        if let Some(unnoticed) = job.take_if(|job| job.is_stop_unnoticed) {
+            if is_not_counted(&unnoticed, &attempts) {
+                return later();
+            }
+            job = match self.backend.note_stop(&unnoticed) {
+                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => return later(),
+                noted => Some(noted?),
+            };
         }
-        let change = job.map(|job| self.index.found(job));
+        if let Some(job) = job {
+            self.observe(job);
+        }
         self.index.resolved(name);
         drop(flight);
-        if let Some(change) = change {
-            self.follow(change);
-        }
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
             self.queue.add_after(Task::Resolve(name.clone()), rest);
@@ -240,15 +261,15 @@ impl Scheduler {
     pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
         let _flight = self.index.begin(name, Flight::Change);
         match self.backend.look(name)? {
-            Some(job) => self.observe(job),
-            // The watch will say so.
-            None => {
-                return Err(BackendError::Gone {
-                    message: format!("job {name} is gone"),
-                });
+            Some(job) => {
+                self.observe(job);
+                Ok(())
             }
+            // The watch will say so.
+            None => Err(BackendError::Gone {
+                message: format!("job {name} is gone"),
+            }),
         }
-        Ok(())
     }
 
     /// Admits as many as may run. One that cannot be admitted holds up no other.
@@ -299,10 +320,10 @@ impl Scheduler {
     /// Lets go what is too much. One that cannot be let go holds up no other.
     fn retain(&self) -> Result<(), BackendError> {
         let mut failure = None;
-        for name in retention::excess(
-            self.index.list().iter().map(|r| end_of(r)),
-            self.limits.history,
-        ) {
+        // One that may turn out to be half of a submit takes no other's place.
+        let list = self.index.list();
+        let whole = list.iter().filter(|record| !record.needs_payload());
+        for name in retention::excess(whole.map(|r| end_of(r)), self.limits.history) {
             if self.index.is_changing(&name) {
                 self.queue.add_after(Task::Retain, CHANGE_LOOK);
                 continue;
@@ -357,9 +378,14 @@ impl Scheduler {
         hidden
     }
 
-    pub(super) fn observe(&self, job: Job) {
-        let (_, change) = self.index.answered(job);
+    /// A job as the answer to a call shows it. Returns its record; `None` if it is gone or
+    /// unwanted.
+    pub(super) fn observe(&self, job: Job) -> Option<Arc<JobRecord>> {
+        let name = job.name.clone();
+        let (record, change) = self.index.answered(job);
+        let is_unwanted = change.unwanted.as_ref() == Some(&name);
         self.follow(change);
+        record.filter(|_| !is_unwanted)
     }
 
     pub(super) fn follow(&self, change: Change) {
@@ -369,14 +395,14 @@ impl Scheduler {
             );
             self.abort(&name);
         }
+        if let Some(name) = change.doubtful {
+            self.queue
+                .add_after(Task::Resolve(name), ATTEMPTS_COME_WITHIN);
+        }
         let Some(transition) = change.transition else {
             return self.admit_if_there_is_room();
         };
         let (record, job) = (&transition.record, &transition.record.job);
-        if transition.from.is_some() && job.status.is_held_back() {
-            self.queue
-                .add_after(Task::Resolve(job.name.clone()), ATTEMPTS_COME_WITHIN);
-        }
         match transition.from {
             Some(from) => {
                 let reason = record.reason();
@@ -416,7 +442,7 @@ impl Scheduler {
         }
         self.queue.add(Task::Expose(job.name.clone()));
         self.find_payload_later(record);
-        if record.may_lack_payload() {
+        if record.needs_payload() {
             // Another scheduler may still be between the two writes.
             self.queue
                 .add_after(Task::Verify(job.name.clone()), CALLS_END_WITHIN);
@@ -474,13 +500,12 @@ impl Scheduler {
     }
 }
 
-/// Whether a stopped job has an attempt whose end is not in its status: it may yet turn out to be
-/// what ended the job.
+/// Whether a job has an attempt whose end is not in its status: it may yet turn out to be what
+/// ended the job.
 fn is_not_counted(job: &Job, attempts: &[Attempt]) -> bool {
     let count = |state| attempts.iter().filter(|a| a.state == state).count();
     let failed = usize::try_from(job.failed).unwrap_or(usize::MAX);
-    job.status == Status::Stopped
-        && (count(AttemptState::Succeeded) > 0 || count(AttemptState::Failed) > failed)
+    count(AttemptState::Succeeded) > 0 || count(AttemptState::Failed) > failed
 }
 
 /// Whether it has a payload and its container is being made.

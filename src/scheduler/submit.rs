@@ -157,15 +157,18 @@ impl Scheduler {
         let Some(payload) = request
             .payload
             .as_ref()
-            .filter(|_| record.may_lack_payload())
+            .filter(|_| record.needs_payload())
         else {
             return Ok(());
         };
         // Whatever is said of this write, an earlier one may have stored it.
         let stored = self.backend.store_payload(&record.job, payload);
-        stored.map_err(|e| BackendError::Unanswered {
-            message: e.to_string(),
-        })?;
+        if let Err(e) = stored {
+            self.index.may_come_again(&record.job.name);
+            self.forget_later(&record.job.name);
+            let message = e.to_string();
+            return Err(BackendError::Unanswered { message });
+        }
         self.index.confirm(&record.job.name);
         Ok(())
     }
@@ -285,14 +288,9 @@ impl Scheduler {
     /// A job that was created or resumed: into the index.
     pub(super) fn take_in(&self, job: Job) -> Result<Arc<JobRecord>, BackendError> {
         let name = job.name.clone();
-        let (record, change) = self.index.answered(job);
-        let is_unwanted = change.unwanted.as_ref() == Some(&name);
-        self.follow(change);
-        record
-            .filter(|_| !is_unwanted)
-            .ok_or_else(|| BackendError::Gone {
-                message: format!("job {name} was deleted while it was being made"),
-            })
+        self.observe(job).ok_or_else(|| BackendError::Gone {
+            message: format!("job {name} was deleted while it was being made"),
+        })
     }
 
     /// The caller is told of the job: from now on it is.

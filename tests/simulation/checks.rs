@@ -1,6 +1,7 @@
 //! What must hold: after each step, and when all has come to rest.
 
 use crate::client::{Given, Outcome};
+use crate::cluster::has_noticed_suspension;
 use crate::sim::Sim;
 use crate::world::{HIDDEN, Life, Pod, Who, uid_text};
 use job_scheduler::job::Status;
@@ -33,6 +34,13 @@ impl Sim {
         lives.any(|other| other.name == life.name && self.deleted_by_owner(other))
     }
 
+    /// One scheduler may find a submit cut off that the other is just finishing: there is no fence
+    /// between them.
+    fn is_torn(&self, life: &Life) -> bool {
+        let was_in_doubt = |number: usize| self.clients[number].was_in_doubt;
+        self.options.two && life.client.is_some_and(was_in_doubt)
+    }
+
     /// Whether the key of a job still stands for it.
     fn promise_holds(&self, life: &Life) -> bool {
         let over = life
@@ -46,7 +54,9 @@ impl Sim {
         let Some(life) = self.life(uid).cloned() else {
             return self.violate("acknowledged", format!("{name} never was"));
         };
-        if life.gone.is_some() && !self.deleted_by_owner(&life) && life.ended.is_none() {
+        // The other scheduler may be discarding what its client was told has failed.
+        let is_excused = self.is_torn(&life) || self.deleted_by_owner(&life);
+        if life.gone.is_some() && !is_excused && life.ended.is_none() {
             return self.violate("acknowledged", format!("{name} is gone already"));
         }
         let Some(client) = client else {
@@ -71,6 +81,9 @@ impl Sim {
             Some(secret) if secret.data != payload.as_bytes() => {
                 self.violate("payload", format!("{name}: its payload is another"));
             }
+            // It began with that of the job that had its name before, which the owner deleted.
+            None if self.name_was_deleted(&life)
+                && life.saw.as_deref() == Some(payload.as_bytes()) => {}
             None if !robbed && life.ended.is_none() => {
                 let what = format!("{name} is acknowledged, and its payload is nowhere");
                 self.violate("payload", what);
@@ -106,10 +119,7 @@ impl Sim {
             // When a job was stopped is told by a clock that may be wrong.
             let is_vague = life.outcome == Some("Stopped") && self.options.skew;
             let asked = self.requested_deletes.contains(&uid);
-            // One scheduler may find a submit cut off that the other is just finishing: there is no
-            // fence between them.
-            let was_in_doubt = |number: usize| self.clients[number].was_in_doubt;
-            let is_torn = self.options.two && life.client.is_some_and(was_in_doubt);
+            let is_torn = self.is_torn(life);
             if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
                 continue;
             }
@@ -288,7 +298,6 @@ impl Sim {
             (Running, _) => true,
             (Stopping, Running | Waiting) => false,
             (Stopping, _) => true,
-            (Stopped, Stopping | Succeeded | Failed) => life.stale_pod,
             (Stopped, _) => false,
         }
     }
@@ -422,7 +431,11 @@ impl Sim {
     fn check_pending(&mut self) {
         // It has a place in the cap for as long.
         let blocks = |job: &crate::world::Job| {
-            let stays = self.is_guarded(&job.name) && !self.status_of(job).is_finished();
+            let is_over = self.status_of(job).is_finished();
+            // Nor can it be noted that it has stopped, where the controller did not notice.
+            let is_noted =
+                self.status_of(job) != Status::Stopped || has_noticed_suspension(job);
+            let stays = self.is_guarded(&job.name) && !(is_over && is_noted);
             stays || self.cannot_be_verified(job)
         };
         let is_blocked = self.options.cap > 0 && self.world.jobs.values().any(blocks);
@@ -504,7 +517,7 @@ impl Sim {
                     ("failed", "its client was told that it failed")
                 }
                 // A create that was not answered brought it back, and who knew of that has ended.
-                (Some(Outcome::Job { .. }), _)
+                (Some(Outcome::Job { .. } | Outcome::Full), _)
                     if client.ended_since && self.name_was_deleted(life) =>
                 {
                     continue;
@@ -563,6 +576,10 @@ impl Sim {
             let kept: Vec<&Life> = lives()
                 .filter(is_kept)
                 .filter(|life| !self.is_guarded(&life.name))
+                .filter(|life| {
+                    let job = self.world.job_of(life.uid);
+                    !job.is_some_and(|job| self.cannot_be_verified(job))
+                })
                 .collect();
             if kept.len() > history {
                 wrong = Some(format!(
@@ -575,7 +592,9 @@ impl Sim {
                 .filter_map(|life| Some((life.ended?, &life.name)))
                 .min();
             let retired = lives().filter(|life| !is_kept(life) && !self.deleted_by_owner(life));
-            // Without those that nobody was told of, and those of the same seconds.
+            // Without those that nobody was told of, those whose payload a person took, and those
+            // of the same seconds.
+            let retired = retired.filter(|life| !self.world.robbed.contains(&life.name));
             let retired = retired.filter(|life| {
                 let uid = uid_text(life.uid);
                 self.clients

@@ -3,8 +3,10 @@
 
 use crate::coroutine::{EPOCH, mix};
 use crate::world::{
-    Condition, Container, Job, JobStatus, Phase, Pod, STOPPED, StatusWrite, Uid, Who, World,
+    Condition, Container, EARLIER_SUSPENSION, Job, JobStatus, Phase, Pod, STOPPED, StatusWrite, Uid,
+    Who, World,
 };
+use job_scheduler::job::Timestamp;
 
 /// What a pod of a job that was told to end exits with.
 const TERMINATED: i32 = 143;
@@ -22,6 +24,15 @@ fn set(status: &mut JobStatus, kind: &'static str, met: bool, reason: &'static s
             since: now,
         }),
     }
+}
+
+/// Whether the job controller has noticed that the job is suspended, since it was last let run.
+pub fn has_noticed_suspension(job: &Job) -> bool {
+    let mut conditions = job.status.conditions.iter();
+    let suspended = conditions.find(|c| c.kind == "Suspended" && c.met);
+    let earlier = job.annotations.get(EARLIER_SUSPENSION);
+    let earlier = earlier.and_then(|text| Timestamp::parse(text));
+    suspended.is_some_and(|c| Some(Timestamp(c.since)) != earlier)
 }
 
 /// What its container exited with, or nothing that a rule could be about.
@@ -52,6 +63,8 @@ impl World {
         if self.writes.iter().any(|write| write.uid == job.uid) {
             return;
         }
+        // One job is looked at by one worker at a time, whose view does not get older again.
+        self.stale.retain(|stale| stale.job.uid != job.uid);
         let (status, counted) = self.new_status(&job);
         let is_done = job.status.is_finished() || job.deletion.is_some();
         let is_ending = status.met("FailureTarget") || status.met("SuccessCriteriaMet");
@@ -66,7 +79,7 @@ impl World {
                 self.end_pod(&pod.name);
             }
         } else if live().next().is_none() {
-            self.make_pod(&job, false);
+            self.make_pod(&job);
         }
         let mut status = status;
         self.count(&job, &mut status);
@@ -181,7 +194,7 @@ impl World {
     pub fn note_status(&mut self, job: &Job) {
         let is_stopped = job.suspend
             && job.annotations.contains_key(STOPPED)
-            && job.status.met("Suspended")
+            && has_noticed_suspension(job)
             && job.status.active + job.status.terminating == 0;
         let outcome = match (
             job.status.met("Complete"),
@@ -254,7 +267,7 @@ impl World {
         let stale = self.stale.remove(at);
         let has_pod = self.pods_of(stale.job.uid).any(Pod::may_run);
         if stale.until >= self.now && !has_pod {
-            self.make_pod(&stale.job, true);
+            self.make_pod(&stale.job);
         }
     }
 

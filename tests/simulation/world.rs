@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub const PAYLOAD: &str = "job-scheduler/payload";
 pub const STOPPED: &str = "job-scheduler/stopped";
+pub const EARLIER_SUSPENSION: &str = "job-scheduler/earlier-suspension";
 pub const QUEUED: &str = "job-scheduler/queued";
 pub const HIDDEN: &str = "job-scheduler/deleted";
 pub const KEY: &str = "job-scheduler/idempotency";
@@ -220,8 +221,6 @@ pub struct Life {
     pub mounted: bool,
     /// A person's hand was in how it ran.
     pub touched: bool,
-    /// The job controller made a pod of it that it should not have made.
-    pub stale_pod: bool,
     pub stopped: bool,
     pub stopped_at: u64,
     /// Who asked for it.
@@ -460,7 +459,6 @@ impl World {
             saw: None,
             mounted: job.mounts.is_some(),
             touched: false,
-            stale_pod: false,
             stopped: false,
             stopped_at: 0,
             client: job
@@ -886,7 +884,7 @@ pub fn render_pod(pod: &Pod) -> String {
 }
 
 impl World {
-    pub fn make_pod(&mut self, job: &Job, stale: bool) {
+    pub fn make_pod(&mut self, job: &Job) {
         let uid = self.new_uid();
         let sidecar = match (self.sidecars, uid % 3) {
             (true, 0) => Sidecar::First,
@@ -899,12 +897,8 @@ impl World {
             r#","batch.kubernetes.io/job-name":"{}","batch.kubernetes.io/controller-uid":"uid-{}"}}"#,
             job.name, job.uid
         );
-        let life = self.lives.get_mut(&job.uid);
-        let mut excused = job.touched;
-        if let Some(life) = life {
-            life.stale_pod |= stale;
-            excused |= life.touched;
-        }
+        let life = self.lives.get(&job.uid);
+        let excused = job.touched || life.is_some_and(|life| life.touched);
         let pod = Pod {
             name: format!("{}-p{uid}", job.name),
             uid,

@@ -33,7 +33,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
-    HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION, PodObject, QUEUED_ANNOTATION,
+    EARLIER_SUSPENSION_ANNOTATION, HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION, PodObject, QUEUED_ANNOTATION,
     RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, queued_text,
 };
 
@@ -230,6 +230,11 @@ impl Kubernetes {
     }
 }
 
+/// What tells the suspension that a job is let run over from a later one.
+fn suspension_text(job: &Job) -> Option<String> {
+    job.suspension.map(|since| since.to_string())
+}
+
 impl Backend for Kubernetes {
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError> {
         let invalid = |message| CreateError::Nothing(BackendError::Invalid { message });
@@ -287,17 +292,34 @@ impl Backend for Kubernetes {
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {
         // Unchanged, so that a stop that comes between is not undone.
-        let annotations = json!({QUEUED_ANNOTATION: null});
+        let annotations = json!({
+            QUEUED_ANNOTATION: null,
+            EARLIER_SUSPENSION_ANNOTATION: suspension_text(job),
+        });
         self.change_job(job, Condition::Unchanged, annotations, Some(false))
     }
 
     fn stop(&self, job: &Job, reason: &str) -> Result<Job, BackendError> {
-        let annotations = json!({
+        let mut annotations = json!({
             STOPPED_ANNOTATION: self.clock.now().to_string(),
             STOP_REASON_ANNOTATION: Some(reason).filter(|reason| !reason.is_empty()),
             QUEUED_ANNOTATION: null,
         });
-        self.change_job(job, Condition::Whatever, annotations, Some(true))
+        let condition = match job.status {
+            // So that it is known to have been held back all the time.
+            Status::Waiting => Condition::Unchanged,
+            _ => Condition::Whatever,
+        };
+        if job.status == Status::Running && job.suspension.is_some() {
+            // Somebody else may have let it run.
+            annotations[EARLIER_SUSPENSION_ANNOTATION] = json!(suspension_text(job));
+        }
+        self.change_job(job, condition, annotations, Some(true))
+    }
+
+    fn note_stop(&self, job: &Job) -> Result<Job, BackendError> {
+        let annotations = json!({EARLIER_SUSPENSION_ANNOTATION: null});
+        self.change_job(job, Condition::Unchanged, annotations, None)
     }
 
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
@@ -307,6 +329,7 @@ impl Backend for Kubernetes {
             STOP_REASON_ANNOTATION: null,
             RESTARTED_ANNOTATION: self.clock.now().to_string(),
             QUEUED_ANNOTATION: queued.map(queued_text),
+            EARLIER_SUSPENSION_ANNOTATION: suspension_text(job).filter(|_| queued.is_none()),
         });
         self.change_job(
             job,

@@ -8,7 +8,7 @@ mod numbered;
 pub use numbered::{Event, decode_object};
 
 use crate::job::{
-    Attempt, AttemptState, Job, JobName, Queued, RequestKey, Sent, Status, Timestamp,
+    Attempt, AttemptState, Job, JobName, Queued, RequestKey, Sent, Status, Timestamp, uid_digest,
 };
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -25,6 +25,9 @@ pub const QUEUED_ANNOTATION: &str = "job-scheduler/queued";
 pub const STOPPED_ANNOTATION: &str = "job-scheduler/stopped";
 /// Why the scheduler stopped the job, where nobody had asked for it.
 pub const STOP_REASON_ANNOTATION: &str = "job-scheduler/stop-reason";
+/// The time of the condition Suspended that the job was last let run over: a condition of that time
+/// is not the work of a later stop, which the job controller has then not noticed.
+pub const EARLIER_SUSPENSION_ANNOTATION: &str = "job-scheduler/earlier-suspension";
 /// When the job was last restarted in place.
 pub const RESTARTED_ANNOTATION: &str = "job-scheduler/restarted";
 /// The finished job that this one does again.
@@ -40,6 +43,8 @@ pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 pub const CONTAINER_LABEL: &str = super::COMPONENT_LABEL;
 /// The label by which Kubernetes ties a pod to its Job.
 pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
+/// The same by the Job's uid.
+const JOB_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -62,7 +67,7 @@ const OWN_PREFIX: &str = "job-scheduler/";
 
 /// Whether a label or annotation is read here, by its key.
 fn is_read(key: &str) -> bool {
-    [JOB_NAME_LABEL, CONTAINER_LABEL].contains(&key) || key.starts_with(OWN_PREFIX)
+    [JOB_NAME_LABEL, JOB_UID_LABEL, CONTAINER_LABEL].contains(&key) || key.starts_with(OWN_PREFIX)
 }
 
 /// Those of the labels and annotations that are read here: the others are most, and to keep them
@@ -280,10 +285,15 @@ impl JobObject {
         let stopped = annotation(STOPPED_ANNOTATION).map(Timestamp::parse);
         let queued = annotation(QUEUED_ANNOTATION).and_then(parse_queued);
         let has_pods = self.status.active + self.status.terminating > 0;
+        let suspension = condition_time(suspended);
+        let earlier = annotation(EARLIER_SUSPENSION_ANNOTATION).and_then(Timestamp::parse);
+        let is_earlier = suspension.is_some() && suspension == earlier;
         let status = match (complete, failed, self.spec.suspend, stopped) {
             (Some(_), ..) => Status::Succeeded,
             (None, Some(_), ..) => Status::Failed,
-            (None, None, true, Some(_)) if has_pods || suspended.is_none() => Status::Stopping,
+            (None, None, true, Some(_)) if has_pods || suspended.is_none() || is_earlier => {
+                Status::Stopping
+            }
             (None, None, true, Some(_)) => Status::Stopped,
             (None, None, true, None) => Status::Waiting,
             (None, None, false, _) => Status::Running,
@@ -292,7 +302,7 @@ impl JobObject {
             Status::Succeeded => self.status.completion_time.or(condition_time(complete)),
             Status::Failed => condition_time(failed),
             // A job that was stopped in the queue had been suspended before.
-            Status::Stopped => condition_time(suspended).max(stopped.flatten()),
+            Status::Stopped => suspension.max(stopped.flatten()),
             Status::Waiting | Status::Running | Status::Stopping => None,
         };
         let message = match (status, failed) {
@@ -314,6 +324,8 @@ impl JobObject {
             started: self.status.start_time,
             finished,
             status,
+            suspension,
+            is_stop_unnoticed: status == Status::Stopping && is_earlier && !has_pods,
             message: message.into(),
             failed: self.status.failed,
             has_payload: secret.is_some(),
@@ -396,6 +408,7 @@ impl PodObject {
         };
         let attempt = Attempt {
             name: self.metadata.name.as_str().into(),
+            job_uid: self.metadata.labels.get(JOB_UID_LABEL).map(|uid| uid_digest(uid)),
             created: self
                 .metadata
                 .creation_timestamp

@@ -122,6 +122,11 @@ impl Backend for Local {
         self.machine.stop(self.part, self.part()?, &job.name)
     }
 
+    /// It is told of each stop.
+    fn note_stop(&self, job: &Job) -> Result<Job, BackendError> {
+        Ok(job.clone())
+    }
+
     fn resume(&self, job: &Job, _queued: Option<Queued>) -> Result<Job, BackendError> {
         self.machine.resume(self.part, self.part()?, &job.name)
     }

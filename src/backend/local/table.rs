@@ -161,6 +161,8 @@ impl Entry {
             started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
             finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),
+            suspension: None,
+            is_stop_unnoticed: false,
             message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
                 .unwrap_or(u32::MAX),
@@ -200,6 +202,7 @@ pub(super) fn read_attempt(
     };
     Attempt {
         name: format!("{job}-{number}").into(),
+        job_uid: None,
         created: Timestamp(*began),
         started: Some(Timestamp(*began)),
         finished: end.as_ref().map(|end| Timestamp(end.at)),
