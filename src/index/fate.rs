@@ -61,6 +61,12 @@ impl Fate {
         self.unanswered.max(self.may_start)
     }
 
+    /// The name, if it has come to be in doubt whether an attempt will be started.
+    pub fn doubtful_since(&self, before: Option<Instant>, name: &JobName) -> Option<JobName> {
+        let is_news = self.may_start.is_some() && self.may_start != before;
+        is_news.then(|| name.clone())
+    }
+
     /// Calls in flight whose answers are pictures of the job.
     pub fn calls(&self) -> u32 {
         self.creates + self.changes

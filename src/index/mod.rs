@@ -58,7 +58,7 @@ pub struct Change {
     /// A job that nobody was told of, to be discarded: this one, or another of the same request.
     pub unwanted: Option<JobName>,
     /// A job that may get an attempt although it is held back or gone: to be looked at once that
-    /// cannot be any more.
+    /// can no longer be.
     pub doubtful: Option<JobName>,
 }
 
@@ -632,9 +632,14 @@ impl State {
                 Some(known) => known.job.version >= job.version,
                 None => job.version <= listed,
             };
-            if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
+            let is_same = |known: &Arc<JobRecord>| {
+                (&known.job.uid, known.job.version) == (&job.uid, job.version)
+            };
+            let is_known = record.as_ref().is_some_and(is_same);
+            if is_known || fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
+            let before = fate.may_start;
             let is_another = |known: &mut Arc<JobRecord>| known.job.uid != job.uid;
             if let Some(known) = record.take_if(is_another) {
                 // The one that had the name went without a word.
@@ -646,8 +651,9 @@ impl State {
                     fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
                 }
                 return Change {
+                    doubtful: fate.doubtful_since(before, &name),
                     unwanted: Some(job.name),
-                    ..Change::default()
+                    transition: None,
                 };
             }
             let known = record.take();
@@ -657,9 +663,12 @@ impl State {
             let was_let_run = from == Some(Status::Running)
                 || fate.unanswered.is_some()
                 || (is_news && job.is_stop_unnoticed);
-            let is_doubtful = !is_exact && was_let_run && job.status.is_held_back();
-            if is_doubtful {
+            // One that has stopped was noticed to be held back.
+            let may_start = job.status.is_held_back() && job.status != Status::Stopped;
+            if !is_exact && was_let_run && may_start {
                 fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
+            } else if from.is_some() && job.status == Status::Stopped {
+                fate.may_start = None;
             }
             let to = job.status;
             (fate.unanswered, fate.request) = (None, None);
@@ -675,7 +684,7 @@ impl State {
             Change {
                 transition,
                 unwanted: None,
-                doubtful: is_doubtful.then(|| name.clone()),
+                doubtful: fate.doubtful_since(before, &name),
             }
         });
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {

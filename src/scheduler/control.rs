@@ -139,7 +139,10 @@ impl Scheduler {
     ) -> Result<T, JobError> {
         let mut changed = change(job);
         for _ in 1..CHANGE_TRIES {
-            if !matches!(changed, Err(JobError::Backend(BackendError::Changed { .. }))) {
+            if !matches!(
+                changed,
+                Err(JobError::Backend(BackendError::Changed { .. }))
+            ) {
                 break;
             }
             self.refresh(&job.name)

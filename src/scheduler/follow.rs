@@ -120,11 +120,7 @@ impl Scheduler {
     }
 
     fn verify(&self, name: &JobName) -> Result<(), BackendError> {
-        let Some(record) = self
-            .index
-            .get(name)
-            .filter(|record| record.needs_payload())
-        else {
+        let Some(record) = self.index.get(name).filter(|record| record.needs_payload()) else {
             return Ok(());
         };
         let job = &record.job;

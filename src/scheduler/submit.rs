@@ -154,11 +154,7 @@ impl Scheduler {
 
     /// Does what an earlier submit of the same request may have left undone.
     fn complete(&self, record: &JobRecord, request: &JobRequest) -> Result<(), BackendError> {
-        let Some(payload) = request
-            .payload
-            .as_ref()
-            .filter(|_| record.needs_payload())
-        else {
+        let Some(payload) = request.payload.as_ref().filter(|_| record.needs_payload()) else {
             return Ok(());
         };
         // Whatever is said of this write, an earlier one may have stored it.

@@ -433,8 +433,7 @@ impl Sim {
         let blocks = |job: &crate::world::Job| {
             let is_over = self.status_of(job).is_finished();
             // Nor can it be noted that it has stopped, where the controller did not notice.
-            let is_noted =
-                self.status_of(job) != Status::Stopped || has_noticed_suspension(job);
+            let is_noted = self.status_of(job) != Status::Stopped || has_noticed_suspension(job);
             let stays = self.is_guarded(&job.name) && !(is_over && is_noted);
             stays || self.cannot_be_verified(job)
         };
@@ -486,6 +485,16 @@ impl Sim {
             }
         });
         self.world.secret_quota && cut_off
+    }
+
+    /// Whether nobody can tell if a job that never ran is half of a submit: the process that knew
+    /// has ended, and the quota answers before all else.
+    fn is_half_for_all_that_is_known(&self, life: &Life) -> bool {
+        let has_ended = |number: usize| self.clients[number].ended_since;
+        let is_unknown = life.mounted && life.ran.is_none() && life.client.is_some_and(has_ended);
+        let job = self.world.job_of(life.uid);
+        let is_cut_off = job.is_some_and(|job| self.cannot_be_verified(job));
+        is_cut_off || (self.world.secret_quota && is_unknown)
     }
 
     fn check_clients(&mut self) {
@@ -576,10 +585,7 @@ impl Sim {
             let kept: Vec<&Life> = lives()
                 .filter(is_kept)
                 .filter(|life| !self.is_guarded(&life.name))
-                .filter(|life| {
-                    let job = self.world.job_of(life.uid);
-                    !job.is_some_and(|job| self.cannot_be_verified(job))
-                })
+                .filter(|life| !self.is_half_for_all_that_is_known(life))
                 .collect();
             if kept.len() > history {
                 wrong = Some(format!(

@@ -3,8 +3,8 @@
 
 use crate::coroutine::{EPOCH, mix};
 use crate::world::{
-    Condition, Container, EARLIER_SUSPENSION, Job, JobStatus, Phase, Pod, STOPPED, StatusWrite, Uid,
-    Who, World,
+    Condition, Container, EARLIER_SUSPENSION, Job, JobStatus, Phase, Pod, STOPPED, StatusWrite,
+    Uid, Who, World,
 };
 use job_scheduler::job::Timestamp;
 

@@ -33,8 +33,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
-    EARLIER_SUSPENSION_ANNOTATION, HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION, PodObject, QUEUED_ANNOTATION,
-    RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, queued_text,
+    EARLIER_SUSPENSION_ANNOTATION, HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION,
+    PodObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION,
+    queued_text,
 };
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.

@@ -408,7 +408,11 @@ impl PodObject {
         };
         let attempt = Attempt {
             name: self.metadata.name.as_str().into(),
-            job_uid: self.metadata.labels.get(JOB_UID_LABEL).map(|uid| uid_digest(uid)),
+            job_uid: self
+                .metadata
+                .labels
+                .get(JOB_UID_LABEL)
+                .map(|uid| uid_digest(uid)),
             created: self
                 .metadata
                 .creation_timestamp
@@ -526,7 +530,17 @@ mod tests {
             &format!(r#"{{"terminating":1,{suspended}}}"#),
             Status::Stopping,
         );
-        let job = check(stopped, &format!("{{{suspended}}}"), Status::Stopped);
+        let let_run = |over: &str| {
+            format!(r#"{stopped},"job-scheduler/earlier-suspension":"2021-04-07T09:08:{over}Z""#)
+        };
+        let status = format!("{{{suspended}}}");
+        let job = check(&let_run("45"), &status, Status::Stopping);
+        assert!(
+            job.is_stop_unnoticed,
+            "the condition is of before it was let run"
+        );
+        check(&let_run("44"), &status, Status::Stopped);
+        let job = check(stopped, &status, Status::Stopped);
         assert_eq!(job.finished.map(|t| t.seconds_since(job.created)), Some(8));
     }
 
