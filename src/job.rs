@@ -319,7 +319,8 @@ pub struct JobRecord {
     /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty
     /// where there is nothing.
     pub notice: Box<str>,
-    /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
+    /// Whether it is known to have its payload: it was acknowledged, somebody looked, or a
+    /// container has started, which none does without it.
     pub is_whole: bool,
 }
 
@@ -342,14 +343,19 @@ pub struct JobList {
 /// Seconds after which a running job without a single pod is worth a remark.
 const NO_POD_REMARK_SECONDS: i64 = 4;
 
+/// Whether the container of one of the attempts has started.
+pub fn has_started(attempts: &[Attempt]) -> bool {
+    attempts.iter().any(|attempt| attempt.started.is_some())
+}
+
 impl JobRecord {
     /// `attempts` are all of this very job.
     pub fn new(job: Job, attempts: Vec<Attempt>) -> JobRecord {
         JobRecord {
+            is_whole: has_started(&attempts),
             job,
             attempts,
             notice: "".into(),
-            is_whole: false,
         }
     }
 
@@ -361,12 +367,15 @@ impl JobRecord {
         }
     }
 
+    /// Changes what is known of its attempts.
+    pub fn change_attempts(&mut self, change: impl FnOnce(&mut Vec<Attempt>)) {
+        change(&mut self.attempts);
+        self.is_whole |= has_started(&self.attempts);
+    }
+
     /// Whether its payload may be missing: it has one, and nothing has shown yet that it is stored.
-    /// No container starts without it.
     pub fn may_lack_payload(&self) -> bool {
-        let mut attempts = self.attempts.iter();
-        let has_started = attempts.any(|attempt| attempt.started.is_some());
-        self.job.has_payload && !self.is_whole && !has_started
+        self.job.has_payload && !self.is_whole
     }
 
     /// Whether its payload may be missing and it still needs it.

@@ -497,7 +497,7 @@ impl Index {
         let mut state = self.state.write();
         state.change(job, |record, fate| match record {
             Some(record) if attempt.is_of(&record.job) => {
-                merge(&mut Arc::make_mut(record).attempts, attempt);
+                Arc::make_mut(record).change_attempts(|attempts| merge(attempts, attempt));
             }
             _ => merge(&mut fate.orphans, attempt),
         });
@@ -542,7 +542,7 @@ impl Index {
             state.change(&name, |record, fate| {
                 if let Some(record) = record {
                     let own = take_own(&mut listed, &record.job);
-                    Arc::make_mut(record).attempts = own;
+                    Arc::make_mut(record).change_attempts(|attempts| *attempts = own);
                 }
                 fate.orphans = listed;
             });

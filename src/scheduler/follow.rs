@@ -5,6 +5,7 @@ use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
 use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
+    has_started,
 };
 use crate::queue::Urgency;
 use crate::retention;
@@ -140,8 +141,7 @@ impl Scheduler {
             return Err(BackendError::Unavailable { message });
         }
         // A Secret that somebody deleted may have done its work before.
-        let has_started = |attempts: Vec<Attempt>| attempts.iter().any(|a| a.started.is_some());
-        if self.backend.has_payload(job)? || has_started(self.backend.attempts(name)?) {
+        if self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?) {
             self.index.confirm(name);
             self.queue.add(Task::Retain);
             return Ok(());
@@ -563,6 +563,10 @@ impl Observer for Scheduler {
         if is_finished {
             if record.job.status.is_finished() {
                 self.tell(&record);
+            }
+            if record.job.status == Status::Stopped {
+                // That it ran shows that it is whole.
+                self.queue.add(Task::Retain);
             }
             self.admit_if_there_is_room();
         } else if is_starting(&record) {

@@ -166,6 +166,7 @@ impl Scheduler {
             return Err(BackendError::Unanswered { message });
         }
         self.index.confirm(&record.job.name);
+        self.queue.add(Task::Retain);
         Ok(())
     }
 

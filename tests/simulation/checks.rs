@@ -598,6 +598,8 @@ impl Sim {
                 .filter_map(|life| Some((life.ended?, &life.name)))
                 .min();
             let retired = lives().filter(|life| !is_kept(life) && !self.deleted_by_owner(life));
+            // A person may resume one that is hidden already.
+            let retired = retired.filter(|life| !life.touched);
             // Without those that nobody was told of, those whose payload a person took, and those
             // of the same seconds.
             let retired = retired.filter(|life| !self.world.robbed.contains(&life.name));
