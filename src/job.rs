@@ -1,5 +1,6 @@
 //! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
 
+use crate::finished::{End, Retries, finished};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -173,14 +174,16 @@ pub struct Job {
     pub status: Status,
     /// Since when the backend has held it back, as far as it has noticed what it was asked.
     pub suspension: Option<Timestamp>,
-    /// It is Stopping, and the backend may never say that it has stopped: what stopped it came so
-    /// soon after what let it run that neither may have been noticed.
-    pub is_stop_unnoticed: bool,
+    /// That is of before it was last let run, so that the backend has not noticed that either.
+    pub is_suspension_earlier: bool,
     /// Why it is in this state, as far as the job itself tells; empty where there is nothing to
     /// say.
     pub message: Box<str>,
-    /// Attempts that failed.
+    /// Attempts that failed, as far as the backend has counted them.
     pub failed: u32,
+    /// What follows from them; `None` where the backend tells of each end at once, or by rules that
+    /// are not known.
+    pub retries: Option<Retries>,
     /// Whether it was submitted with a payload.
     pub has_payload: bool,
     /// The job whose stored payload this one uses, where it has none of its own.
@@ -202,6 +205,14 @@ pub struct Job {
     pub hidden: bool,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+impl Job {
+    /// It is Stopping, and the backend may never say that it has stopped: what stopped it came so
+    /// soon after what let it run that neither may have been noticed.
+    pub fn is_stop_unnoticed(&self) -> bool {
+        self.status == Status::Stopping && self.is_suspension_earlier
+    }
 }
 
 /// A place in the queue: higher priorities first, then earlier arrivals.
@@ -265,6 +276,10 @@ pub struct Attempt {
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
     pub state: AttemptState,
+    /// Whether nothing of it can run any more: its place is free.
+    pub is_over: bool,
+    /// Whether its container has ended, and nothing is known that could still make it another end.
+    pub is_certain: bool,
     pub exit_code: Option<i32>,
     /// CamelCase, as in `OOMKilled` or `ImagePullBackOff`; empty where there is none.
     pub reason: Box<str>,
@@ -316,6 +331,9 @@ impl AttemptState {
 pub struct JobRecord {
     pub job: Job,
     pub attempts: Vec<Attempt>,
+    /// Whether its status is an end that its attempts show and the backend's own record does not
+    /// yet.
+    pub is_early: bool,
     /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty
     /// where there is nothing.
     pub notice: Box<str>,
@@ -353,17 +371,50 @@ impl JobRecord {
     pub fn new(job: Job, attempts: Vec<Attempt>) -> JobRecord {
         JobRecord {
             is_whole: has_started(&attempts),
+            is_early: false,
             job,
             attempts,
             notice: "".into(),
         }
     }
 
-    /// The same with a newer report of the job.
-    pub fn with(&self, job: Job) -> JobRecord {
+    /// The same with a newer report of the job. An end that was told stays until the backend's own
+    /// record tells one, and when it was stays then.
+    pub fn with(&self, mut job: Job) -> JobRecord {
+        let is_early = self.is_early && job.status == Status::Running;
+        if is_early {
+            job.status = self.job.status;
+        }
+        if is_early || (self.is_early && job.status == self.job.status) {
+            job.finished = self.job.finished;
+        }
         JobRecord {
             job,
+            is_early,
             ..self.clone()
+        }
+    }
+
+    /// Whether the backend's own record tells another end than was told.
+    pub fn is_contradicted_by(&self, job: &Job) -> bool {
+        self.is_early && job.status != Status::Running && job.status != self.job.status
+    }
+
+    /// Ends the job if its attempts show that it has ended; with `is_held`, not before the backend's
+    /// own record says so.
+    pub fn conclude(&mut self, is_held: bool) {
+        let job = &self.job;
+        let is_open = job.status == Status::Running && !is_held;
+        let is_over = matches!(job.status, Status::Succeeded | Status::Failed) && !self.is_early;
+        if !is_open && !is_over {
+            return;
+        }
+        let Some(End { status, at }) = finished(job, &self.attempts) else {
+            return;
+        };
+        if is_open || status == job.status {
+            (self.job.status, self.job.finished) = (status, Some(at));
+            self.is_early = is_open;
         }
     }
 
@@ -513,9 +564,10 @@ impl Job {
             finished: None,
             status,
             suspension: None,
-            is_stop_unnoticed: false,
+            is_suspension_earlier: false,
             message: "".into(),
             failed: 0,
+            retries: None,
             has_payload: false,
             payload_of: None,
             queued: None,
@@ -536,6 +588,8 @@ impl Attempt {
     pub(crate) fn sample(name: &str, state: AttemptState, version: u64) -> Attempt {
         Attempt {
             name: name.into(),
+            is_over: state.is_finished(),
+            is_certain: false,
             job_uid: None,
             created: Timestamp(0),
             started: None,

@@ -27,6 +27,7 @@ pub mod client;
 pub mod clock;
 mod columns;
 pub mod config;
+pub mod finished;
 #[cfg(test)]
 mod golden;
 pub mod http;

@@ -29,7 +29,9 @@ pub struct Metrics {
     /// When a watch last said something, in seconds since 1970, by kind.
     pub last_event: [AtomicI64; 2],
     /// Finished jobs that were let go.
-    pub retired: Counters<1>,
+    pub retired: AtomicU64,
+    /// Ends that were told by a job's container and that the backend made another.
+    pub contradictions: AtomicU64,
     /// Requests that wait for a job to finish, at this moment.
     pub parked: AtomicUsize,
 }
@@ -239,18 +241,22 @@ impl Metrics {
             &outcomes,
             &self.finishes,
         );
-        text.family(
-            "job_scheduler_retired_total",
-            "counter",
-            "Finished jobs that were let go for newer ones.",
-        );
-        let retired = self
-            .retired
-            .0
-            .iter()
-            .map(|c| c.load(Ordering::Relaxed))
-            .sum::<u64>();
-        text.sample("job_scheduler_retired_total", &[], retired);
+        let totals = [
+            (
+                "job_scheduler_retired_total",
+                "Finished jobs that were let go for newer ones.",
+                &self.retired,
+            ),
+            (
+                "job_scheduler_contradictions_total",
+                "Ends that a job's container told and Kubernetes made another.",
+                &self.contradictions,
+            ),
+        ];
+        for (name, help, count) in totals {
+            text.family(name, "counter", help);
+            text.sample(name, &[], count.load(Ordering::Relaxed));
+        }
 
         let name = "job_scheduler_queue_wait_seconds";
         text.family(name, "histogram", "How long jobs waited in the queue.");

@@ -90,6 +90,13 @@ pub enum ExitCodes {
 }
 
 impl ExitCodes {
+    pub fn contain(&self, code: i32) -> bool {
+        match self {
+            ExitCodes::In(values) => values.contains(&code),
+            ExitCodes::NotIn(values) => !values.contains(&code),
+        }
+    }
+
     /// The operator's name, and the values.
     pub fn parts(&self) -> (&'static str, &[i32]) {
         match self {

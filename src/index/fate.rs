@@ -10,6 +10,10 @@ pub struct Fate {
     pub creates: u32,
     /// The same of those that change it, or look at it.
     pub changes: u32,
+    /// The same of those that stop it: an end of its container may not count any more.
+    pub stops: u32,
+    /// A stop was not answered, and may be carried out until then.
+    pub stop_may_come: Option<Instant>,
     /// Calls in flight that delete it: nobody may begin to use its payload.
     pub deletions: u32,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
@@ -61,6 +65,11 @@ impl Fate {
         self.unanswered.max(self.may_start)
     }
 
+    /// Until when it must be thought that something may run or stop here.
+    pub fn doubt(&self) -> Option<Instant> {
+        self.in_doubt().max(self.stop_may_come)
+    }
+
     /// The name, if it has come to be in doubt whether an attempt will be started.
     pub fn doubtful_since(&self, before: Option<Instant>, name: &JobName) -> Option<JobName> {
         let is_news = self.may_start.is_some() && self.may_start != before;
@@ -69,7 +78,12 @@ impl Fate {
 
     /// Calls in flight whose answers are pictures of the job.
     pub fn calls(&self) -> u32 {
-        self.creates + self.changes
+        self.creates + self.changes + self.stops
+    }
+
+    /// Whether an end that its attempts show may not be the job's, because a stop may come first.
+    pub fn may_be_stopped(&self) -> bool {
+        self.stops > 0 || self.stop_may_come.is_some()
     }
 
     /// Whether this very job is gone.
@@ -98,7 +112,7 @@ impl Fate {
     /// The record leaves the index. Its attempts that go on are kept until their end is reported,
     /// and if it may yet get one, that is in doubt until `until`.
     pub fn bury(&mut self, record: &JobRecord, until: Instant) {
-        let live = |attempt: &&Attempt| !attempt.state.is_finished();
+        let live = |attempt: &&Attempt| !attempt.is_over;
         self.orphans
             .extend(record.attempts.iter().filter(live).cloned());
         if record.job.status == Status::Running || self.unanswered.is_some() {
@@ -107,9 +121,9 @@ impl Fate {
     }
 }
 
-/// Whether one of the attempts has not ended.
+/// Whether something of the attempts can still run.
 pub fn is_live(attempts: &[Attempt]) -> bool {
-    attempts.iter().any(|attempt| !attempt.state.is_finished())
+    attempts.iter().any(|attempt| !attempt.is_over)
 }
 
 /// What a call in flight does to the job.
@@ -119,6 +133,8 @@ pub enum Flight {
     Create,
     /// Changes it, or looks at it: it must not be let go.
     Change,
+    /// Changes it so that it stops: it has no end before the answer.
+    Stop,
     Deletion,
     /// Creates another job that uses its payload.
     Pin,
@@ -129,6 +145,7 @@ impl Flight {
         match self {
             Flight::Create => &mut fate.creates,
             Flight::Change => &mut fate.changes,
+            Flight::Stop => &mut fate.stops,
             Flight::Deletion => &mut fate.deletions,
             Flight::Pin => &mut fate.pins,
         }

@@ -12,7 +12,7 @@ mod fate;
 pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
-pub use fate::{Flight, InFlight};
+pub use fate::{Flight, InFlight, is_live};
 
 use crate::clock::Clock;
 use crate::job::{
@@ -20,7 +20,7 @@ use crate::job::{
 };
 use crate::sync::SharedLock;
 use capacity::Reserved;
-use fate::{Fate, Tombstone, is_live};
+use fate::{Fate, Tombstone};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub struct Change {
     /// A job that may get an attempt although it is held back or gone: to be looked at once that
     /// can no longer be.
     pub doubtful: Option<JobName>,
+    /// The backend tells another end than its attempts did.
+    pub contradicts: bool,
 }
 
 /// Where a picture of a job is from.
@@ -92,6 +94,8 @@ struct State {
     tally: Tally,
     reserved: Reserved,
     is_open: bool,
+    /// No call of a process before this one is on its way any more.
+    is_known: bool,
     /// No attempt comes to a job that was held back.
     is_exact: bool,
     /// Lists that were begun.
@@ -209,7 +213,7 @@ impl Index {
         let mut state = self.state.write();
         let is_going = |fate: &Fate| fate.deletions > 0;
         let is_forbidden = match flight {
-            Flight::Create | Flight::Change => false,
+            Flight::Create | Flight::Change | Flight::Stop => false,
             Flight::Deletion => state.uses_payload(name),
             Flight::Pin => state.fates.get(name).is_some_and(is_going),
         };
@@ -370,11 +374,42 @@ impl Index {
         });
     }
 
+    /// A stop was not answered, and may yet be carried out.
+    pub fn stop_unanswered(&self, name: &JobName) {
+        let until = Some(self.clock.instant() + CALLS_END_WITHIN);
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.stop_may_come = until);
+    }
+
+    /// No call of a process before this one is on its way any more: what the attempts show of an
+    /// end is one.
+    pub fn is_known(&self) -> Vec<Change> {
+        let mut state = self.state.write();
+        state.is_known = true;
+        let names: Vec<JobName> = state.jobs.keys().cloned().collect();
+        names.iter().map(|name| state.conclude(name)).collect()
+    }
+
+    /// A stop that was not answered is not carried out any more, if its time is over.
+    pub fn no_stop_comes(&self, name: &JobName) -> Change {
+        let now = self.clock.instant();
+        let mut state = self.state.write();
+        state.change(name, |_, fate| {
+            fate.stop_may_come = fate.stop_may_come.filter(|until| *until > now);
+        });
+        state.conclude(name)
+    }
+
+    /// Whether the job has come to its end, now that no stop may come first.
+    pub fn conclude(&self, name: &JobName) -> Change {
+        self.state.write().conclude(name)
+    }
+
     /// For how much longer something may begin to run under this name that no report shows; `None`
     /// where there is no doubt.
     pub fn doubt(&self, name: &JobName) -> Option<Duration> {
         let state = self.state.read();
-        let until = state.fates.get(name)?.in_doubt()?;
+        let until = state.fates.get(name)?.doubt()?;
         Some(until.saturating_duration_since(self.clock.instant()))
     }
 
@@ -493,7 +528,7 @@ impl Index {
     }
 
     /// The backend reports an attempt of a job, which need not be known yet.
-    pub fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+    pub fn attempt_seen(&self, job: &JobName, attempt: Attempt) -> Change {
         let mut state = self.state.write();
         state.change(job, |record, fate| match record {
             Some(record) if attempt.is_of(&record.job) => {
@@ -501,6 +536,7 @@ impl Index {
             }
             _ => merge(&mut fate.orphans, attempt),
         });
+        state.conclude(job)
     }
 
     /// The backend reports that an attempt is gone. How a finished one ended stays known while its
@@ -510,14 +546,14 @@ impl Index {
         state.change(job, |record, fate| {
             fate.orphans.retain(|one| &*one.name != attempt);
             if let Some(record) = record {
-                let kept = |one: &Attempt| &*one.name != attempt || one.state.is_finished();
+                let kept = |one: &Attempt| &*one.name != attempt || one.is_over;
                 Arc::make_mut(record).attempts.retain(kept);
             }
         });
     }
 
     /// All attempts there are.
-    pub fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+    pub fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) -> Vec<Change> {
         let mut by_job: HashMap<JobName, Vec<Attempt>> = HashMap::new();
         for (job, attempt) in attempts {
             by_job.entry(job).or_default().push(attempt);
@@ -537,6 +573,7 @@ impl Index {
         for name in known.cloned().collect::<Vec<_>>() {
             by_job.entry(name).or_default();
         }
+        let mut changes = Vec::new();
         for (name, mut listed) in by_job {
             sort(&mut listed);
             state.change(&name, |record, fate| {
@@ -546,7 +583,9 @@ impl Index {
                 }
                 fate.orphans = listed;
             });
+            changes.push(state.conclude(&name));
         }
+        changes
     }
 }
 
@@ -615,6 +654,24 @@ impl State {
         result
     }
 
+    /// Ends the job if its attempts show that it has ended.
+    fn conclude(&mut self, name: &JobName) -> Change {
+        let may_be_stopped = !self.is_known;
+        let transition = self.change(name, |record, fate| {
+            let record = record.as_mut()?;
+            let from = record.job.status;
+            Arc::make_mut(record).conclude(may_be_stopped || fate.may_be_stopped());
+            (from != record.job.status).then(|| Transition {
+                from: Some(from),
+                record: record.clone(),
+            })
+        });
+        Change {
+            transition,
+            ..Change::default()
+        }
+    }
+
     fn change_record(&mut self, name: &JobName, change: impl FnOnce(&mut JobRecord)) {
         self.change(name, |record, _| {
             if let Some(record) = record {
@@ -626,7 +683,7 @@ impl State {
     /// Takes in a job unless it is gone or given up, or a newer version of it is here.
     fn put(&mut self, job: Job, now: Instant, source: Source) -> Change {
         let (name, key, listed) = (job.name.clone(), job.key, self.listed);
-        let is_exact = self.is_exact;
+        let (is_exact, is_known_all) = (self.is_exact, self.is_known);
         let mut result = self.change(&name, |record, fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
@@ -653,16 +710,16 @@ impl State {
                 return Change {
                     doubtful: fate.doubtful_since(before, &name),
                     unwanted: Some(job.name),
-                    transition: None,
+                    ..Change::default()
                 };
             }
             let known = record.take();
             let from = known.as_ref().map(|known| known.job.status);
             // It was let run, and is held back: the backend may just be starting an attempt.
-            let is_news = !known.as_ref().is_some_and(|r| r.job.is_stop_unnoticed);
+            let is_news = !known.as_ref().is_some_and(|r| r.job.is_stop_unnoticed());
             let was_let_run = from == Some(Status::Running)
                 || fate.unanswered.is_some()
-                || (is_news && job.is_stop_unnoticed);
+                || (is_news && job.is_stop_unnoticed());
             // One that has stopped was noticed to be held back.
             let may_start = job.status.is_held_back() && job.status != Status::Stopped;
             if !is_exact && was_let_run && may_start {
@@ -670,21 +727,25 @@ impl State {
             } else if from.is_some() && job.status == Status::Stopped {
                 fate.may_start = None;
             }
-            let to = job.status;
             (fate.unanswered, fate.request) = (None, None);
-            let new = Arc::new(match known {
+            let contradicts = known.as_ref().is_some_and(|r| r.is_contradicted_by(&job));
+            let mut new = match known {
                 Some(known) => known.with(job),
                 None => {
                     let attempts = take_own(&mut fate.orphans, &job);
                     JobRecord::new(job, attempts)
                 }
-            });
+            };
+            new.conclude(!is_known_all || fate.may_be_stopped());
+            let to = new.job.status;
+            let new = Arc::new(new);
             *record = Some(new.clone());
             let transition = (from != Some(to)).then_some(Transition { from, record: new });
             Change {
                 transition,
                 unwanted: None,
                 doubtful: fate.doubtful_since(before, &name),
+                contradicts,
             }
         });
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {

@@ -396,7 +396,7 @@ fn the_cap_counts_what_runs_and_what_is_about_to() {
 fn a_stop_that_the_backend_may_not_have_noticed_holds_the_place() {
     let index = capped(1);
     let unnoticed = |version| Job {
-        is_stop_unnoticed: true,
+        is_suspension_earlier: true,
         ..job("a", Stopping, version)
     };
     index.job_seen(unnoticed(1));

@@ -78,22 +78,32 @@ impl Scheduler {
                 status.as_str().to_lowercase()
             ),
         };
+        let flight = self.index.begin(&job.name, Flight::Stop);
+        // Now that it gets no end before the answer.
+        let record = self.index.get(&job.name);
+        let job = record.as_ref().map_or(job, |record| &record.job);
         match job.status {
             Status::Succeeded | Status::Failed => return Err(finished(job.status)),
             Status::Stopping | Status::Stopped => return Ok(()),
             Status::Waiting | Status::Running => {}
         }
-        let flight = self.index.begin(&job.name, Flight::Change);
-        let stopped = self
-            .backend
-            .stop(job, reason)
-            .map_err(|e| job_error(&job.name, e))?;
-        let status = stopped.status;
-        self.observe(stopped);
+        let stopped = self.backend.stop(job, reason);
+        if let Err(BackendError::Unanswered { .. }) = stopped {
+            self.index.stop_unanswered(&job.name);
+            self.queue
+                .add_after(Task::Resolve(job.name.clone()), CALLS_END_WITHIN);
+        }
+        let status = stopped.map(|stopped| {
+            let status = stopped.status;
+            self.observe(stopped);
+            status
+        });
         drop(flight);
-        match status {
+        // It may have ended meanwhile.
+        self.follow(self.index.conclude(&job.name));
+        match status.map_err(|e| job_error(&job.name, e))? {
             // It came to its end first.
-            Status::Succeeded | Status::Failed => Err(finished(status)),
+            status @ (Status::Succeeded | Status::Failed) => Err(finished(status)),
             _ => Ok(()),
         }
     }

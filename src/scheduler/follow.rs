@@ -2,7 +2,7 @@
 
 use super::{JobError, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
-use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
+use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight, is_live};
 use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
     has_started,
@@ -98,6 +98,9 @@ impl Scheduler {
         let list = self.backend.list()?;
         self.relisted(list, begun);
         self.all_is_known.store(true, Ordering::Release);
+        for change in self.index.is_known() {
+            self.follow(change);
+        }
         // One that it deleted at the last moment may yet get an attempt.
         self.queue.add_after(Task::OpenCap, ATTEMPTS_COME_WITHIN);
         Ok(())
@@ -208,11 +211,8 @@ impl Scheduler {
 
     /// Asks what there is, now that nothing can come any more that is not there.
     fn resolve(&self, name: &JobName) -> Result<(), BackendError> {
-        let is_stop_unnoticed = |r: &Arc<JobRecord>| r.job.is_stop_unnoticed;
         match self.index.doubt(name) {
-            None if !self.index.get(name).as_ref().is_some_and(is_stop_unnoticed) => {
-                return Ok(());
-            }
+            None if !self.is_stop_unnoticed(name) => return Ok(()),
             None | Some(Duration::ZERO) => {}
             Some(rest) => {
                 self.queue.add_after(Task::Resolve(name.clone()), rest);
@@ -220,30 +220,18 @@ impl Scheduler {
             }
         }
         let flight = self.index.begin(name, Flight::Change);
-        let attempts = self.backend.attempts(name)?;
-        let later = || {
+        let job = self.backend.look(name)?;
+        if let Some(job) = &job {
+            self.observe(job.clone());
+        }
+        self.follow(self.index.no_stop_comes(name));
+        let is_over = self.index.doubt(name).is_none() && !self.is_stop_unnoticed(name);
+        if !is_over && !self.resolve_attempts(name, job)? {
+            // The watch tells when what there is ends, or has not told yet that it is there.
             let task = Task::Resolve(name.clone());
             self.queue.add_after(task, ATTEMPTS_COME_WITHIN);
-            Ok(())
-        };
-        if attempts.iter().any(|attempt| !attempt.state.is_finished()) {
-            // The watch tells when it ends, or has not told yet that it is there.
-            return later();
+            return Ok(());
         }
-        let mut job = self.backend.look(name)?;
-        if let Some(unnoticed) = job.take_if(|job| job.is_stop_unnoticed) {
-            if is_not_counted(&unnoticed, &attempts) {
-                return later();
-            }
-            job = match self.backend.note_stop(&unnoticed) {
-                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => return later(),
-                noted => Some(noted?),
-            };
-        }
-        if let Some(job) = job {
-            self.observe(job);
-        }
-        self.index.resolved(name);
         drop(flight);
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
@@ -251,6 +239,30 @@ impl Scheduler {
         }
         self.admit_if_there_is_room();
         Ok(())
+    }
+
+    /// `false` if something may still run or count.
+    fn resolve_attempts(&self, name: &JobName, job: Option<Job>) -> Result<bool, BackendError> {
+        let attempts = self.backend.attempts(name)?;
+        if is_live(&attempts) {
+            return Ok(false);
+        }
+        if let Some(job) = job.filter(|job| job.is_stop_unnoticed()) {
+            if is_not_counted(&job, &attempts) {
+                return Ok(false);
+            }
+            match self.backend.note_stop(&job) {
+                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => return Ok(false),
+                noted => drop(self.observe(noted?)),
+            }
+        }
+        self.index.resolved(name);
+        Ok(true)
+    }
+
+    fn is_stop_unnoticed(&self, name: &JobName) -> bool {
+        let record = self.index.get(name);
+        record.is_some_and(|record| record.job.is_stop_unnoticed())
     }
 
     /// Asks what has become of a job that has changed.
@@ -331,7 +343,7 @@ impl Scheduler {
             };
             match self.retire(&record.job) {
                 Ok(()) => {
-                    self.metrics.retired.count(0);
+                    self.metrics.retired.fetch_add(1, Ordering::Relaxed);
                     log::info!("job={name} event=retired");
                 }
                 Err(e) => failure = failure.or(Some(e)),
@@ -390,6 +402,13 @@ impl Scheduler {
                 "job={name} event=unwanted reason=\"its create came late, or its request was sent again before it came\""
             );
             self.abort(&name);
+        }
+        if let (true, Some(transition)) = (change.contradicts, &change.transition) {
+            let (name, status) = (&transition.record.job.name, transition.record.job.status);
+            log::warn!(
+                "job={name} event=contradiction reason=\"its end was told by its container, and Kubernetes makes it {status}\""
+            );
+            self.metrics.contradictions.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(name) = change.doubtful {
             self.queue
@@ -549,14 +568,17 @@ impl Observer for Scheduler {
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
-        self.index.attempts_relisted(attempts);
+        for change in self.index.attempts_relisted(attempts) {
+            self.follow(change);
+        }
         self.attempts_listed.store(true, Ordering::Release);
         self.admit_if_there_is_room();
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
         let is_finished = attempt.state.is_finished();
-        self.index.attempt_seen(job, attempt);
+        let change = self.index.attempt_seen(job, attempt);
+        self.follow(change);
         let Some(record) = self.index.get(job) else {
             return self.admit_if_there_is_room();
         };

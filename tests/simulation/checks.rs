@@ -6,6 +6,7 @@ use crate::sim::Sim;
 use crate::world::{HIDDEN, Life, Pod, Who, uid_text};
 use job_scheduler::job::Status;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
 
 const MINUTE: u64 = 60_000_000;
 /// Clocks may be wrong by a minute, and the promise is of 15: before this it surely holds.
@@ -56,7 +57,7 @@ impl Sim {
         };
         // The other scheduler may be discarding what its client was told has failed.
         let is_excused = self.is_torn(&life) || self.deleted_by_owner(&life);
-        if life.gone.is_some() && !is_excused && life.ended.is_none() {
+        if life.gone.is_some() && !is_excused && life.end().is_none() {
             return self.violate("acknowledged", format!("{name} is gone already"));
         }
         let Some(client) = client else {
@@ -84,7 +85,7 @@ impl Sim {
             // It began with that of the job that had its name before, which the owner deleted.
             None if self.name_was_deleted(&life)
                 && life.saw.as_deref() == Some(payload.as_bytes()) => {}
-            None if !robbed && life.ended.is_none() => {
+            None if !robbed && life.end().is_none() => {
                 let what = format!("{name} is acknowledged, and its payload is nowhere");
                 self.violate("payload", what);
             }
@@ -117,30 +118,30 @@ impl Sim {
                 .iter()
                 .any(|client| client.names.iter().any(|given| given.uid == uid));
             // When a job was stopped is told by a clock that may be wrong.
-            let is_vague = life.outcome == Some("Stopped") && self.options.skew;
+            let is_vague = life.end() == Some("Stopped") && self.options.skew;
             let asked = self.requested_deletes.contains(&uid);
             let is_torn = self.is_torn(life);
             if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
                 continue;
             }
-            // One that has a pod of a late controller again, or was just restarted, was told of as Stopped before.
+            // One that was just restarted was told of as Stopped before.
             let is_stopping =
-                |other: &Life| other.outcome.is_none() && (other.stopped || other.stopped_at > 0);
+                |other: &Life| other.end().is_none() && (other.stopped || other.stopped_at > 0);
             let later = self.world.lives.values().filter(|other| {
-                let end = other
-                    .ended
-                    .or(is_stopping(other).then_some(other.stopped_at));
-                other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= life.ended)
+                let end = other.last_end();
+                let end = end.or(is_stopping(other).then_some(other.stopped_at));
+                let first = life.first_end();
+                other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
             });
-            let is_alike = |other: &&Life| match life.outcome {
-                Some("Stopped") => is_stopping(other) || other.outcome == life.outcome,
-                outcome => other.outcome == outcome,
+            let is_alike = |other: &&Life| match life.end() {
+                Some("Stopped") => is_stopping(other) || other.end() == life.end(),
+                outcome => other.end() == outcome,
             };
             let later = later.filter(is_alike).count();
             let robbed = self.world.robbed.contains(&life.name);
-            if life.ended.is_none() && !robbed {
+            if life.end().is_none() && !robbed {
                 wrong = Some(format!("{} is deleted, and had not ended", life.name));
-            } else if later < history && life.outcome.is_some() && !robbed {
+            } else if later < history && life.end().is_some() && !robbed {
                 wrong = Some(format!("{} is deleted, and is among the latest", life.name));
             }
         }
@@ -214,7 +215,7 @@ impl Sim {
                 let (first, second) = (pair[0], pair[1]);
                 let began = second.ran.max(first.ran).unwrap_or(0);
                 let over = first
-                    .ended
+                    .first_end()
                     .is_some_and(|end| second.created > end + PROMISE);
                 let ended_by_owner = |life: &Life| {
                     self.name_was_deleted(life) || self.world.robbed.contains(&life.name)
@@ -291,7 +292,8 @@ impl Sim {
         };
         let again = self.requested_restarts.contains(uid);
         match (from, to) {
-            (Succeeded | Failed, _) => false,
+            // Somebody held it back between the end of its container and its condition.
+            (Succeeded | Failed, _) => self.may_be_contradicted(life),
             _ if life.touched || again => true,
             (Waiting, _) => true,
             (Running, Waiting) => false,
@@ -314,6 +316,7 @@ impl Sim {
                         && !job.status.is_finished()
                         && job.deletion.is_none()
                         && !job.annotations.contains_key(HIDDEN)
+                        && !world.lives.get(&job.uid).is_some_and(|life| life.touched)
                         // It may be on its way out for as long.
                         && !self.is_guarded(&job.name)
                 };
@@ -350,6 +353,15 @@ impl Sim {
             let free = |name: &String| !self.is_guarded(name);
             listed.retain(|name, _| free(name));
             held.retain(|name, _| free(name));
+            // Times are in seconds: within one, somebody held it back and let it run again.
+            for (name, (uid, status)) in &mut held {
+                let is_touched = self.life(uid).is_some_and(|life| life.touched);
+                let told = listed.get(name).map(|(_, told)| *told);
+                let is_end = matches!(told, Some(Status::Succeeded | Status::Failed));
+                if is_touched && is_end && *status == Status::Running {
+                    *status = told.unwrap_or(*status);
+                }
+            }
             if listed != held {
                 let what = format!("process {number} lists {listed:?}, the cluster holds {held:?}");
                 return self.violate("index", what);
@@ -423,6 +435,7 @@ impl Sim {
         self.check_pending();
         self.check_clients();
         self.check_leftovers();
+        self.check_contradictions();
         if !self.options.two {
             self.check_retention();
         }
@@ -571,6 +584,27 @@ impl Sim {
         }
     }
 
+    /// Whether somebody of whom the scheduler did not know may have held a job back between the end
+    /// of its container and its condition.
+    fn may_be_contradicted(&self, life: &Life) -> bool {
+        life.touched || (self.options.two && (life.stopped || life.stopped_at > 0))
+    }
+
+    /// No end was told that the job controller made another.
+    fn check_contradictions(&mut self) {
+        let mut lives = self.world.lives.values();
+        if lives.any(|life| self.may_be_contradicted(life)) {
+            return;
+        }
+        let count = |process: &crate::sim::Process| {
+            process.scheduler.metrics().contradictions.load(Relaxed)
+        };
+        let sum: u64 = self.processes.iter().map(count).sum();
+        if sum > 0 {
+            self.violate("contradiction", format!("{sum} ends were told otherwise"));
+        }
+    }
+
     fn check_retention(&mut self) {
         let history = self.options.history;
         let mut wrong = None;
@@ -579,7 +613,7 @@ impl Sim {
                 self.world
                     .lives
                     .values()
-                    .filter(|l| l.outcome == Some(outcome))
+                    .filter(|l| l.end() == Some(outcome))
             };
             let is_kept = |life: &&Life| life.gone.is_none() && life.hidden.is_none();
             let kept: Vec<&Life> = lives()
@@ -595,7 +629,7 @@ impl Sim {
             }
             let first = kept
                 .iter()
-                .filter_map(|life| Some((life.ended?, &life.name)))
+                .filter_map(|life| Some((life.last_end()?, &life.name)))
                 .min();
             let retired = lives().filter(|life| !is_kept(life) && !self.deleted_by_owner(life));
             // A person may resume one that is hidden already.
@@ -610,7 +644,7 @@ impl Sim {
                     .any(|c| c.names.iter().any(|given| given.uid == uid))
             });
             let last = retired
-                .filter_map(|life| Some((life.ended?, &life.name)))
+                .filter_map(|life| Some((life.first_end()?, &life.name)))
                 .max();
             if let (Some((first, kept)), Some((last, gone))) = (first, last)
                 && last > first + 2_000_000

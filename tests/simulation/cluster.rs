@@ -266,7 +266,10 @@ impl World {
         }
         let stale = self.stale.remove(at);
         let has_pod = self.pods_of(stale.job.uid).any(Pod::may_run);
-        if stale.until >= self.now && !has_pod {
+        // A pod whose end decides is counted before another is made.
+        let life = self.lives.get(&stale.job.uid);
+        let is_decided = life.is_some_and(|life| life.coming.is_some());
+        if stale.until >= self.now && !has_pod && !is_decided {
             self.make_pod(&stale.job);
         }
     }
@@ -316,6 +319,7 @@ impl World {
                     .mounts
                     .as_ref()
                     .is_none_or(|s| self.secrets.contains_key(s));
+                pod.taken = pod.taken.or(Some(now));
                 match (has_payload, state) {
                     (true, _) => {
                         pod.phase = Phase::Running;
@@ -333,12 +337,10 @@ impl World {
                     (2, false) => 1,
                     (_, false) => 42,
                 };
-                let at = now;
-                pod.container = Container::Ended { since, at, code };
-                let now = self.now;
-                if let Some(life) = self.lives.get_mut(&pod.owner) {
-                    life.exited = Some(now);
-                }
+                self.end_container(&mut pod, since, code);
+            }
+            (Phase::Running, Container::Ended { .. }, _) if pod.is_out_of_time => {
+                (pod.phase, pod.reason) = (Phase::Failed, "DeadlineExceeded");
             }
             (Phase::Running, Container::Ended { code: 0, .. }, _) => pod.phase = Phase::Succeeded,
             (Phase::Running, ..) => pod.phase = Phase::Failed,
@@ -357,6 +359,75 @@ impl World {
             pod.reason = "DeadlineExceeded";
             self.store_pod(pod, "MODIFIED");
         }
+    }
+
+    fn end_container(&mut self, pod: &mut Pod, since: i64, code: i32) {
+        let at = self.seconds();
+        pod.container = Container::Ended { since, at, code };
+        let coming = self.coming(pod, code);
+        let now = self.now;
+        if let Some(life) = self.lives.get_mut(&pod.owner) {
+            life.exited = Some(now);
+            life.coming = coming;
+        }
+    }
+
+    /// What becomes of a job by the end of this container, if nothing comes between.
+    fn coming(&self, pod: &Pod, code: i32) -> Option<&'static str> {
+        let job = self.job_of(pod.owner)?;
+        if code == 0 {
+            return Some("Succeeded");
+        }
+        let others = self.pods_of(pod.owner).filter(|other| other.uid != pod.uid);
+        let uncounted = others.filter(|other| other.finalizer && !other.may_run());
+        let uncounted = uncounted
+            .filter(|other| action(job, other) == "Count")
+            .count();
+        let failures = job.status.failed as usize + uncounted + 1;
+        match action(job, pod) {
+            "FailJob" => Some("Failed"),
+            "Count" if failures > job.backoff_limit as usize => Some("Failed"),
+            _ => None,
+        }
+    }
+
+    /// What happens to pods that nobody asked for: one is preempted, is evicted, or comes to its
+    /// time limit, well or not. Returns whether it did.
+    pub fn disrupt(&mut self, name: &str, how: u32) -> bool {
+        let Some(mut pod) = self.pods.get(name).cloned() else {
+            return false;
+        };
+        let runs = match pod.container {
+            Container::Running { since } if pod.phase == Phase::Running => Some(since),
+            _ => None,
+        };
+        match (how % 4, runs) {
+            (0, _) if pod.may_run() && pod.deletion.is_none() => {
+                pod.is_disrupted = true;
+                self.store_pod(pod, "MODIFIED");
+                self.end_pod(name);
+            }
+            (1, Some(since)) => {
+                self.end_container(&mut pod, since, 137);
+                (pod.phase, pod.reason, pod.is_disrupted) = (Phase::Failed, "Evicted", true);
+                self.store_pod(pod, "MODIFIED");
+            }
+            (2 | 3, Some(since)) => {
+                let limit = pod
+                    .taken
+                    .zip(pod.time_limit)
+                    .map(|(taken, limit)| taken + limit);
+                if limit.is_none_or(|limit| limit > self.seconds()) {
+                    return false;
+                }
+                let code = if how % 4 == 2 { 0 } else { TERMINATED };
+                self.end_container(&mut pod, since, code);
+                pod.is_out_of_time = true;
+                self.store_pod(pod, "MODIFIED");
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn note_start(&mut self, pod: &Pod) {

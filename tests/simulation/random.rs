@@ -27,6 +27,7 @@ const WEIGHTS: &[(Kind, u32, bool)] = &[
     (Kind::WriteStatus, 25, false),
     (Kind::StalePod, 4, true),
     (Kind::Kubelet, 40, false),
+    (Kind::Disrupt, 2, true),
     (Kind::Collect, 12, false),
     (Kind::Bump, 1, true),
     (Kind::KubectlDelete, 2, true),

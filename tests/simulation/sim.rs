@@ -1033,7 +1033,9 @@ impl Sim {
             Kind::KubectlDeleteSecret => {
                 pick(&world.secrets.keys().cloned().collect::<Vec<_>>(), which)
             }
-            Kind::Kubelet => pick(&world.pods.keys().cloned().collect::<Vec<_>>(), which),
+            Kind::Kubelet | Kind::Disrupt => {
+                pick(&world.pods.keys().cloned().collect::<Vec<_>>(), which)
+            }
             _ => Some(String::new()),
         };
         let Some(name) = name else {
@@ -1065,6 +1067,8 @@ impl Sim {
             Kind::Bump => world.bump(u64::from(how % 5) + 1),
             Kind::KubectlDelete => world.kubectl_delete(&name, how.is_multiple_of(3)),
             Kind::KubectlDeletePod => world.end_pod(&name),
+            Kind::Disrupt if !world.disrupt(&name, how) => return self.unsay(),
+            Kind::Disrupt => {}
             Kind::KubectlDeleteSecret => world.kubectl_delete_secret(&name),
             Kind::KubectlSuspend => world.kubectl_suspend(&name, true),
             Kind::KubectlResume => world.kubectl_suspend(&name, false),

@@ -37,7 +37,7 @@ kinds! {
     // Watches.
     Frame Poison Compact
     // The cluster.
-    Sync WriteStatus StalePod Kubelet Collect Bump
+    Sync WriteStatus StalePod Kubelet Disrupt Collect Bump
     // A person, and what else refuses.
     KubectlDelete KubectlDeletePod KubectlDeleteSecret KubectlSuspend KubectlResume
     Guard Quota

@@ -165,6 +165,13 @@ pub struct Pod {
     pub finalizer: bool,
     /// When the Secret it mounts is the only thing it waits for.
     pub excused: bool,
+    /// When the kubelet took it.
+    pub taken: Option<i64>,
+    /// Seconds after that in which its containers are ended.
+    pub time_limit: Option<i64>,
+    /// Its container was ended for that.
+    pub is_out_of_time: bool,
+    pub is_disrupted: bool,
 }
 
 impl Pod {
@@ -210,9 +217,11 @@ pub struct Life {
     pub created: u64,
     /// When the first container of it started.
     pub ran: Option<u64>,
-    /// When its container ended for good, and its condition came.
+    /// When its condition came.
     pub ended: Option<u64>,
+    /// When its container ended, and what becomes of the job for that.
     pub exited: Option<u64>,
+    pub coming: Option<&'static str>,
     pub outcome: Option<&'static str>,
     pub hidden: Option<u64>,
     pub gone: Option<(u64, Who)>,
@@ -229,10 +238,23 @@ pub struct Life {
 }
 
 impl Life {
+    /// What becomes of it, as its container tells or its condition.
+    pub fn end(&self) -> Option<&'static str> {
+        self.outcome.or(self.coming)
+    }
+
+    fn ends(&self) -> impl Iterator<Item = u64> {
+        let exited = self.exited.filter(|_| self.end().is_some());
+        self.ended.into_iter().chain(exited)
+    }
+
     /// When its container ended or its condition came, whichever was first.
     pub fn first_end(&self) -> Option<u64> {
-        self.ended
-            .map(|ended| self.exited.map_or(ended, |exited| exited.min(ended)))
+        self.ends().min()
+    }
+
+    pub fn last_end(&self) -> Option<u64> {
+        self.ends().max()
     }
 }
 
@@ -453,6 +475,7 @@ impl World {
             ran: None,
             ended: None,
             exited: None,
+            coming: None,
             outcome: None,
             hidden: None,
             gone: None,
@@ -579,7 +602,8 @@ impl World {
                 }
             }
             if !life.stopped && life.outcome == Some("Stopped") {
-                (life.outcome, life.ended, life.exited) = (None, None, None);
+                (life.outcome, life.ended) = (None, None);
+                (life.exited, life.coming) = (None, None);
             }
         }
     }
@@ -857,15 +881,27 @@ pub fn render_pod(pod: &Pod) -> String {
     );
     put_time(&mut out, "creationTimestamp", Some(to_seconds(pod.created)));
     put_time(&mut out, "deletionTimestamp", pod.deletion.map(to_seconds));
+    let _ = write!(out, r#"}},"spec":{{"nodeName":"n""#);
+    if let Some(seconds) = pod.time_limit {
+        let _ = write!(out, r#","activeDeadlineSeconds":{seconds}"#);
+    }
     let _ = write!(
         out,
-        r#"}},"spec":{{"nodeName":"n"}},"status":{{"phase":"{}","reason":"{}","containerStatuses":["#,
+        r#"}},"status":{{"phase":"{}","reason":"{}""#,
         pod.phase.as_str(),
         pod.reason
     );
+    put_time(&mut out, "startTime", pod.taken);
+    if pod.is_disrupted {
+        out.push_str(r#","conditions":[{"type":"DisruptionTarget","status":"True"}]"#);
+    }
+    out.push_str(r#","containerStatuses":["#);
     if pod.container != Container::Unknown {
-        // The sidecar ends well whatever the job does.
+        // The sidecar ends well whatever the job does, and some only with the pod.
         let beside = match pod.container {
+            Container::Ended { since, .. } if pod.may_run() && pod.uid.is_multiple_of(4) => {
+                Container::Running { since }
+            }
             Container::Ended { since, at, .. } => Container::Ended { since, at, code: 0 },
             state => state,
         };
@@ -882,6 +918,9 @@ pub fn render_pod(pod: &Pod) -> String {
     out.push_str("]}}");
     out
 }
+
+/// Of pods that have one, in seconds.
+const TIME_LIMIT: i64 = 40;
 
 impl World {
     pub fn make_pod(&mut self, job: &Job) {
@@ -916,6 +955,10 @@ impl World {
             labels: labels.into(),
             finalizer: true,
             excused,
+            taken: None,
+            time_limit: uid.is_multiple_of(2).then_some(TIME_LIMIT),
+            is_out_of_time: false,
+            is_disrupted: false,
         };
         self.store_pod(pod, "ADDED");
     }

@@ -306,15 +306,17 @@ impl Backend for Kubernetes {
             STOP_REASON_ANNOTATION: Some(reason).filter(|reason| !reason.is_empty()),
             QUEUED_ANNOTATION: null,
         });
-        let condition = match job.status {
-            // So that it is known to have been held back all the time.
-            Status::Waiting => Condition::Unchanged,
-            _ => Condition::Whatever,
-        };
-        if job.status == Status::Running && job.suspension.is_some() {
-            // Somebody else may have let it run.
+        // Somebody else has just let it run.
+        let is_let_run =
+            job.status == Status::Running && job.suspension.is_some() && !job.is_suspension_earlier;
+        if is_let_run {
             annotations[EARLIER_SUSPENSION_ANNOTATION] = json!(suspension_text(job));
         }
+        // A job that waits is so known to have been held back all the time.
+        let condition = match is_let_run || job.status == Status::Waiting {
+            true => Condition::Unchanged,
+            false => Condition::Whatever,
+        };
         self.change_job(job, condition, annotations, Some(true))
     }
 

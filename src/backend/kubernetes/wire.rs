@@ -7,6 +7,8 @@ mod numbered;
 
 pub use numbered::{Event, decode_object};
 
+use crate::config::{ExitCodes, FailureAction, FailureRule};
+use crate::finished::Retries;
 use crate::job::{
     Attempt, AttemptState, Job, JobName, Queued, RequestKey, Sent, Status, Timestamp, uid_digest,
 };
@@ -129,9 +131,69 @@ pub struct JobObject {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct JobSpec {
     suspend: bool,
+    backoff_limit: u32,
+    pod_failure_policy: Option<Policy>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Policy {
+    rules: Vec<PolicyRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PolicyRule {
+    action: String,
+    on_exit_codes: Option<OnExitCodes>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OnExitCodes {
+    container_name: Option<String>,
+    operator: String,
+    values: Vec<i32>,
+}
+
+impl JobSpec {
+    /// What follows from failed attempts; `None` if a rule is of a kind that this scheduler does not
+    /// write.
+    fn retries(&self) -> Option<Retries> {
+        let rules = self
+            .pod_failure_policy
+            .iter()
+            .flat_map(|policy| &policy.rules);
+        let rules = rules.map(PolicyRule::read).collect::<Option<Vec<_>>>()?;
+        Some(Retries {
+            backoff_limit: self.backoff_limit,
+            rules: rules.into(),
+        })
+    }
+}
+
+impl PolicyRule {
+    fn read(&self) -> Option<FailureRule> {
+        let codes = self.on_exit_codes.as_ref()?;
+        let actions = [
+            FailureAction::FailJob,
+            FailureAction::Ignore,
+            FailureAction::Count,
+        ];
+        let action = actions.into_iter().find(|a| a.as_str() == self.action)?;
+        let on_exit_codes = match (codes.container_name.as_ref(), codes.operator.as_str()) {
+            (None, "In") => ExitCodes::In(codes.values.clone()),
+            (None, "NotIn") => ExitCodes::NotIn(codes.values.clone()),
+            _ => return None,
+        };
+        Some(FailureRule {
+            action,
+            on_exit_codes,
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,7 +224,14 @@ struct Condition {
 #[serde(default)]
 pub struct PodObject {
     pub metadata: Metadata,
+    spec: PodSpec,
     status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    active_deadline_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -325,9 +394,10 @@ impl JobObject {
             finished,
             status,
             suspension,
-            is_stop_unnoticed: status == Status::Stopping && is_earlier && !has_pods,
+            is_suspension_earlier: is_earlier,
             message: message.into(),
             failed: self.status.failed,
+            retries: self.spec.retries(),
             has_payload: secret.is_some(),
             payload_of: secret
                 .filter(|secret| *secret != name.as_str())
@@ -349,6 +419,28 @@ impl JobObject {
 const STARTING: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 impl PodObject {
+    /// Whether the end of its own container is beyond doubt what becomes of the pod: nobody and
+    /// nothing is ending it, its time was not over, and what was put beside it has ended well.
+    fn ends_with(&self, own: &Terminated, is_over: bool) -> bool {
+        let status = &self.status;
+        let is_disrupted = |c: &Condition| c.r#type == "DisruptionTarget" && c.status == "True";
+        let is_well = |c: &ContainerStatus| {
+            let ended = c.state.terminated.as_ref();
+            ended.is_some_and(|ended| ended.exit_code == 0 || std::ptr::eq(ended, own))
+        };
+        let is_in_time = match (self.spec.active_deadline_seconds, status.start_time) {
+            (None, _) => true,
+            (Some(seconds), Some(start)) => own
+                .finished_at
+                .is_some_and(|at| at.0 < start.0.saturating_add(seconds)),
+            (Some(_), None) => false,
+        };
+        self.metadata.deletion_timestamp.is_none()
+            && !status.conditions.iter().any(is_disrupted)
+            && status.container_statuses.iter().all(is_well)
+            && (is_in_time || is_over)
+    }
+
     /// The job that this pod is an attempt of, and the attempt; `None` if it is no job's.
     pub fn into_attempt(self) -> Option<(JobName, Attempt)> {
         let job = JobName::parse(self.metadata.labels.get(JOB_NAME_LABEL)?)?;
@@ -369,6 +461,8 @@ impl PodObject {
             .iter()
             .find(|c| c.r#type == "PodScheduled" && c.status == "False");
 
+        let is_over = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
+        let is_certain = terminated.is_some_and(|t| self.ends_with(t, is_over));
         let (attempt_state, reason, message) = match self.status.phase.as_str() {
             "Succeeded" => (AttemptState::Succeeded, "", ""),
             // What the pod says goes first: it names a time limit or an eviction that the container
@@ -379,6 +473,12 @@ impl PodObject {
                 self.status.message.as_str(),
             ),
             "Failed" => terminated.map_or((AttemptState::Failed, "", ""), |t| {
+                (AttemptState::Failed, t.reason.as_str(), t.message.as_str())
+            }),
+            _ if is_certain && terminated.is_some_and(|t| t.exit_code == 0) => {
+                (AttemptState::Succeeded, "", "")
+            }
+            _ if is_certain => terminated.map_or((AttemptState::Failed, "", ""), |t| {
                 (AttemptState::Failed, t.reason.as_str(), t.message.as_str())
             }),
             _ => match (waiting, unscheduled, state.and_then(|s| s.running.as_ref())) {
@@ -420,6 +520,8 @@ impl PodObject {
             started,
             finished: terminated.and_then(|t| t.finished_at),
             state: attempt_state,
+            is_over,
+            is_certain,
             exit_code: terminated.map(|t| t.exit_code),
             reason: reason.into(),
             message: message.into(),
@@ -536,7 +638,7 @@ mod tests {
         let status = format!("{{{suspended}}}");
         let job = check(&let_run("45"), &status, Status::Stopping);
         assert!(
-            job.is_stop_unnoticed,
+            job.is_stop_unnoticed(),
             "the condition is of before it was let run"
         );
         check(&let_run("44"), &status, Status::Stopped);

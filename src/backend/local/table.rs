@@ -162,10 +162,11 @@ impl Entry {
             finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),
             suspension: None,
-            is_stop_unnoticed: false,
+            is_suspension_earlier: false,
             message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
                 .unwrap_or(u32::MAX),
+            retries: None,
             has_payload: header.payload.is_some(),
             // Each has a copy of its own.
             payload_of: None,
@@ -207,6 +208,8 @@ pub(super) fn read_attempt(
         started: Some(Timestamp(*began)),
         finished: end.as_ref().map(|end| Timestamp(end.at)),
         state,
+        is_over: state.is_finished(),
+        is_certain: false,
         exit_code: end.as_ref().and_then(|end| end.exit_code),
         reason: end.as_ref().map_or("", |end| &end.reason).into(),
         message: end.as_ref().map_or("", |end| &end.message).into(),

@@ -4,8 +4,9 @@
 //! <https://github.com/kubernetes/apimachinery> (`pkg/apis/meta/v1`, `pkg/runtime`).
 
 use super::{
-    Condition, ContainerState, ContainerStatus, JobObject, JobSpec, JobStatus, Metadata, PodObject,
-    PodStatus, Reason, Running, Terminated, is_read,
+    Condition, ContainerState, ContainerStatus, JobObject, JobSpec, JobStatus, Metadata,
+    OnExitCodes, PodObject, PodSpec, PodStatus, Policy, PolicyRule, Reason, Running, Terminated,
+    is_read,
 };
 use crate::backend::kubernetes::protobuf::{Malformed, Message, Value, decode};
 use crate::job::Timestamp;
@@ -136,8 +137,52 @@ impl<'a> Message<'a> for JobObject {
 
 impl<'a> Message<'a> for JobSpec {
     fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
-        if field == 10 {
-            self.suspend = value.signed()? != 0;
+        match field {
+            7 => self.backoff_limit = value.number()?,
+            10 => self.suspend = value.signed()? != 0,
+            11 => self.pod_failure_policy = Some(value.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Policy {
+    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
+        if field == 1 {
+            self.rules.push(value.message()?);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for PolicyRule {
+    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
+        match field {
+            1 => self.action = value.text()?,
+            2 => self.on_exit_codes = Some(value.message()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for OnExitCodes {
+    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
+        match field {
+            1 => self.container_name = Some(value.text()?),
+            2 => self.operator = value.text()?,
+            3 => self.values.push(value.number()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for PodSpec {
+    fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
+        if field == 5 {
+            self.active_deadline_seconds = Some(value.signed()?);
         }
         Ok(())
     }
@@ -177,6 +222,7 @@ impl<'a> Message<'a> for PodObject {
     fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
         match field {
             1 => self.metadata = value.message()?,
+            2 => self.spec = value.message()?,
             3 => self.status = value.message()?,
             _ => {}
         }
