@@ -309,8 +309,9 @@ impl Backend for Kubernetes {
         // Somebody else has just let it run.
         let is_let_run =
             job.status == Status::Running && job.suspension.is_some() && !job.is_suspension_earlier;
-        if is_let_run {
-            annotations[EARLIER_SUSPENSION_ANNOTATION] = json!(suspension_text(job));
+        if let Some(annotations) = annotations.as_object_mut().filter(|_| is_let_run) {
+            let earlier = json!(suspension_text(job));
+            annotations.insert(EARLIER_SUSPENSION_ANNOTATION.to_string(), earlier);
         }
         // A job that waits is so known to have been held back all the time.
         let condition = match is_let_run || job.status == Status::Waiting {
