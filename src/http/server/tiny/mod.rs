@@ -1,8 +1,8 @@
 //! A request's head in tiny_http's terms, and the only user of tiny_http.
 //!
 //! Its methods, versions and headers are used. Its `Server` is not: what is wrong with that of 0.12
-//! lies between the socket and the first line of ours, where nothing can mend it. With its file, its
-//! issue if there is one, and the test in `tests/connections.rs` for it:
+//! lies between the socket and the first line of ours, where nothing can mend it. With its file,
+//! its issue if there is one, and the test in `tests/connections.rs` for it:
 //!
 //! - after one failed `accept`, as when out of descriptors, it accepts no more (`lib.rs`,
 //!   `refined_tcp_stream.rs`; #195, #283): `running_out_of_descriptors_ends_nothing`;
@@ -27,8 +27,9 @@
 //!
 //! - a `Header` holds ASCII alone (#267), but a value may have any byte (RFC 9110, section 5.5):
 //!   [`OPAQUE`], `a_byte_that_is_not_ascii_is_kept_as_one`;
-//! - a `Method` and a `Header`'s name may be anything in ASCII, and a value may have CR, LF and NUL
-//!   (no issue): [`is_token`] and [`header`], `what_is_not_a_head_is_refused`.
+//! - a `Method` and a `Header`'s name may be anything in ASCII; a value may have CR, LF and NUL,
+//!   and loses VT and FF at its ends (no issue): [`is_token`] and [`header`],
+//!   `what_is_not_a_head_is_refused`.
 
 use super::refused::Refused;
 use std::str::FromStr;
@@ -38,6 +39,8 @@ use tiny_http::{HTTPVersion, Header, Method};
 const MAX_HEADERS: usize = 100;
 /// In the place of a byte that is not ASCII. No name, number or key that is looked at may have it.
 const OPAQUE: char = '\u{1a}';
+/// No value may have one of these: a proxy in front might read it otherwise.
+const UNSOUND: [char; 5] = ['\r', '\n', '\0', '\u{b}', '\u{c}'];
 
 /// What comes before a request's body.
 #[derive(Debug)]
@@ -138,7 +141,7 @@ fn request_line(line: &str) -> Result<(Method, &str, HTTPVersion), Refused> {
 fn header(line: &str) -> Result<Header, Refused> {
     let is_sound = line
         .split_once(':')
-        .is_some_and(|(name, value)| is_token(name) && !value.contains(['\r', '\n', '\0']));
+        .is_some_and(|(name, value)| is_token(name) && !value.contains(UNSOUND));
     let header = Header::from_str(line).ok().filter(|_| is_sound);
     header.ok_or(Refused::Malformed("headers of the form `Name: value`"))
 }
@@ -229,6 +232,9 @@ mod tests {
             "GET / HTTP/1.1\n: y\n\n",
             "GET / HTTP/1.1\nX: a\0b\n\n",
             "GET / HTTP/1.1\nX: a\rb\n\n",
+            "GET / HTTP/1.1\nTransfer-Encoding: \u{b}chunked\n\n",
+            "GET / HTTP/1.1\nContent-Length: 5\u{c}\n\n",
+            "GET / HTTP/1.1\nX(Y: z\n\n",
         ] {
             let outcome = head(bytes);
             assert!(
