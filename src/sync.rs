@@ -74,8 +74,8 @@ impl<T> SharedLock<T> {
 }
 
 /// Stack of our threads: none recurses deeply, and 50 of them at the platform's 8 MiB would look
-/// alarming.
-const STACK_BYTES: usize = 512 * 1024;
+/// alarming. It is addresses, and little memory: a thread uses what its calls need.
+pub const STACK_BYTES: usize = 512 * 1024;
 
 /// Starts a named thread that the process cannot do without: if it panics, the process ends with
 /// exit code 1, so that the platform starts it again. All state that matters is outside the

@@ -257,6 +257,8 @@ fn a_body_whose_end_is_not_sure_starts_no_job() {
         ("Content-Length:", 400),
         ("Content-Length: 18446744073709551617", 413),
         ("Content-Length: 2000000000", 413),
+        // More than there is memory.
+        ("Content-Length: 9000000000000000000", 413),
         ("Content-Length: 2 | Transfer-Encoding: chunked", 400),
         ("Transfer-Encoding: gzip, chunked", 501),
         ("Transfer-Encoding: identity", 501),

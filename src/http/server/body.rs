@@ -5,7 +5,7 @@ use super::refused::{MAX_BODY_BYTES, Refused};
 use super::tiny::Head;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A body that has not arrived by then will not.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,28 +64,24 @@ impl Body {
         all: &Arc<AtomicUsize>,
         timeout: Duration,
     ) -> Result<Body, Refused> {
-        let deadline = Instant::now() + timeout;
+        input.expect_within(timeout);
         let mut body = Body {
             bytes: Vec::new(),
             all: all.clone(),
         };
         match framing {
-            Framing::Length(length) => body.add(length, input, deadline)?,
-            Framing::Chunked => body.add_chunks(input, deadline)?,
+            Framing::Length(length) => body.add(length, input)?,
+            Framing::Chunked => body.add_chunks(input)?,
         }
         Ok(body)
     }
 
-    fn add(
-        &mut self,
-        mut length: usize,
-        input: &mut Input,
-        deadline: Instant,
-    ) -> Result<(), Refused> {
+    fn add(&mut self, length: usize, input: &mut Input) -> Result<(), Refused> {
         self.bytes.reserve(length);
-        while length > 0 {
-            let count = input.some(&mut self.bytes, length, deadline)?;
-            length -= count;
+        let end = self.bytes.len() + length;
+        while self.bytes.len() < end {
+            let missing = end - self.bytes.len();
+            let count = input.some(&mut self.bytes, missing)?;
             if self.all.fetch_add(count, Ordering::AcqRel) + count > MAX_HELD_BYTES {
                 return Err(Refused::NoRoom);
             }
@@ -94,10 +90,10 @@ impl Body {
     }
 
     /// Source: RFC 9112, section 7.1. Extensions and trailers are read and not looked at.
-    fn add_chunks(&mut self, input: &mut Input, deadline: Instant) -> Result<(), Refused> {
+    fn add_chunks(&mut self, input: &mut Input) -> Result<(), Refused> {
         let malformed = Refused::Malformed;
         loop {
-            let size = chunk_size(&input.line(deadline)?);
+            let size = chunk_size(&input.chunk_line()?);
             let size = size.ok_or(malformed("a size before each chunk"))?;
             if self.bytes.len().saturating_add(size) > MAX_BODY_BYTES {
                 return Err(Refused::BodyTooLarge);
@@ -105,13 +101,13 @@ impl Body {
             if size == 0 {
                 break;
             }
-            self.add(size, input, deadline)?;
-            if !input.line(deadline)?.is_empty() {
+            self.add(size, input)?;
+            if !input.chunk_line()?.is_empty() {
                 return Err(malformed("chunks of the size that is told"));
             }
         }
         for _ in 0..MAX_TRAILERS {
-            if input.line(deadline)?.is_empty() {
+            if input.chunk_line()?.is_empty() {
                 return Ok(());
             }
         }
@@ -137,6 +133,7 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
 
     #[track_caller]
     fn framing(headers: &str, expected: Option<Framing>, refusal: &str) {

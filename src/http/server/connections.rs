@@ -7,11 +7,11 @@
 
 use super::exchange::{Exchange, SEND_TIMEOUT, refuse};
 use super::front::Front;
-use super::input::{IDLE_TIMEOUT, Input};
+use super::input::Input;
 use super::refused::Refused;
 use crate::http::reply::Reply;
 use crate::process;
-use crate::sync::{Condvar, Lock};
+use crate::sync::{Condvar, Lock, STACK_BYTES};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io;
@@ -28,8 +28,6 @@ use std::time::{Duration, Instant};
 const MAX_CONNECTIONS: usize = 4096;
 /// Threads that are kept although nobody needs them: to start one takes longer than most requests.
 const MAX_SPARE: usize = 16;
-/// Addresses, and little memory: a thread uses what its calls need.
-const STACK_BYTES: usize = 512 * 1024;
 /// A client that is refused in the middle of its request is listened to for so long, or it might
 /// not see why.
 const LINGER: Duration = Duration::from_secs(5);
@@ -40,7 +38,7 @@ const BUSY: u64 = u64::MAX;
 
 pub struct Connections {
     listener: TcpListener,
-    front: Front,
+    pub front: Front,
     state: Lock<State>,
     thread_ended: Condvar,
     began: Instant,
@@ -95,12 +93,8 @@ impl Connections {
     /// Accepts and serves, until the server stops or enough others accept.
     fn run(self: &Arc<Self>) {
         while !self.front.is_stopping() {
-            let stream = match self.accept() {
-                Ok(stream) => stream,
-                Err(e) => {
-                    self.make_room(&e);
-                    continue;
-                }
+            let Ok(stream) = self.accept().inspect_err(|e| self.make_room(e)) else {
+                continue;
             };
             let connection = Arc::new(Connection {
                 idle_since: AtomicU64::new(BUSY),
@@ -124,7 +118,6 @@ impl Connections {
     /// The next connection. This thread no longer accepts then, and another does.
     fn accept(self: &Arc<Self>) -> io::Result<TcpStream> {
         let (stream, _) = self.listener.accept()?;
-        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         let was_last = {
             let mut state = self.state.lock();
@@ -162,16 +155,13 @@ impl Connections {
             return refuse(Reply::busy(), stream, metrics);
         }
         let mut input = Input::new(stream);
-        let mut stranger = self.front.guard.check_peer(stream).err();
+        let peer = self.front.guard.check_peer(stream);
         loop {
             connection.idle_since.store(self.now(), Ordering::SeqCst);
             if self.front.is_stopping() {
                 return;
             }
-            let head = match stranger.take() {
-                Some(stranger) => Err(Refused::Stranger(stranger)),
-                None => input.head(),
-            };
+            let head = peer.map_err(Refused::Stranger).and_then(|()| input.head());
             connection.idle_since.store(BUSY, Ordering::SeqCst);
             match head {
                 Ok(None) => return,
@@ -197,20 +187,13 @@ impl Connections {
     /// Whether there was one.
     fn close_longest_idle(&self) -> bool {
         let state = self.state.lock();
-        let since = |c: &&Arc<Connection>| c.idle_since.load(Ordering::SeqCst);
-        let longest = state.open.values().min_by_key(since);
-        longest
-            .filter(|c| since(c) != BUSY)
-            .is_some_and(|connection| {
-                // Until its thread has seen that, it is not chosen again.
-                connection.idle_since.store(BUSY, Ordering::SeqCst);
-                connection.stream.shutdown(Shutdown::Both).is_ok()
-            })
-    }
-
-    /// Has each connection closed with its next answer.
-    pub fn drain(&self) {
-        self.front.drain();
+        let connections = state.open.values();
+        let longest = connections.min_by_key(|c| c.idle_since.load(Ordering::SeqCst));
+        // Until its thread has seen that, it is not chosen again.
+        longest.is_some_and(|c| {
+            c.idle_since.swap(BUSY, Ordering::SeqCst) != BUSY
+                && c.stream.shutdown(Shutdown::Both).is_ok()
+        })
     }
 
     /// Closes those whose client says nothing, and the others after their answer, or after

@@ -57,14 +57,12 @@ impl<'a> Exchange<'a> {
     /// Answers, unless the client is gone: then there is no more to be had of the connection
     /// either.
     pub fn respond(&mut self, reply: Reply) {
-        let reply = with_length(reply);
+        let mut reply = with_length(reply);
         let head = self.answer_head(&reply);
-        let body: &[u8] = if self.head.is_head() {
-            b""
-        } else {
-            &reply.body
-        };
-        self.persists &= send(self.stream, head.as_bytes(), body).is_ok();
+        if self.head.is_head() {
+            reply.body.clear();
+        }
+        self.persists &= send(self.stream, head.as_bytes(), &reply.body).is_ok();
     }
 
     /// What comes before an answer's body, which is counted as answered with it.

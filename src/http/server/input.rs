@@ -2,7 +2,7 @@
 
 use super::refused::Refused;
 use super::tiny::Head;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -10,184 +10,211 @@ use std::time::{Duration, Instant};
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The line in front of a chunk, and one behind the last.
 const MAX_LINE_BYTES: usize = 4 * 1024;
+/// What is read at once: much for a head, and little for thousands of connections.
+const BUFFER_BYTES: usize = 4 * 1024;
 /// From a head's first byte to its last.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is kept this long without a byte from its client.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The bytes that have come and were not used yet, and where others come from.
-pub struct Input<'a> {
+pub struct Input<'a>(BufReader<Timed<'a>>);
+
+struct Timed<'a> {
     stream: &'a TcpStream,
-    bytes: Vec<u8>,
-    used: usize,
+    /// Until when it is read; without one, each read may take [`IDLE_TIMEOUT`].
+    deadline: Option<Instant>,
+    /// What the stream has been given, as most requests need no other.
     timeout: Duration,
 }
 
-impl<'a> Input<'a> {
-    /// Of a stream whose read timeout is [`IDLE_TIMEOUT`].
-    pub fn new(stream: &'a TcpStream) -> Self {
-        Input {
-            stream,
-            bytes: Vec::new(),
-            used: 0,
-            timeout: IDLE_TIMEOUT,
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+            let timeout = self.deadline.map_or(IDLE_TIMEOUT, left);
+            if timeout.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            if timeout != self.timeout {
+                self.stream.set_read_timeout(Some(timeout))?;
+                self.timeout = timeout;
+            }
+            match self.stream.read(buffer) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
         }
+    }
+}
+
+impl From<io::Error> for Refused {
+    /// Why a read has failed.
+    fn from(error: io::Error) -> Refused {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Refused::Late,
+            _ => Refused::CutOff,
+        }
+    }
+}
+
+impl<'a> Input<'a> {
+    pub fn new(stream: &'a TcpStream) -> Self {
+        let timed = Timed {
+            stream,
+            deadline: None,
+            timeout: Duration::ZERO,
+        };
+        Input(BufReader::with_capacity(BUFFER_BYTES, timed))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ready().is_empty()
+        self.0.buffer().is_empty()
     }
 
-    fn ready(&self) -> &[u8] {
-        self.bytes.get(self.used..).unwrap_or_default()
-    }
-
-    /// Waits for more, until the deadline.
-    fn fill(&mut self, deadline: Instant) -> Result<(), Refused> {
-        match self.wait(deadline.saturating_duration_since(Instant::now())) {
-            Ok(count) if count > 0 => Ok(()),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Err(Refused::Late)
-            }
-            Ok(_) | Err(_) => Err(Refused::CutOff),
-        }
-    }
-
-    fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
-        if timeout.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        if timeout != self.timeout {
-            self.stream.set_read_timeout(Some(timeout))?;
-            self.timeout = timeout;
-        }
-        let mut buffer = [0; 4096];
-        let count = loop {
-            match self.stream.read(&mut buffer) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                outcome => break outcome?,
-            }
-        };
-        self.bytes.drain(..self.used);
-        self.used = 0;
-        self.bytes
-            .extend_from_slice(buffer.get(..count).unwrap_or_default());
-        Ok(count)
+    /// What is read from now on must have come within `timeout`.
+    pub fn expect_within(&mut self, timeout: Duration) {
+        self.0.get_mut().deadline = Some(Instant::now() + timeout);
     }
 
     /// The next request's head. `None` if the client has closed the connection or says nothing
     /// more.
     pub fn head(&mut self) -> Result<Option<Head>, Refused> {
-        // A client may send an empty line in front (RFC 9112, section 2.2).
-        while self
-            .ready()
-            .first()
-            .is_none_or(|byte| b"\r\n".contains(byte))
-        {
-            if !self.is_empty() {
-                self.used += 1;
-            } else if !matches!(self.wait(IDLE_TIMEOUT), Ok(count) if count > 0) {
-                return Ok(None);
+        self.0.get_mut().deadline = None;
+        let first = loop {
+            match self.0.fill_buf() {
+                // A client may send an empty line in front (RFC 9112, section 2.2).
+                Ok([b'\r' | b'\n', ..]) => self.0.consume(1),
+                Ok([first, ..]) => break *first,
+                Ok([]) | Err(_) => return Ok(None),
             }
+        };
+        // No method begins so, and a client that speaks TLS would wait for an answer.
+        if !first.is_ascii_graphic() {
+            return Err(Refused::Malformed("plain text, and this server no TLS"));
         }
-        let deadline = Instant::now() + HEAD_TIMEOUT;
-        let mut seen = 0;
+        self.expect_within(HEAD_TIMEOUT);
+        let mut head = Vec::new();
         loop {
-            let ready = self.ready();
-            // No method begins so, and a client that speaks TLS would wait for an answer.
-            if ready.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
-                return Err(Refused::Malformed("plain text, and this server no TLS"));
+            let line = self.line(&mut head, MAX_HEAD_BYTES, Refused::HeadTooLarge)?;
+            // The first empty line ends it, however that is written.
+            if matches!(line, b"\n" | b"\r\n") {
+                return Head::parse(&head).map(Some);
             }
-            if let Some(length) = head_length(ready, seen).filter(|l| *l <= MAX_HEAD_BYTES) {
-                let head = Head::parse(ready.get(..length).unwrap_or_default());
-                self.used += length;
-                return head.map(Some);
-            }
-            if ready.len() >= MAX_HEAD_BYTES {
-                return Err(Refused::HeadTooLarge);
-            }
-            seen = ready.len();
-            self.fill(deadline)?;
         }
     }
 
     /// A line of a chunked body, without its end.
-    pub fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Refused> {
-        loop {
-            let ready = self.ready();
-            if let Some(end) = ready.iter().position(|byte| *byte == b'\n') {
-                let line = ready.get(..end).and_then(|line| line.strip_suffix(b"\r"));
-                let line = line.map(<[u8]>::to_vec);
-                self.used += end + 1;
-                return line.ok_or(Refused::Malformed("lines that end with CR LF"));
-            }
-            if ready.len() > MAX_LINE_BYTES {
-                return Err(Refused::Malformed("short lines between chunks"));
-            }
-            self.fill(deadline)?;
+    pub fn chunk_line(&mut self) -> Result<Vec<u8>, Refused> {
+        let mut line = Vec::new();
+        let too_long = Refused::Malformed("short lines between chunks");
+        let line = self.line(&mut line, MAX_LINE_BYTES, too_long)?;
+        let line = line.strip_suffix(b"\r\n").map(<[u8]>::to_vec);
+        line.ok_or(Refused::Malformed("lines that end with CR LF"))
+    }
+
+    /// Puts a line with its end behind `bytes`, which become `most` at most.
+    fn line<'b>(
+        &mut self,
+        bytes: &'b mut Vec<u8>,
+        most: usize,
+        too_long: Refused,
+    ) -> Result<&'b [u8], Refused> {
+        let start = bytes.len();
+        let mut rest = self.0.by_ref().take(most.saturating_sub(start) as u64);
+        rest.read_until(b'\n', bytes)?;
+        let is_full = bytes.len() >= most;
+        match bytes.get(start..) {
+            Some(line) if line.ends_with(b"\n") => Ok(line),
+            _ if is_full => Err(too_long),
+            _ => Err(Refused::CutOff),
         }
     }
 
     /// Puts some bytes behind `body`, at least one and at most `limit`. How many they are.
-    pub fn some(
-        &mut self,
-        body: &mut Vec<u8>,
-        limit: usize,
-        deadline: Instant,
-    ) -> Result<usize, Refused> {
-        if self.is_empty() {
-            self.fill(deadline)?;
+    pub fn some(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<usize, Refused> {
+        let ready = self.0.fill_buf()?;
+        let count = ready.len().min(limit);
+        body.extend_from_slice(ready.get(..count).unwrap_or_default());
+        self.0.consume(count);
+        match count {
+            0 => Err(Refused::CutOff),
+            _ => Ok(count),
         }
-        let ready = self.ready();
-        let taken = ready.get(..limit).unwrap_or(ready);
-        body.extend_from_slice(taken);
-        let count = taken.len();
-        self.used += count;
-        Ok(count)
     }
 
     /// Reads away what comes until the client closes, or for so long.
     pub fn read_away(&mut self, how_long: Duration) {
-        let deadline = Instant::now() + how_long;
-        while self.fill(deadline).is_ok() {
-            self.used = self.bytes.len();
-        }
+        self.expect_within(how_long);
+        let _ = io::copy(&mut self.0, &mut io::sink());
     }
-}
-
-/// How long the head is that `bytes` begin with, if it has come whole. A head ends with its first
-/// empty line, however that is written, and nothing before `seen` ends one.
-fn head_length(bytes: &[u8], seen: usize) -> Option<usize> {
-    let from = seen.saturating_sub(3);
-    let mut ends = bytes
-        .iter()
-        .enumerate()
-        .skip(from)
-        .filter(|(_, b)| **b == b'\n');
-    ends.find_map(|(end, _)| match bytes.get(end + 1..) {
-        Some([b'\n', ..]) => Some(end + 2),
-        Some([b'\r', b'\n', ..]) => Some(end + 3),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    /// What is read of `sent`, which comes in pieces of `piece` bytes: a head, and what is left.
+    fn read(sent: &[u8], piece: usize) -> (Result<Option<String>, Refused>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for bytes in sent.chunks(piece) {
+                    client.write_all(bytes).unwrap();
+                }
+            });
+            let mut input = Input::new(&stream);
+            let head = input.head().map(|head| head.map(|head| head.target));
+            let mut rest = Vec::new();
+            input.0.read_to_end(&mut rest).unwrap();
+            (head, rest)
+        })
+    }
+
+    #[track_caller]
+    fn check(sent: &[u8], head: Result<Option<&str>, &str>, rest: &[u8]) {
+        // Byte by byte, as a slow client sends it, and at once.
+        for piece in [1, sent.len().max(1)] {
+            let (found, left) = read(sent, piece);
+            let found = found.map_err(|error| format!("{error:?}"));
+            match (found.as_ref(), head) {
+                (Ok(found), Ok(head)) => assert_eq!(found.as_deref(), head),
+                (Err(found), Err(head)) => assert!(found.starts_with(head), "{found}"),
+                _ => panic!("{found:?}"),
+            }
+            assert_eq!(left, rest);
+        }
+    }
 
     #[test]
     fn a_head_ends_with_its_first_empty_line() {
-        let check = |bytes: &[u8], length: Option<usize>| {
-            assert_eq!(head_length(bytes, 0), length);
-            // Byte by byte, as a slow client sends it.
-            let seen = (1..=bytes.len()).find_map(|end| head_length(&bytes[..end], end - 1));
-            assert_eq!(seen, length);
+        check(b"GET /a HTTP/1.1\r\n\r\nGET", Ok(Some("/a")), b"GET");
+        check(b"\r\n\n\rGET /b HTTP/1.1\r\n\r\n", Ok(Some("/b")), b"");
+        check(b"a\r\nb\r\n\r\n\r\n", Err("Malformed"), b"\r\n");
+        check(b"a\n\nb", Err("Malformed"), b"b");
+        check(b"a\n\r\nb", Err("Malformed"), b"b");
+        check(b"a\r\nb\r\n\r", Err("CutOff"), b"");
+        check(b"\x16\x03\x01", Err("Malformed"), b"\x16\x03\x01");
+        check(b"\r\n", Ok(None), b"");
+        check(b"", Ok(None), b"");
+    }
+
+    #[test]
+    fn a_head_and_a_line_may_have_so_many_bytes() {
+        let head = |bytes: usize| {
+            let lines = "GET / HTTP/1.1\r\nX: \r\n\r\n";
+            lines.replace("X: ", &format!("X: {}", "x".repeat(bytes - lines.len())))
         };
-        check(b"GET / HTTP/1.1\r\n\r\nGET", Some(18));
-        check(b"a\r\nb\r\n\r\n\r\n", Some(8));
-        check(b"a\n\nb", Some(3));
-        check(b"a\n\r\nb", Some(4));
-        check(b"a\r\nb\r\n\r", None);
-        check(b"", None);
+        let (most, more) = (head(MAX_HEAD_BYTES), head(MAX_HEAD_BYTES + 1));
+        assert_eq!(read(most.as_bytes(), 1000), (Ok(Some("/".into())), vec![]));
+        assert_eq!(
+            read(more.as_bytes(), 1000),
+            (Err(Refused::HeadTooLarge), b"\n".to_vec())
+        );
     }
 }

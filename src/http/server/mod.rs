@@ -74,7 +74,7 @@ impl Server {
     /// Answers on, and closes each connection with its answer: for the time in which the address is
     /// still known to some. Then it is to be stopped.
     pub fn drain(&self) {
-        self.connections.drain();
+        self.connections.front.drain();
     }
 
     /// Takes no more requests, finishes those that were taken, and waits for the threads.

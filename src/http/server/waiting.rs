@@ -2,8 +2,6 @@
 
 use crate::job::JobName;
 use crate::sync::Lock;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -13,15 +11,13 @@ pub const MAX_WAITING: usize = 1000;
 /// How often one that waits looks up although nothing was told.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Who waits for which job.
+/// Who waits for which job. They are few enough to be gone through.
 #[derive(Default)]
-pub struct Waiting {
-    by_job: Lock<HashMap<JobName, Vec<Thread>>>,
-}
+pub struct Waiting(Lock<Vec<(JobName, Thread)>>);
 
 impl Waiting {
     /// Waits until it is over, which is looked at when the job is told of, or until the deadline.
-    /// `false` if as many wait as may: `count` is how many do.
+    /// `false` if as many wait as may. Keeps in `count` how many do.
     pub fn wait(
         &self,
         job: &JobName,
@@ -29,44 +25,42 @@ impl Waiting {
         count: &AtomicUsize,
         is_over: impl Fn() -> bool,
     ) -> bool {
-        let has_place = count.fetch_add(1, Ordering::AcqRel) < MAX_WAITING;
-        if has_place {
-            let this = thread::current();
+        let this = thread::current();
+        {
+            let mut all = self.0.lock();
+            if all.len() >= MAX_WAITING {
+                return false;
+            }
             // Before the first look, so that nothing is missed.
-            self.by_job
-                .lock()
-                .entry(job.clone())
-                .or_default()
-                .push(this.clone());
-            while !is_over()
-                && let Some(left) = deadline.checked_duration_since(Instant::now())
-            {
-                thread::park_timeout(left.min(LOOK));
-            }
-            let mut by_job = self.by_job.lock();
-            if let Entry::Occupied(mut threads) = by_job.entry(job.clone()) {
-                threads.get_mut().retain(|thread| thread.id() != this.id());
-                if threads.get().is_empty() {
-                    threads.remove();
-                }
-            }
+            all.push((job.clone(), this.clone()));
+            count.store(all.len(), Ordering::Release);
         }
-        count.fetch_sub(1, Ordering::AcqRel);
-        has_place
+        while !is_over()
+            && let Some(left) = deadline.checked_duration_since(Instant::now())
+        {
+            thread::park_timeout(left.min(LOOK));
+        }
+        let mut all = self.0.lock();
+        all.retain(|(_, thread)| thread.id() != this.id());
+        count.store(all.len(), Ordering::Release);
+        true
     }
 
     /// The job has finished or is gone.
     pub fn tell(&self, job: &JobName) {
-        let threads = self.by_job.lock().get(job).cloned().unwrap_or_default();
-        threads.iter().for_each(Thread::unpark);
+        self.wake(|awaited| awaited == job);
     }
 
     pub fn tell_all(&self) {
-        self.by_job
-            .lock()
-            .values()
-            .flatten()
-            .for_each(Thread::unpark);
+        self.wake(|_| true);
+    }
+
+    fn wake(&self, is_told: impl Fn(&JobName) -> bool) {
+        let all = self.0.lock();
+        let told = all.iter().filter(|(job, _)| is_told(job)).cloned();
+        let told: Vec<_> = told.collect();
+        drop(all);
+        told.iter().for_each(|(_, thread)| thread.unpark());
     }
 }
 
@@ -97,13 +91,20 @@ mod tests {
             }
             is_over.store(true, Ordering::Release);
             waiting.tell(&job);
+            while count.load(Ordering::Acquire) > 1 {
+                thread::yield_now();
+            }
             waiting.tell_all();
         });
         assert!(now.elapsed() < LOOK, "they looked up by themselves");
         assert_eq!(count.load(Ordering::Acquire), 0);
-        assert!(waiting.by_job.lock().is_empty());
-        count.store(MAX_WAITING, Ordering::Release);
+        let another = thread::spawn(|| ()).thread().clone();
+        let waits = vec![(other, another); MAX_WAITING];
+        waiting.0.lock().extend_from_slice(&waits[1..]);
+        assert!(waiting.wait(&job, now, &count, || true));
+        assert_eq!(waiting.0.lock().len(), MAX_WAITING - 1);
+        waiting.0.lock().extend_from_slice(&waits[..1]);
         assert!(!waiting.wait(&job, now, &count, || true));
-        assert_eq!(count.load(Ordering::Acquire), MAX_WAITING);
+        assert_eq!(waiting.0.lock().len(), MAX_WAITING);
     }
 }
