@@ -70,7 +70,7 @@ pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
     }
     let counts = |attempt: &&Attempt| action(attempt) == FailureAction::Count;
     let counted = of(AttemptState::Failed).filter(counts);
-    let last = counted.clone().last()?;
+    let last = counted.clone().next_back()?;
     // Pods that are gone are in the job's own count alone, and the latest not yet.
     let failures = job
         .failed
