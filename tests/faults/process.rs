@@ -30,6 +30,9 @@ impl Backend for Buggy {
             started: None,
             finished: None,
             status: Status::Running,
+            suspension: None,
+            is_suspension_earlier: false,
+            retries: None,
             message: "".into(),
             failed: 0,
             has_payload: false,
@@ -70,6 +73,9 @@ impl Backend for Buggy {
         Duration::ZERO
     }
     fn list(&self) -> Result<JobList, BackendError> {
+        unreachable!()
+    }
+    fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
