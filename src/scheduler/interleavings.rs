@@ -77,6 +77,7 @@ impl Truth {
         let ended = Attempt {
             state,
             version,
+            is_over: true,
             ..pod
         };
         (self.pod_events).push_back((name, ended, Happened::Changed));
