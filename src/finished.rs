@@ -35,6 +35,8 @@ pub struct End {
     /// Succeeded or Failed.
     pub status: Status,
     pub at: Timestamp,
+    /// Attempts that failed and count.
+    pub failed: u32,
 }
 
 /// The end of a job that was let run and not held back since; `None` while its attempts do not show
@@ -53,29 +55,25 @@ pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
             .clone()
             .filter(move |attempt| attempt.state == state)
     };
-    let end = |status| {
-        move |attempt: &Attempt| {
-            let at = attempt.finished?;
-            Some(End { status, at })
-        }
+    let end = |status, attempt: &Attempt, failed| {
+        let at = attempt.finished?;
+        Some(End { status, at, failed })
     };
     if let Some(succeeded) = of(AttemptState::Succeeded).next() {
-        return end(Status::Succeeded)(succeeded);
+        return end(Status::Succeeded, succeeded, job.failed);
     }
     let retries = job.retries.as_ref()?;
     let action = |attempt: &Attempt| retries.action(attempt.exit_code.unwrap_or(0));
-    let mut failed = of(AttemptState::Failed);
-    if let Some(last) = failed.find(|attempt| action(attempt) == FailureAction::FailJob) {
-        return end(Status::Failed)(last);
-    }
-    let counts = |attempt: &&Attempt| action(attempt) == FailureAction::Count;
-    let counted = of(AttemptState::Failed).filter(counts);
-    let last = counted.clone().next_back()?;
+    let failed = |wanted| of(AttemptState::Failed).filter(move |attempt| action(attempt) == wanted);
+    let fails = failed(FailureAction::FailJob).next();
+    let mut counted = failed(FailureAction::Count);
+    let count = u32::try_from(counted.clone().count()).unwrap_or(u32::MAX);
     // Pods that are gone are in the job's own count alone, and the latest not yet.
-    let failures = job
-        .failed
-        .max(u32::try_from(counted.count()).unwrap_or(u32::MAX));
-    (failures > retries.backoff_limit).then(|| end(Status::Failed)(last))?
+    let count = job.failed.max(count + u32::from(fails.is_some()));
+    let exhausts = counted
+        .next_back()
+        .filter(|_| count > retries.backoff_limit);
+    end(Status::Failed, fails.or(exhausts)?, count)
 }
 
 #[cfg(test)]

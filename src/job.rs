@@ -387,6 +387,7 @@ impl JobRecord {
         }
         if is_early || (self.is_early && job.status == self.job.status) {
             job.finished = self.job.finished;
+            job.failed = job.failed.max(self.job.failed);
         }
         JobRecord {
             job,
@@ -409,11 +410,12 @@ impl JobRecord {
         if !is_open && !is_over {
             return;
         }
-        let Some(End { status, at }) = finished(job, &self.attempts) else {
+        let Some(End { status, at, failed }) = finished(job, &self.attempts) else {
             return;
         };
         if is_open || status == job.status {
             (self.job.status, self.job.finished) = (status, Some(at));
+            self.job.failed = failed;
             self.is_early = is_open;
         }
     }

@@ -16,6 +16,7 @@ mod proxy;
 mod answers;
 mod connections;
 mod crash;
+mod ends;
 mod outage;
 mod process;
 mod queue;

@@ -104,8 +104,8 @@ fn a_free_place_is_taken_within_50_milliseconds() {
         let Event::Frame(frame) = &entry.what else {
             continue;
         };
-        // The condition's type and status, one after the other.
-        if frame.contains("\u{8}Complete\u{12}\u{4}True") {
+        // The phase of its pod.
+        if frame.contains("\u{a}\u{9}Succeeded") {
             let name = names.iter().find(|name| frame.contains(name.as_str()));
             ends.entry(name.unwrap().clone()).or_insert(entry.at);
         }
