@@ -2,7 +2,8 @@
 //!
 //! Every figure stands beside a yardstick that is measured in the same run, in turns with it, so that a busy machine slows
 //! both: submits against the same two writes sent straight at the API server, reads against a bare tiny_http that
-//! returns the same bytes. Jobs are suspended, so that thousands of them cost no pods.
+//! returns the same bytes. Jobs are suspended, so that thousands of them cost no pods; but for those whose ends are timed,
+//! beside the Job's own condition.
 //!
 //! `make bench` runs it against `target/job-scheduler`, on the cluster of `KUBECONFIG`, and writes `target/bench.md`.
 
@@ -16,6 +17,7 @@ mod harness;
 #[allow(dead_code)] // as above
 mod proxy;
 
+mod ends;
 mod load;
 mod raw;
 mod table;
@@ -70,6 +72,9 @@ fn main() {
     if wanted("size") {
         size(&mut table);
     }
+    if wanted("ends") {
+        ends::ends(&mut table);
+    }
     let bytes = std::fs::metadata(binary()).unwrap().len();
     table.add(Row::figure(
         "binary",
@@ -97,15 +102,19 @@ fn namespace(purpose: &str) -> Namespace {
 }
 
 /// A scheduler that reaches the API server as one in the cluster does, over TLS.
-fn start(namespace: &Namespace) -> Scheduler {
+fn start_with(namespace: &Namespace, more: &[&str]) -> Scheduler {
     let api = ApiServer::of_kubeconfig();
     let ca = std::env::temp_dir().join(format!("{}-ca.crt", namespace.name));
     std::fs::write(&ca, api.ca()).unwrap();
     let mut flags = vec!["--kube-ca-file", ca.to_str().unwrap()];
-    flags.extend(QUEUE);
+    flags.extend(more);
     let scheduler = Scheduler::start(namespace, &format!("https://{}", api.address()), &flags);
     std::fs::remove_file(&ca).unwrap();
     scheduler
+}
+
+fn start(namespace: &Namespace) -> Scheduler {
+    start_with(namespace, &QUEUE)
 }
 
 fn resident(scheduler: &Scheduler) -> f64 {

@@ -3,11 +3,11 @@
 
 use crate::harness::cluster::{ApiServer, Namespace, name_of};
 use crate::harness::scheduler::Scheduler;
+use crate::harness::told;
 use crate::harness::{holds, percentile, within};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a job does, what of the request makes it so, and how it may end.
 struct Kind {
@@ -72,54 +72,6 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// What Kubernetes tells of jobs.
-#[derive(Default)]
-struct Told {
-    /// Its own condition, and when it came.
-    conditions: BTreeMap<String, (&'static str, Instant)>,
-    /// When the status of a pod first said that its container has ended.
-    containers: BTreeMap<String, Instant>,
-}
-
-fn watch(namespace: &Namespace) -> Arc<Mutex<Told>> {
-    let told: Arc<Mutex<Told>> = Arc::default();
-    let (api, path, jobs) = (namespace.api.clone(), namespace.jobs_path(), told.clone());
-    std::thread::spawn(move || {
-        api.watch(&path, |frame| {
-            let object = &frame["object"];
-            let conditions = object["status"]["conditions"].as_array();
-            for condition in conditions.into_iter().flatten() {
-                let status = match condition["type"].as_str() {
-                    Some("Complete") => "Succeeded",
-                    Some("Failed") => "Failed",
-                    _ => continue,
-                };
-                let mut jobs = jobs.lock().unwrap();
-                let name = name_of(object);
-                jobs.conditions
-                    .entry(name)
-                    .or_insert((status, Instant::now()));
-            }
-            Arc::strong_count(&jobs) > 1
-        });
-    });
-    let (api, path) = (namespace.api.clone(), namespace.core_path("pods"));
-    let pods = told.clone();
-    std::thread::spawn(move || {
-        api.watch(&path, |frame| {
-            let pod = &frame["object"];
-            let state = &pod["status"]["containerStatuses"][0]["state"];
-            if state["terminated"].is_object() {
-                let job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"].as_str();
-                let job = job.unwrap_or_default().to_string();
-                pods.lock().unwrap().containers.insert(job, Instant::now());
-            }
-            Arc::strong_count(&pods) > 1
-        });
-    });
-    told
-}
-
 /// Deletes the pod once it runs, as a person does.
 fn delete_pod(namespace: &Namespace, job: &str) {
     let path = namespace.core_path("pods");
@@ -151,7 +103,7 @@ fn ends_are_told_once(count: usize, limit: Duration) {
         "5000",
     ];
     let scheduler = Scheduler::start(&namespace, &url, &flags);
-    let told = watch(&namespace);
+    let told = told::watch(&namespace);
     let mut kinds = BTreeMap::new();
     for number in 0..count {
         let kind = &KINDS[number % KINDS.len()];

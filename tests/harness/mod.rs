@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod http;
 pub mod scheduler;
+pub mod told;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
