@@ -288,8 +288,33 @@ pub struct Attempt {
     pub image: Box<str>,
     pub image_id: Box<str>,
     pub restarts: u32,
+    pub result: Option<Box<JobResult>>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+/// The most bytes that a result may have; of a longer one the last are kept, as Kubernetes does.
+pub const MAX_RESULT_BYTES: usize = 4096;
+
+/// What an attempt has left for its job's caller in the file that `JOB_RESULT_FILE` names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobResult {
+    /// Not empty; at most [`MAX_RESULT_BYTES`] characters. What was not UTF-8 is U+FFFD.
+    pub text: Box<str>,
+    /// It is the end of something longer, or may be, where the backend does not tell.
+    pub is_truncated: bool,
+}
+
+impl JobResult {
+    /// `None` where nothing was left.
+    pub fn new(text: &str, is_truncated: bool) -> Option<Box<JobResult>> {
+        let last = text.char_indices().rev().take(MAX_RESULT_BYTES).last();
+        let (start, _) = last?;
+        Some(Box::new(JobResult {
+            text: text.get(start..)?.into(),
+            is_truncated: is_truncated || start > 0,
+        }))
+    }
 }
 
 /// A digest of a job's uid, by which its attempts are told from those of a job that had its name
@@ -483,6 +508,13 @@ impl JobRecord {
         }
     }
 
+    /// What the last attempt that has finished has left.
+    pub fn result(&self) -> Option<&JobResult> {
+        let mut attempts = self.attempts.iter().rev();
+        let finished = attempts.find(|attempt| attempt.state.is_finished());
+        finished?.result.as_deref()
+    }
+
     /// The latest attempt that has started, and its index.
     pub fn latest_started(&self) -> Option<(usize, &Attempt)> {
         let started = |attempt: &Attempt| {
@@ -603,6 +635,7 @@ impl Attempt {
             image: "".into(),
             image_id: "".into(),
             restarts: 0,
+            result: None,
             version,
         }
     }
@@ -691,6 +724,49 @@ mod tests {
         check(&[Failed, Pending], Some(0));
         check(&[Failed, Failed, Failing], Some(1));
         check(&[Failed, Running], Some(1));
+    }
+
+    #[test]
+    fn a_result_is_that_of_the_last_attempt_that_has_finished() {
+        use AttemptState::{Failed, Pending, Running, Succeeded};
+        let left = |state, text: &str| Attempt {
+            result: JobResult::new(text, false),
+            ..Attempt::sample("pod", state, 1)
+        };
+        let check = |attempts: Vec<Attempt>, expected: Option<&str>| {
+            let record = record(Status::Running, attempts);
+            assert_eq!(record.result().map(|result| &*result.text), expected);
+        };
+        check(vec![], None);
+        check(vec![left(Running, "early")], None);
+        check(vec![left(Failed, "1"), left(Pending, "")], Some("1"));
+        check(vec![left(Failed, "1"), left(Succeeded, "2")], Some("2"));
+        check(vec![left(Failed, "1"), left(Succeeded, "")], None);
+    }
+
+    #[test]
+    fn a_result_is_bounded_and_none_where_there_is_nothing() {
+        assert_eq!(JobResult::new("", true), None);
+        let check = |text: &str, expected: &str, is_truncated| {
+            let result = JobResult::new(text, false).unwrap();
+            assert_eq!(
+                (&*result.text, result.is_truncated),
+                (expected, is_truncated)
+            );
+        };
+        check("x", "x", false);
+        let most = "é".repeat(MAX_RESULT_BYTES);
+        check(&most, &most, false);
+        check(&format!("a{most}"), &most, true);
+    }
+
+    #[test]
+    fn a_result_is_not_why_a_job_failed() {
+        let mut last = attempt(AttemptState::Failed, Some(3), "Error", "");
+        last.result = JobResult::new("secret", false);
+        let record = record(Status::Failed, vec![last]);
+        assert_eq!(record.message(NOON, None), "exit code 3");
+        assert_eq!(record.reason(), "exit code 3");
     }
 
     #[test]

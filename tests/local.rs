@@ -87,6 +87,113 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
     scheduler.end();
 }
 
+/// What it writes to the file that `JOB_RESULT_FILE` names.
+#[test]
+fn a_job_leaves_a_result_that_is_told_with_each_attempt() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--log-level", "debug"]);
+    let mut api = scheduler.api();
+    let check = |api: &mut api::Api, script: &str, status: &str, result: &str, is_cut: bool| {
+        let name = name_of(&api.submit(&shell(script)));
+        let job = api.wait_for(&name, status);
+        for told in [&job, &job["podStatuses"][0]] {
+            assert_eq!(told["result"].as_str().unwrap_or_default(), result, "{job}");
+            assert_eq!(told["resultTruncated"] == true, is_cut, "{job}");
+        }
+        let message = job["message"].as_str().unwrap_or_default();
+        assert_eq!(
+            message,
+            if status == "Failed" {
+                "exit code 3"
+            } else {
+                ""
+            }
+        );
+        name
+    };
+    let said = "printf 'a result' > $JOB_RESULT_FILE";
+    check(&mut api, said, "Succeeded", "a result", false);
+    check(
+        &mut api,
+        &format!("{said}; exit 3"),
+        "Failed",
+        "a result",
+        false,
+    );
+    check(&mut api, "true", "Succeeded", "", false);
+    check(&mut api, "mkdir $JOB_RESULT_FILE", "Succeeded", "", false);
+    check(&mut api, "mkfifo $JOB_RESULT_FILE", "Succeeded", "", false);
+    let binary = "printf 'a\\377b' > $JOB_RESULT_FILE";
+    check(&mut api, binary, "Succeeded", "a\u{fffd}b", false);
+    let (all, more) = ("y\n".repeat(2048), "yes | head -n 2048 > $JOB_RESULT_FILE");
+    check(&mut api, more, "Succeeded", &all, false);
+    let long = check(
+        &mut api,
+        &format!("{more}; printf abc >> $JOB_RESULT_FILE"),
+        "Succeeded",
+        &format!("\n{}abc", &all[4..]),
+        true,
+    );
+
+    // Each attempt has its own, and the job that of the last.
+    let script =
+        "if [ -e tried ]; then exit 3; fi; touch tried; printf first > $JOB_RESULT_FILE; exit 1";
+    let mut request = shell(script);
+    request["backoffLimit"] = json!(1);
+    let name = name_of(&api.submit(&request));
+    let tried = api.wait_for(&name, "Failed");
+    assert_eq!(tried["podStatuses"][0]["result"], "first", "{tried}");
+    assert!(tried["podStatuses"][1]["result"].is_null(), "{tried}");
+    assert!(tried["result"].is_null(), "{tried}");
+
+    let before = [api.job(&long), tried];
+    scheduler.kill();
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    assert_eq!(
+        [api.job(&long), api.job(&name)],
+        before,
+        "they outlive a kill"
+    );
+    scheduler.end();
+    let log = place.log();
+    assert!(log.contains("event=no-result"), "{log}");
+    for secret in ["a result", "first"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+/// It had done its work, as far as it came.
+#[test]
+fn a_job_that_is_ended_leaves_its_result_too() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let script = "printf half > $JOB_RESULT_FILE; touch ready; sleep 1000";
+    let ready = |name: &str| {
+        let ready = place
+            .data()
+            .join(format!("test-dev/compute/jobs/{name}/ready"));
+        eventually("the job is ready", || ready.exists().then_some(()));
+    };
+    let stopped = name_of(&api.submit(&shell(script)));
+    ready(&stopped);
+    api.ask("POST", &format!("{JOBS}/{stopped}/stop"), "");
+    let stopped = api.wait_for(&stopped, "Stopped");
+    assert_eq!(stopped["result"], "half", "{stopped}");
+    let running = name_of(&api.submit(&shell(script)));
+    ready(&running);
+    scheduler.kill();
+
+    let scheduler = place.start(&[]);
+    let killed = scheduler.api().job(&running);
+    assert_eq!(
+        (&killed["status"], &killed["result"]),
+        (&json!("Failed"), &json!("half"))
+    );
+    scheduler.end();
+}
+
 /// Where a private mount namespace is allowed, as the table printed at start says.
 #[test]
 fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {

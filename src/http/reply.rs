@@ -5,7 +5,7 @@ use super::route::{MAX_TAIL_LINES, MAX_WAIT_SECONDS, RouteError};
 use crate::backend::BackendError;
 use crate::config::FieldError;
 use crate::index::Full;
-use crate::job::{Attempt, AttemptState, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, JobResult, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::{Serialize, Serializer};
@@ -42,6 +42,10 @@ struct JobStatus<'a> {
     queue_position: Option<usize>,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    result: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    result_truncated: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     urls: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -56,6 +60,10 @@ struct JobStatus<'a> {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_false(answer: &bool) -> bool {
+    !*answer
 }
 
 #[derive(Serialize)]
@@ -75,6 +83,10 @@ struct PodStatus<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     status_message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    result: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    result_truncated: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     image: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -131,12 +143,18 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         status: job.status.as_str(),
         queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
+        result: text_of(record.result()),
+        result_truncated: record.result().is_some_and(|result| result.is_truncated),
         urls: &job.urls,
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
+}
+
+fn text_of(result: Option<&JobResult>) -> &str {
+    result.map_or("", |result| &result.text)
 }
 
 fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
@@ -149,6 +167,8 @@ fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
         exit_code: attempt.exit_code,
         reason: &attempt.reason,
         status_message: &attempt.message,
+        result: text_of(attempt.result.as_deref()),
+        result_truncated: attempt.result.as_ref().is_some_and(|r| r.is_truncated),
         image: &attempt.image,
         image_id: &attempt.image_id,
         pod_index,

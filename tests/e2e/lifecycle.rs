@@ -43,6 +43,80 @@ pub fn status_follows_the_exit_code(cluster: &Cluster) -> Vec<String> {
     proved
 }
 
+/// What a job leaves for its caller is told, and told of as nothing else.
+pub fn a_job_leaves_a_result(cluster: &Cluster) -> Vec<String> {
+    let mut etl = cluster.scheduler("dev", "etl");
+    let cases = [
+        // Written at once or bit by bit, by one that succeeds or not.
+        ("printf done > $JOB_RESULT_FILE", "Succeeded", "done", false),
+        (
+            "for i in 1 2 3; do printf $i >> $JOB_RESULT_FILE; done; exit 3",
+            "Failed",
+            "123",
+            false,
+        ),
+        (
+            "printf 'a\\377b' > $JOB_RESULT_FILE",
+            "Succeeded",
+            "a\u{fffd}b",
+            false,
+        ),
+        (
+            "yes | head -n 2047 > $JOB_RESULT_FILE; printf x >> $JOB_RESULT_FILE",
+            "Succeeded",
+            &("y\n".repeat(2047) + "x"),
+            false,
+        ),
+        (
+            "yes | head -n 5000 > $JOB_RESULT_FILE; printf end >> $JOB_RESULT_FILE",
+            "Succeeded",
+            &("\n".to_string() + &"y\n".repeat(2046) + "end"),
+            true,
+        ),
+        ("true", "Succeeded", "", false),
+    ];
+    let jobs: Vec<String> = cases
+        .iter()
+        .map(|(script, ..)| name(&etl.start(json!({"payload": script}))))
+        .collect();
+    let mut proved = Vec::new();
+    for ((script, status, result, is_truncated), job) in cases.into_iter().zip(jobs) {
+        let job = etl.wait_for(&job, status);
+        for told in [&job, &job["podStatuses"][0]] {
+            assert_eq!(
+                told["result"].as_str().unwrap_or_default(),
+                result,
+                "{script}: {job}"
+            );
+            assert_eq!(
+                told["resultTruncated"] == true,
+                is_truncated,
+                "{script}: {job}"
+            );
+        }
+        let message = job["message"].as_str().unwrap_or_default();
+        assert_eq!(
+            message,
+            if status == "Failed" {
+                "exit code 3"
+            } else {
+                ""
+            },
+            "{job}"
+        );
+        proved.push(format!("`{script}`: {status}, {} bytes", result.len()));
+    }
+    // What the container runtime says is no result.
+    let mut compute = cluster.scheduler("dev", "compute");
+    let job = compute.start(json!({"payload": "", "command": ["/no/such/program"]}));
+    let job = compute.wait_for(&name(&job), "Failed");
+    let message = job["message"].as_str().unwrap_or_default();
+    assert!(message.contains("/no/such/program"), "{job}");
+    assert!(job["result"].is_null(), "{job}");
+    proved.push(format!("a program that is not there: {message}"));
+    proved
+}
+
 /// RFC 3339 in UTC, to the second.
 fn is_time(value: &Value) -> bool {
     let shape = |text: &str| {
@@ -79,6 +153,7 @@ pub fn answers_have_the_documented_fields(cluster: &Cluster) -> Vec<String> {
             "created",
             "jobId",
             "message",
+            "result",
             "failed",
             "restart",
             "restartOf",

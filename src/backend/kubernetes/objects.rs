@@ -4,7 +4,7 @@ use super::wire::{
     JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION, QUEUED_ANNOTATION,
     RESTART_OF_ANNOTATION, key_text, queued_text,
 };
-use crate::backend::NewJob;
+use crate::backend::{NewJob, RESULT_VARIABLE};
 use crate::config::{
     FailurePolicy, JobComponent, Monitoring, Port, Quantity, Resources, Runtime, Settings,
     VolumeSource,
@@ -39,6 +39,10 @@ const PAYLOAD_VOLUME: &str = "job-payload";
 ///
 /// Source: <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
 const AZURE_IDENTITY_LABEL: (&str, &str) = ("azure.workload.identity/use", "true");
+/// Where Kubernetes reads a container's last words: what the job leaves for its caller.
+///
+/// Source: <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
+const RESULT_FILE: &str = "/dev/termination-log";
 const SAFE_TO_EVICT_ANNOTATION: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 
 /// Selects the jobs, and their pods, of one component.
@@ -239,6 +243,10 @@ fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
                 }),
                 ..SecurityContext::default()
             }),
+            // By default, and said because what the job finds in its environment must fit.
+            termination_message_path: Some(RESULT_FILE.to_string()),
+            // Else a failed job's log would come instead of a result.
+            termination_message_policy: Some("File".to_string()),
             volume_mounts: some_list(volume_mounts),
             ..Container::default()
         }],
@@ -276,6 +284,7 @@ fn environment(new: &NewJob) -> Vec<EnvVar> {
     let given = component
         .variables_of_job(&new.name, new.payload.is_some())
         .into_iter()
+        .chain([(RESULT_VARIABLE, RESULT_FILE.to_string())])
         .map(|(name, value)| plain(name, value));
     own.chain(component.secrets.iter().map(secret))
         .chain(given)
