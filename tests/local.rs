@@ -87,6 +87,69 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
     scheduler.end();
 }
 
+/// The caller's trace is the job's, whenever it runs.
+#[test]
+fn a_job_is_part_of_its_requests_trace() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let host = format!("localhost:{}", place.ports[0]);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut submit = |headers: &[(&str, &str)], request: &Value| {
+        let headers = [&[("Host", host.as_str())], headers].concat();
+        let answer = api.ask_with("POST", JOBS, &headers, &request.to_string());
+        assert_eq!(answer.code, 200, "{}", answer.json());
+        name_of(&answer.json())
+    };
+    let print = "echo \"[$TRACEPARENT][$TRACESTATE]\"";
+    let valid = [
+        ("Traceparent", parent),
+        ("tracestate", "a=$(HOME)$$, b=2"),
+        ("TraceState", "c=3"),
+    ];
+    let traced = submit(&valid, &shell(print));
+    let only_state = submit(&valid[1..], &shell(print));
+    let twice = submit(&[valid[0], valid[0]], &shell(print));
+    let mut own = shell(print);
+    own["variables"] = json!({"TRACESTATE": "mine"});
+    let own = submit(&valid, &own);
+    let stopped = submit(&valid, &shell(&format!("{print}; touch ready; sleep 1000")));
+    let expected = format!("[{parent}][a=$(HOME)$$,b=2,c=3]\n");
+    for (job, expected) in [
+        (&traced, expected.as_str()),
+        (&only_state, "[][]\n"),
+        (&twice, "[][]\n"),
+        (&own, "[][mine]\n"),
+    ] {
+        api.wait_for(job, "Succeeded");
+        assert_eq!(log(&place, "compute", job, 1), expected);
+    }
+
+    let ready = place
+        .data()
+        .join(format!("test-dev/compute/jobs/{stopped}/ready"));
+    eventually("the job is ready", || ready.exists().then_some(()));
+    api.ask("POST", &format!("{JOBS}/{stopped}/stop"), "");
+    api.wait_for(&stopped, "Stopped");
+    // Another process, which has nothing but what is on disk.
+    scheduler.end();
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let again = api
+        .ask("POST", &format!("{JOBS}/{traced}/restart"), "")
+        .json();
+    let again = name_of(&again);
+    api.wait_for(&again, "Succeeded");
+    assert_eq!(log(&place, "compute", &again, 1), expected);
+    api.ask("POST", &format!("{JOBS}/{stopped}/restart"), "");
+    eventually("the second attempt has said it", || {
+        let path = format!("test-dev/compute/logs/{stopped}.2.log");
+        let said = fs::read_to_string(place.data().join(path)).ok()?;
+        said.ends_with('\n').then(|| assert_eq!(said, expected))
+    });
+    scheduler.end();
+}
+
 /// What it writes to the file that `JOB_RESULT_FILE` names.
 #[test]
 fn a_job_leaves_a_result_that_is_told_with_each_attempt() {

@@ -67,6 +67,7 @@ const TOGETHER: &[Test] = tests![
     control::a_job_is_stopped_and_restarted
     control::an_end_is_waited_for_without_polling
     control::a_request_that_is_sent_again_starts_no_second_job
+    control::a_job_is_part_of_its_requests_trace
     logs::a_jobs_log_is_read_through_the_api
     logs::a_log_is_followed_to_the_jobs_end
     lifecycle::answers_have_the_documented_fields

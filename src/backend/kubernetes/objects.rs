@@ -616,7 +616,7 @@ mod tests {
     fn check_job(golden_name: &str, file: &str, request: &str) {
         let component = component(file);
         let request = parse_request(request.as_bytes()).unwrap();
-        let settings = component.settings.overridden_by(&request.settings);
+        let settings = request.settings_for(&component);
         let mut new = new(&component, &settings, request.payload.as_deref());
         new.job_id = request.job_id.as_deref();
         let image = settings.image_reference().unwrap();
