@@ -1,6 +1,7 @@
 //! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
 
 use crate::finished::{End, Retries, finished};
+use crate::sync::Memo;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,6 +73,11 @@ impl Timestamp {
             .map(|t| Timestamp(t.unix_timestamp()))
     }
 
+    /// In microseconds since 1970.
+    pub fn micros(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0).saturating_mul(1_000_000)
+    }
+
     /// Seconds from `earlier` to this, at least 0.
     pub fn seconds_since(self, earlier: Timestamp) -> i64 {
         (self.0 - earlier.0).max(0)
@@ -127,6 +133,13 @@ impl Status {
         Status::Failed,
     ];
 
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Status> {
+        Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Waiting => "Waiting",
@@ -167,6 +180,9 @@ pub struct Job {
     /// The caller's own name for the job.
     pub job_id: Option<Box<str>>,
     pub created: Timestamp,
+    /// Orders jobs by when they came: microseconds since 1970 on a scheduler's clock, or the second
+    /// of its creation where those are not known.
+    pub arrival: u64,
     /// When it began to run; a resumed job begins again.
     pub started: Option<Timestamp>,
     /// When it came to its end, whichever.
@@ -365,6 +381,36 @@ pub struct JobRecord {
     /// Whether it is known to have its payload: it was acknowledged, somebody looked, or a
     /// container has started, which none does without it.
     pub is_whole: bool,
+    /// What its users are shown. Whoever changes the record clears it.
+    pub shown: Memo<Shown>,
+}
+
+/// A record as its users are shown it: made once, since that takes longer than to send it.
+#[derive(Debug)]
+pub struct Shown {
+    /// The job's place in the queue, and whether it lacks a pod: all that is not of the record.
+    pub beside: (Option<usize>, bool),
+    pub bytes: Box<[u8]>,
+}
+
+/// Which jobs of a list are wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobFilter {
+    /// Those in one of them; empty is any.
+    pub statuses: Vec<Status>,
+    /// Those with this id of their caller's.
+    pub job_id: Option<String>,
+    /// Of these the latest so many.
+    pub limit: Option<usize>,
+}
+
+impl JobFilter {
+    /// Whether the job is one of those that are counted.
+    pub fn takes(&self, job: &Job) -> bool {
+        let has_status = self.statuses.is_empty() || self.statuses.contains(&job.status);
+        let has_id = self.job_id.is_none() || self.job_id.as_deref() == job.job_id.as_deref();
+        has_status && has_id
+    }
 }
 
 /// What was known when a list of all jobs was asked for.
@@ -400,6 +446,7 @@ impl JobRecord {
             job,
             attempts,
             notice: "".into(),
+            shown: Memo::default(),
         }
     }
 
@@ -462,6 +509,14 @@ impl JobRecord {
         !is_over && self.may_lack_payload()
     }
 
+    /// Whether it runs and has not had a single pod for so long that it is worth a remark.
+    pub fn lacks_pod(&self, now: Timestamp) -> bool {
+        let began = self.job.started.unwrap_or(self.job.created);
+        self.job.status == Status::Running
+            && self.attempts.is_empty()
+            && now.seconds_since(began) >= NO_POD_REMARK_SECONDS
+    }
+
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position`
     /// is its place in the queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
@@ -493,10 +548,7 @@ impl JobRecord {
                     last.explanation()
                 )
             }
-            (Status::Running, None)
-                if now.seconds_since(self.job.started.unwrap_or(self.job.created))
-                    >= NO_POD_REMARK_SECONDS =>
-            {
+            (Status::Running, None) if self.lacks_pod(now) => {
                 format!(
                     "Kubernetes has made no pod yet: a quota, an admission rule or a busy controller \
                      (kubectl describe job {} tells)",
@@ -594,6 +646,7 @@ impl Job {
             uid: "u".into(),
             job_id: None,
             created: Timestamp(0),
+            arrival: 0,
             started: None,
             finished: None,
             status,

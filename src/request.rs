@@ -194,12 +194,12 @@ fn job_request(mut fields: Fields<'_>) -> JobRequest {
         job_id: fields.take("jobId").and_then(|item| {
             let (report, field, line) = item.place();
             let id = item.string()?;
-            let is_good = (1..=253).contains(&id.chars().count()) && !id.contains(char::is_control);
-            if !is_good {
+            if !is_job_id(&id) {
                 let message = "must be 1 to 253 characters without control characters";
                 report.error(&field, line, message);
+                return None;
             }
-            is_good.then_some(id)
+            Some(id)
         }),
         priority: fields
             .take("priority")
@@ -211,6 +211,11 @@ fn job_request(mut fields: Fields<'_>) -> JobRequest {
     fields.refuse(&FIXED);
     fields.finish();
     request
+}
+
+/// Whether a job may have this id of its caller's.
+pub fn is_job_id(text: &str) -> bool {
+    (1..=253).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
 fn payload(item: Item<'_>) -> Option<String> {

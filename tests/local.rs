@@ -87,6 +87,113 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
     scheduler.end();
 }
 
+/// However many come within a second, also after the scheduler was killed.
+#[test]
+fn jobs_are_listed_in_the_order_in_which_they_came_or_those_that_are_asked_for() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1", "--history-limit", "30"]);
+    let mut api = scheduler.api();
+    let mut submit = |number: usize| {
+        let mut request = shell(["exit 0", "exit 3", "sleep 1000"][number / 10]);
+        request["jobId"] = json!(format!("job {}", number % 10));
+        // Within the queue they change places.
+        request["priority"] = json!([number % 3, number % 3, 0][number / 10]);
+        name_of(&api.submit(&request))
+    };
+    let names: Vec<String> = (0..30).map(&mut submit).collect();
+    let ask = |api: &mut api::Api, query: &str| -> Vec<String> {
+        let answer = api.ask("GET", &format!("{JOBS}?{query}"), "");
+        assert_eq!(answer.code, 200, "{}", answer.json());
+        answer
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(name_of)
+            .collect()
+    };
+    for (number, name) in names.iter().enumerate().take(20) {
+        api.wait_for(name, ["Succeeded", "Failed"][number / 10]);
+    }
+    let check = |api: &mut api::Api| {
+        assert_eq!(ask(api, ""), names);
+        assert_eq!(ask(api, "status=Failed"), names[10..20]);
+        assert_eq!(ask(api, "status=Succeeded,Failed"), names[..20]);
+        assert_eq!(ask(api, "status=Succeeded&status=Failed&x=y"), names[..20]);
+        assert_eq!(
+            ask(api, "jobId=job%207"),
+            [7, 17, 27].map(|n| names[n].clone())
+        );
+        assert_eq!(
+            ask(api, "jobId=job+7&limit=2"),
+            [17, 27].map(|n| names[n].clone())
+        );
+        assert_eq!(ask(api, "jobId=none"), [""; 0]);
+        assert_eq!(ask(api, "limit=5"), names[25..]);
+        assert_eq!(ask(api, "limit=500"), names);
+        assert_eq!(ask(api, "limit=3&status=Failed"), names[17..20]);
+    };
+    check(&mut api);
+    for (query, allowed) in [
+        (
+            "status=Done",
+            "Waiting, Running, Stopping, Stopped, Succeeded, Failed",
+        ),
+        ("status=", "Waiting, Running"),
+        ("jobId=", "1 to 253 characters"),
+        ("limit=0", "from 1 to 1000000"),
+        ("limit=all", "from 1 to 1000000"),
+        ("Limit=1", "did you mean `limit`?"),
+    ] {
+        let answer = api.ask("GET", &format!("{JOBS}?{query}"), "");
+        let message = answer.json()["message"].to_string();
+        assert_eq!(answer.code, 400, "{query}: {message}");
+        assert!(message.contains(allowed), "{query}: {message}");
+    }
+    scheduler.kill();
+    let scheduler = place.start(&["--cpus", "1", "--history-limit", "30"]);
+    let mut api = scheduler.api();
+    // The one that ran has failed.
+    assert_eq!(ask(&mut api, ""), names);
+    assert_eq!(ask(&mut api, "status=Succeeded"), names[..10]);
+    scheduler.end();
+}
+
+/// What a list shows of a job is what the job shows of itself, at any time.
+#[test]
+fn a_list_is_as_new_as_its_jobs() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1"]);
+    let mut api = scheduler.api();
+    let go = place.scratch.join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+    let names = [0, 1, 2].map(|_| name_of(&api.submit(&shell(&script))));
+    let check = |api: &mut api::Api, expected: [Value; 3]| {
+        eventually("the list is as it is to be", || {
+            let list = api.list();
+            let shown: Vec<Value> = list
+                .iter()
+                .map(|job| json!([job["status"], job["queuePosition"]]))
+                .collect();
+            (shown == expected).then_some(())
+        });
+        for (listed, name) in api.list().iter().zip(&names) {
+            assert_eq!(*listed, api.job(name));
+        }
+    };
+    let running = || json!(["Running", null]);
+    let stopped = || json!(["Stopped", null]);
+    let waiting = |position: usize| json!(["Waiting", position]);
+    check(&mut api, [running(), waiting(1), waiting(2)]);
+    api.ask("POST", &format!("{JOBS}/{}/stop", names[1]), "");
+    check(&mut api, [running(), stopped(), waiting(1)]);
+    api.ask("POST", &format!("{JOBS}/{}/restart", names[1]), "");
+    check(&mut api, [running(), waiting(2), waiting(1)]);
+    fs::write(&go, "").unwrap();
+    check(&mut api, [(); 3].map(|()| json!(["Succeeded", null])));
+    scheduler.end();
+}
+
 /// The caller's trace is the job's, whenever it runs.
 #[test]
 fn a_job_is_part_of_its_requests_trace() {

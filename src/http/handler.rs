@@ -22,8 +22,8 @@ pub struct Headers {
 pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u8]) -> Reply {
     let now = scheduler.now();
     let answer = match route {
-        Route::ListJobs => scheduler
-            .list()
+        Route::ListJobs(filter) => scheduler
+            .list_of(filter)
             .map(|jobs| Reply::jobs(&jobs, now))
             .map_err(Reply::from),
         // To wait is the server's: here the time is up, or the job has finished.

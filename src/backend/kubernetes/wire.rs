@@ -40,6 +40,8 @@ pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
 /// Digests of the request's idempotency key and body, 32 hexadecimal digits each, and when the job
 /// was sent.
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
+/// Orders jobs by when they came, within a second too: microseconds since 1970.
+pub const ARRIVAL_ANNOTATION: &str = "job-scheduler/arrival";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// Of a pod: its job component, which is also the name of the job's own container.
@@ -418,10 +420,14 @@ impl JobObject {
             _ => String::new(),
         };
         let secret = annotation(PAYLOAD_ANNOTATION);
+        let created = self.metadata.creation_timestamp?;
+        let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
         Some(Job {
             uid: self.metadata.uid.as_str().into(),
             job_id: annotation(JOB_ID_ANNOTATION).map(Into::into),
-            created: self.metadata.creation_timestamp?,
+            created,
+            // One of an earlier scheduler, or made by another hand, has none.
+            arrival: arrival.unwrap_or(created.micros()),
             started: self.status.start_time,
             finished,
             status,
@@ -702,6 +708,23 @@ mod tests {
         }
         for bad in ["", "00", "ä".repeat(40).as_str()] {
             assert_eq!(parse_key(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn jobs_are_ordered_by_arrival_and_without_one_by_the_second_they_were_made_in() {
+        let arrival = |annotations: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"compute-2","creationTimestamp":"2021-04-07T09:08:37Z",
+                    "annotations":{{{annotations}}}}}}}"#
+            );
+            let job = serde_json::from_str::<JobObject>(&text).unwrap();
+            job.into_job().unwrap().arrival
+        };
+        let known = r#""job-scheduler/arrival":"1617786517123456""#;
+        assert_eq!(arrival(known), 1_617_786_517_123_456);
+        for none in ["", r#""job-scheduler/arrival":"soon""#] {
+            assert_eq!(arrival(none), 1_617_786_517_000_000);
         }
     }
 

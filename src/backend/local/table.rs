@@ -158,6 +158,7 @@ impl Entry {
             uid: format!("{:x}", header.arrival).into(),
             job_id: header.job_id.as_deref().map(Box::from),
             created: Timestamp(header.created),
+            arrival: header.arrival,
             started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
             finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),

@@ -98,7 +98,7 @@ impl Front {
             }
         };
         let reply = match exchange.route.clone() {
-            Ok(Route::ListJobs) => return self.list(exchange),
+            Ok(route @ Route::ListJobs(_)) => return self.list(exchange, &route),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
             Ok(Route::GetJob {
                 name,
@@ -149,7 +149,7 @@ impl Front {
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn list(&self, exchange: &mut Exchange) {
+    fn list(&self, exchange: &mut Exchange, route: &Route) {
         let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
             if exchange.began.elapsed() > SEND_TIMEOUT {
@@ -157,7 +157,7 @@ impl Front {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        let reply = answer(&self.scheduler, &Route::ListJobs, &Headers::default(), &[]);
+        let reply = answer(&self.scheduler, route, &Headers::default(), &[]);
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
