@@ -1,6 +1,7 @@
 //! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
 
 use crate::finished::{End, Retries, finished};
+use crate::sync::Memo;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,6 +73,11 @@ impl Timestamp {
             .map(|t| Timestamp(t.unix_timestamp()))
     }
 
+    /// In microseconds since 1970.
+    pub fn micros(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0).saturating_mul(1_000_000)
+    }
+
     /// Seconds from `earlier` to this, at least 0.
     pub fn seconds_since(self, earlier: Timestamp) -> i64 {
         (self.0 - earlier.0).max(0)
@@ -127,6 +133,13 @@ impl Status {
         Status::Failed,
     ];
 
+    /// The status of this name.
+    pub fn parse(text: &str) -> Option<Status> {
+        Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Waiting => "Waiting",
@@ -167,6 +180,9 @@ pub struct Job {
     /// The caller's own name for the job.
     pub job_id: Option<Box<str>>,
     pub created: Timestamp,
+    /// Orders jobs by when they came: microseconds since 1970 on a scheduler's clock, or the second
+    /// of its creation where those are not known.
+    pub arrival: u64,
     /// When it began to run; a resumed job begins again.
     pub started: Option<Timestamp>,
     /// When it came to its end, whichever.
@@ -288,8 +304,33 @@ pub struct Attempt {
     pub image: Box<str>,
     pub image_id: Box<str>,
     pub restarts: u32,
+    pub result: Option<Box<JobResult>>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+/// The most bytes that a result may have; of a longer one the last are kept, as Kubernetes does.
+pub const MAX_RESULT_BYTES: usize = 4096;
+
+/// What an attempt has left for its job's caller in the file that `JOB_RESULT_FILE` names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobResult {
+    /// Not empty; at most [`MAX_RESULT_BYTES`] characters. What was not UTF-8 is U+FFFD.
+    pub text: Box<str>,
+    /// It is the end of something longer, or may be, where the backend does not tell.
+    pub is_truncated: bool,
+}
+
+impl JobResult {
+    /// `None` where nothing was left.
+    pub fn new(text: &str, is_truncated: bool) -> Option<Box<JobResult>> {
+        let last = text.char_indices().rev().take(MAX_RESULT_BYTES).last();
+        let (start, _) = last?;
+        Some(Box::new(JobResult {
+            text: text.get(start..)?.into(),
+            is_truncated: is_truncated || start > 0,
+        }))
+    }
 }
 
 /// A digest of a job's uid, by which its attempts are told from those of a job that had its name
@@ -340,6 +381,36 @@ pub struct JobRecord {
     /// Whether it is known to have its payload: it was acknowledged, somebody looked, or a
     /// container has started, which none does without it.
     pub is_whole: bool,
+    /// What its users are shown. Whoever changes the record clears it.
+    pub shown: Memo<Shown>,
+}
+
+/// A record as its users are shown it: made once, since that takes longer than to send it.
+#[derive(Debug)]
+pub struct Shown {
+    /// The job's place in the queue, and whether it lacks a pod: all that is not of the record.
+    pub beside: (Option<usize>, bool),
+    pub bytes: Box<[u8]>,
+}
+
+/// Which jobs of a list are wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobFilter {
+    /// Those in one of them; empty is any.
+    pub statuses: Vec<Status>,
+    /// Those with this id of their caller's.
+    pub job_id: Option<String>,
+    /// Of these the latest so many.
+    pub limit: Option<usize>,
+}
+
+impl JobFilter {
+    /// Whether the job is one of those that are counted.
+    pub fn takes(&self, job: &Job) -> bool {
+        let has_status = self.statuses.is_empty() || self.statuses.contains(&job.status);
+        let has_id = self.job_id.is_none() || self.job_id.as_deref() == job.job_id.as_deref();
+        has_status && has_id
+    }
 }
 
 /// What was known when a list of all jobs was asked for.
@@ -375,6 +446,7 @@ impl JobRecord {
             job,
             attempts,
             notice: "".into(),
+            shown: Memo::default(),
         }
     }
 
@@ -437,6 +509,14 @@ impl JobRecord {
         !is_over && self.may_lack_payload()
     }
 
+    /// Whether it runs and has not had a single pod for so long that it is worth a remark.
+    pub fn lacks_pod(&self, now: Timestamp) -> bool {
+        let began = self.job.started.unwrap_or(self.job.created);
+        self.job.status == Status::Running
+            && self.attempts.is_empty()
+            && now.seconds_since(began) >= NO_POD_REMARK_SECONDS
+    }
+
     /// Why the job is in its state, for its user; empty where there is nothing to say. `position`
     /// is its place in the queue, from 1.
     pub fn message(&self, now: Timestamp, position: Option<usize>) -> String {
@@ -468,10 +548,7 @@ impl JobRecord {
                     last.explanation()
                 )
             }
-            (Status::Running, None)
-                if now.seconds_since(self.job.started.unwrap_or(self.job.created))
-                    >= NO_POD_REMARK_SECONDS =>
-            {
+            (Status::Running, None) if self.lacks_pod(now) => {
                 format!(
                     "Kubernetes has made no pod yet: a quota, an admission rule or a busy controller \
                      (kubectl describe job {} tells)",
@@ -481,6 +558,13 @@ impl JobRecord {
             (Status::Running, _) if self.job.message.is_empty() => self.notice.to_string(),
             _ => self.job.message.to_string(),
         }
+    }
+
+    /// What the last attempt that has finished has left.
+    pub fn result(&self) -> Option<&JobResult> {
+        let mut attempts = self.attempts.iter().rev();
+        let finished = attempts.find(|attempt| attempt.state.is_finished());
+        finished?.result.as_deref()
     }
 
     /// The latest attempt that has started, and its index.
@@ -562,6 +646,7 @@ impl Job {
             uid: "u".into(),
             job_id: None,
             created: Timestamp(0),
+            arrival: 0,
             started: None,
             finished: None,
             status,
@@ -603,6 +688,7 @@ impl Attempt {
             image: "".into(),
             image_id: "".into(),
             restarts: 0,
+            result: None,
             version,
         }
     }
@@ -691,6 +777,49 @@ mod tests {
         check(&[Failed, Pending], Some(0));
         check(&[Failed, Failed, Failing], Some(1));
         check(&[Failed, Running], Some(1));
+    }
+
+    #[test]
+    fn a_result_is_that_of_the_last_attempt_that_has_finished() {
+        use AttemptState::{Failed, Pending, Running, Succeeded};
+        let left = |state, text: &str| Attempt {
+            result: JobResult::new(text, false),
+            ..Attempt::sample("pod", state, 1)
+        };
+        let check = |attempts: Vec<Attempt>, expected: Option<&str>| {
+            let record = record(Status::Running, attempts);
+            assert_eq!(record.result().map(|result| &*result.text), expected);
+        };
+        check(vec![], None);
+        check(vec![left(Running, "early")], None);
+        check(vec![left(Failed, "1"), left(Pending, "")], Some("1"));
+        check(vec![left(Failed, "1"), left(Succeeded, "2")], Some("2"));
+        check(vec![left(Failed, "1"), left(Succeeded, "")], None);
+    }
+
+    #[test]
+    fn a_result_is_bounded_and_none_where_there_is_nothing() {
+        assert_eq!(JobResult::new("", true), None);
+        let check = |text: &str, expected: &str, is_truncated| {
+            let result = JobResult::new(text, false).unwrap();
+            assert_eq!(
+                (&*result.text, result.is_truncated),
+                (expected, is_truncated)
+            );
+        };
+        check("x", "x", false);
+        let most = "é".repeat(MAX_RESULT_BYTES);
+        check(&most, &most, false);
+        check(&format!("a{most}"), &most, true);
+    }
+
+    #[test]
+    fn a_result_is_not_why_a_job_failed() {
+        let mut last = attempt(AttemptState::Failed, Some(3), "Error", "");
+        last.result = JobResult::new("secret", false);
+        let record = record(Status::Failed, vec![last]);
+        assert_eq!(record.message(NOON, None), "exit code 3");
+        assert_eq!(record.reason(), "exit code 3");
     }
 
     #[test]

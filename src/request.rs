@@ -1,9 +1,10 @@
-//! The body of a request to start a job.
+//! The body of a request to start a job, and what its headers add.
 
 use crate::config::fields::{Fields, Item, Report};
 use crate::config::tree::{JsonError, Node, Value};
 use crate::config::{FieldError, JobComponent, Settings, read_settings};
 use crate::job::{RequestKey, Sent};
+use crate::trace::TraceContext;
 use std::fmt;
 
 /// A request to start a job.
@@ -17,6 +18,8 @@ pub struct JobRequest {
     pub priority: i8,
     /// What this job has otherwise than its component.
     pub settings: Settings,
+    /// The trace that it is part of, as the request's headers tell.
+    pub trace: Option<TraceContext>,
 }
 
 /// Of a job's variables, command and arguments together, in bytes. A page of a list holds many
@@ -24,6 +27,15 @@ pub struct JobRequest {
 const MAX_DESCRIPTION_BYTES: usize = 131_072;
 
 impl JobRequest {
+    /// What the job goes by: the component's settings with the request's on top.
+    pub fn settings_for(&self, component: &JobComponent) -> Settings {
+        let mut settings = component.settings.overridden_by(&self.settings);
+        if let Some(trace) = &self.trace {
+            trace.add_to(&mut settings.variables, &component.secrets);
+        }
+        settings
+    }
+
     /// What of it this component's jobs cannot have.
     pub fn check(&self, component: &JobComponent) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
@@ -182,22 +194,28 @@ fn job_request(mut fields: Fields<'_>) -> JobRequest {
         job_id: fields.take("jobId").and_then(|item| {
             let (report, field, line) = item.place();
             let id = item.string()?;
-            let is_good = (1..=253).contains(&id.chars().count()) && !id.contains(char::is_control);
-            if !is_good {
+            if !is_job_id(&id) {
                 let message = "must be 1 to 253 characters without control characters";
                 report.error(&field, line, message);
+                return None;
             }
-            is_good.then_some(id)
+            Some(id)
         }),
         priority: fields
             .take("priority")
             .and_then(|item| item.integer(-100..=100))
             .unwrap_or(0),
         settings: read_settings(&mut fields),
+        trace: None,
     };
     fields.refuse(&FIXED);
     fields.finish();
     request
+}
+
+/// Whether a job may have this id of its caller's.
+pub fn is_job_id(text: &str) -> bool {
+    (1..=253).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
 fn payload(item: Item<'_>) -> Option<String> {

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use primitives::thread::{self, Thread};
 use primitives::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -70,6 +71,49 @@ impl<T> SharedLock<T> {
 
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that was made of what it is kept with, and is cleared when that changes. A copy has
+/// none: who makes one is about to change it.
+pub struct Memo<T>(Lock<Option<Arc<T>>>);
+
+impl<T> Memo<T> {
+    pub fn get(&self) -> Option<Arc<T>> {
+        self.0.lock().clone()
+    }
+
+    pub fn set(&self, value: Arc<T>) {
+        *self.0.lock() = Some(value);
+    }
+
+    pub fn clear(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl<T> Default for Memo<T> {
+    fn default() -> Self {
+        Memo(Lock::new(None))
+    }
+}
+
+impl<T> Clone for Memo<T> {
+    fn clone(&self) -> Self {
+        Memo::default()
+    }
+}
+
+/// Of equals the same can be made.
+impl<T> PartialEq for Memo<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> fmt::Debug for Memo<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memo")
     }
 }
 

@@ -87,6 +87,283 @@ fn a_job_gets_its_payload_to_the_byte_and_its_variables() {
     scheduler.end();
 }
 
+/// However many come within a second, also after the scheduler was killed.
+#[test]
+fn jobs_are_listed_in_the_order_in_which_they_came_or_those_that_are_asked_for() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1", "--history-limit", "30"]);
+    let mut api = scheduler.api();
+    let mut submit = |number: usize| {
+        let mut request = shell(["exit 0", "exit 3", "sleep 1000"][number / 10]);
+        request["jobId"] = json!(format!("job {}", number % 10));
+        // Within the queue they change places.
+        request["priority"] = json!([number % 3, number % 3, 0][number / 10]);
+        name_of(&api.submit(&request))
+    };
+    let names: Vec<String> = (0..30).map(&mut submit).collect();
+    let ask = |api: &mut api::Api, query: &str| -> Vec<String> {
+        let answer = api.ask("GET", &format!("{JOBS}?{query}"), "");
+        assert_eq!(answer.code, 200, "{}", answer.json());
+        answer
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(name_of)
+            .collect()
+    };
+    for (number, name) in names.iter().enumerate().take(20) {
+        api.wait_for(name, ["Succeeded", "Failed"][number / 10]);
+    }
+    let check = |api: &mut api::Api| {
+        assert_eq!(ask(api, ""), names);
+        assert_eq!(ask(api, "status=Failed"), names[10..20]);
+        assert_eq!(ask(api, "status=Succeeded,Failed"), names[..20]);
+        assert_eq!(ask(api, "status=Succeeded&status=Failed&x=y"), names[..20]);
+        assert_eq!(
+            ask(api, "jobId=job%207"),
+            [7, 17, 27].map(|n| names[n].clone())
+        );
+        assert_eq!(
+            ask(api, "jobId=job+7&limit=2"),
+            [17, 27].map(|n| names[n].clone())
+        );
+        assert_eq!(ask(api, "jobId=none"), [""; 0]);
+        assert_eq!(ask(api, "limit=5"), names[25..]);
+        assert_eq!(ask(api, "limit=500"), names);
+        assert_eq!(ask(api, "limit=3&status=Failed"), names[17..20]);
+    };
+    check(&mut api);
+    for (query, allowed) in [
+        (
+            "status=Done",
+            "Waiting, Running, Stopping, Stopped, Succeeded, Failed",
+        ),
+        ("status=", "Waiting, Running"),
+        ("jobId=", "1 to 253 characters"),
+        ("limit=0", "from 1 to 1000000"),
+        ("limit=all", "from 1 to 1000000"),
+        ("Limit=1", "did you mean `limit`?"),
+    ] {
+        let answer = api.ask("GET", &format!("{JOBS}?{query}"), "");
+        let message = answer.json()["message"].to_string();
+        assert_eq!(answer.code, 400, "{query}: {message}");
+        assert!(message.contains(allowed), "{query}: {message}");
+    }
+    scheduler.kill();
+    let scheduler = place.start(&["--cpus", "1", "--history-limit", "30"]);
+    let mut api = scheduler.api();
+    // The one that ran has failed.
+    assert_eq!(ask(&mut api, ""), names);
+    assert_eq!(ask(&mut api, "status=Succeeded"), names[..10]);
+    scheduler.end();
+}
+
+/// What a list shows of a job is what the job shows of itself, at any time.
+#[test]
+fn a_list_is_as_new_as_its_jobs() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "1"]);
+    let mut api = scheduler.api();
+    let go = place.scratch.join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+    let names = [0, 1, 2].map(|_| name_of(&api.submit(&shell(&script))));
+    let check = |api: &mut api::Api, expected: [Value; 3]| {
+        eventually("the list is as it is to be", || {
+            let list = api.list();
+            let shown: Vec<Value> = list
+                .iter()
+                .map(|job| json!([job["status"], job["queuePosition"]]))
+                .collect();
+            (shown == expected).then_some(())
+        });
+        for (listed, name) in api.list().iter().zip(&names) {
+            assert_eq!(*listed, api.job(name));
+        }
+    };
+    let running = || json!(["Running", null]);
+    let stopped = || json!(["Stopped", null]);
+    let waiting = |position: usize| json!(["Waiting", position]);
+    check(&mut api, [running(), waiting(1), waiting(2)]);
+    api.ask("POST", &format!("{JOBS}/{}/stop", names[1]), "");
+    check(&mut api, [running(), stopped(), waiting(1)]);
+    api.ask("POST", &format!("{JOBS}/{}/restart", names[1]), "");
+    check(&mut api, [running(), waiting(2), waiting(1)]);
+    fs::write(&go, "").unwrap();
+    check(&mut api, [(); 3].map(|()| json!(["Succeeded", null])));
+    scheduler.end();
+}
+
+/// The caller's trace is the job's, whenever it runs.
+#[test]
+fn a_job_is_part_of_its_requests_trace() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let host = format!("localhost:{}", place.ports[0]);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut submit = |headers: &[(&str, &str)], request: &Value| {
+        let headers = [&[("Host", host.as_str())], headers].concat();
+        let answer = api.ask_with("POST", JOBS, &headers, &request.to_string());
+        assert_eq!(answer.code, 200, "{}", answer.json());
+        name_of(&answer.json())
+    };
+    let print = "echo \"[$TRACEPARENT][$TRACESTATE]\"";
+    let valid = [
+        ("Traceparent", parent),
+        ("tracestate", "a=$(HOME)$$, b=2"),
+        ("TraceState", "c=3"),
+    ];
+    let traced = submit(&valid, &shell(print));
+    let only_state = submit(&valid[1..], &shell(print));
+    let twice = submit(&[valid[0], valid[0]], &shell(print));
+    let mut own = shell(print);
+    own["variables"] = json!({"TRACESTATE": "mine"});
+    let own = submit(&valid, &own);
+    let stopped = submit(&valid, &shell(&format!("{print}; touch ready; sleep 1000")));
+    let expected = format!("[{parent}][a=$(HOME)$$,b=2,c=3]\n");
+    for (job, expected) in [
+        (&traced, expected.as_str()),
+        (&only_state, "[][]\n"),
+        (&twice, "[][]\n"),
+        (&own, "[][mine]\n"),
+    ] {
+        api.wait_for(job, "Succeeded");
+        assert_eq!(log(&place, "compute", job, 1), expected);
+    }
+
+    let ready = place
+        .data()
+        .join(format!("test-dev/compute/jobs/{stopped}/ready"));
+    eventually("the job is ready", || ready.exists().then_some(()));
+    api.ask("POST", &format!("{JOBS}/{stopped}/stop"), "");
+    api.wait_for(&stopped, "Stopped");
+    // Another process, which has nothing but what is on disk.
+    scheduler.end();
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let again = api
+        .ask("POST", &format!("{JOBS}/{traced}/restart"), "")
+        .json();
+    let again = name_of(&again);
+    api.wait_for(&again, "Succeeded");
+    assert_eq!(log(&place, "compute", &again, 1), expected);
+    api.ask("POST", &format!("{JOBS}/{stopped}/restart"), "");
+    eventually("the second attempt has said it", || {
+        let path = format!("test-dev/compute/logs/{stopped}.2.log");
+        let said = fs::read_to_string(place.data().join(path)).ok()?;
+        said.ends_with('\n').then(|| assert_eq!(said, expected))
+    });
+    scheduler.end();
+}
+
+/// What it writes to the file that `JOB_RESULT_FILE` names.
+#[test]
+fn a_job_leaves_a_result_that_is_told_with_each_attempt() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--log-level", "debug"]);
+    let mut api = scheduler.api();
+    let check = |api: &mut api::Api, script: &str, status: &str, result: &str, is_cut: bool| {
+        let name = name_of(&api.submit(&shell(script)));
+        let job = api.wait_for(&name, status);
+        for told in [&job, &job["podStatuses"][0]] {
+            assert_eq!(told["result"].as_str().unwrap_or_default(), result, "{job}");
+            assert_eq!(told["resultTruncated"] == true, is_cut, "{job}");
+        }
+        let message = job["message"].as_str().unwrap_or_default();
+        assert_eq!(
+            message,
+            if status == "Failed" {
+                "exit code 3"
+            } else {
+                ""
+            }
+        );
+        name
+    };
+    let said = "printf 'a result' > $JOB_RESULT_FILE";
+    check(&mut api, said, "Succeeded", "a result", false);
+    check(
+        &mut api,
+        &format!("{said}; exit 3"),
+        "Failed",
+        "a result",
+        false,
+    );
+    check(&mut api, "true", "Succeeded", "", false);
+    check(&mut api, "mkdir $JOB_RESULT_FILE", "Succeeded", "", false);
+    check(&mut api, "mkfifo $JOB_RESULT_FILE", "Succeeded", "", false);
+    let binary = "printf 'a\\377b' > $JOB_RESULT_FILE";
+    check(&mut api, binary, "Succeeded", "a\u{fffd}b", false);
+    let (all, more) = ("y\n".repeat(2048), "yes | head -n 2048 > $JOB_RESULT_FILE");
+    check(&mut api, more, "Succeeded", &all, false);
+    let long = check(
+        &mut api,
+        &format!("{more}; printf abc >> $JOB_RESULT_FILE"),
+        "Succeeded",
+        &format!("\n{}abc", &all[4..]),
+        true,
+    );
+
+    // Each attempt has its own, and the job that of the last.
+    let script =
+        "if [ -e tried ]; then exit 3; fi; touch tried; printf first > $JOB_RESULT_FILE; exit 1";
+    let mut request = shell(script);
+    request["backoffLimit"] = json!(1);
+    let name = name_of(&api.submit(&request));
+    let tried = api.wait_for(&name, "Failed");
+    assert_eq!(tried["podStatuses"][0]["result"], "first", "{tried}");
+    assert!(tried["podStatuses"][1]["result"].is_null(), "{tried}");
+    assert!(tried["result"].is_null(), "{tried}");
+
+    let before = [api.job(&long), tried];
+    scheduler.kill();
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    assert_eq!(
+        [api.job(&long), api.job(&name)],
+        before,
+        "they outlive a kill"
+    );
+    scheduler.end();
+    let log = place.log();
+    assert!(log.contains("event=no-result"), "{log}");
+    for secret in ["a result", "first"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+/// It had done its work, as far as it came.
+#[test]
+fn a_job_that_is_ended_leaves_its_result_too() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let script = "printf half > $JOB_RESULT_FILE; touch ready; sleep 1000";
+    let ready = |name: &str| {
+        let ready = place
+            .data()
+            .join(format!("test-dev/compute/jobs/{name}/ready"));
+        eventually("the job is ready", || ready.exists().then_some(()));
+    };
+    let stopped = name_of(&api.submit(&shell(script)));
+    ready(&stopped);
+    api.ask("POST", &format!("{JOBS}/{stopped}/stop"), "");
+    let stopped = api.wait_for(&stopped, "Stopped");
+    assert_eq!(stopped["result"], "half", "{stopped}");
+    let running = name_of(&api.submit(&shell(script)));
+    ready(&running);
+    scheduler.kill();
+
+    let scheduler = place.start(&[]);
+    let killed = scheduler.api().job(&running);
+    assert_eq!(
+        (&killed["status"], &killed["result"]),
+        (&json!("Failed"), &json!("half"))
+    );
+    scheduler.end();
+}
+
 /// Where a private mount namespace is allowed, as the table printed at start says.
 #[test]
 fn a_job_sees_its_payload_at_its_path_where_the_machine_allows_it() {

@@ -6,6 +6,7 @@
 //! beside the Job's own condition.
 //!
 //! `make bench` runs it against `target/job-scheduler`, on the cluster of `KUBECONFIG`, and writes `target/bench.md`.
+//! `JOB_SCHEDULER=target/job-scheduler cargo bench local-reads` needs no cluster.
 
 // A benchmark fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -63,6 +64,9 @@ fn main() {
         "JOB_SCHEDULER is not set: run make bench"
     );
     let mut table = Table::new();
+    if wanted("local-reads") {
+        local_reads(&mut table);
+    }
     if wanted("reads") {
         reads(&mut table);
     }
@@ -168,9 +172,35 @@ fn reads(table: &mut Table) {
         .map(|_| scheduler.submit(&json!({"payload": "p"})))
         .collect();
     sleep(Duration::from_secs(3).saturating_sub(started.elapsed()));
+    read(table, &scheduler, &names[LISTED / 2], "");
+}
+
+/// The same of a scheduler on this machine, whose jobs have finished: it needs no cluster.
+fn local_reads(table: &mut Table) {
+    let scheduler = Scheduler::start_local("command: [sh, -c, exit $CODE]");
+    let names: Vec<String> = (0..LISTED)
+        .map(|number| {
+            let code = if number % 2 == 0 { "0" } else { "3" };
+            scheduler.submit(&json!({"jobId": number.to_string(), "variables": {"CODE": code}}))
+        })
+        .collect();
+    for (number, name) in names.iter().enumerate() {
+        let status = if number % 2 == 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
+        scheduler.wait_for(name, status, Duration::from_secs(30));
+    }
+    read(table, &scheduler, &names[LISTED / 2], ", on one machine");
+}
+
+/// How quickly a scheduler of so many jobs answers from memory.
+fn read(table: &mut Table, scheduler: &Scheduler, name: &str, place: &str) {
+    assert_eq!(scheduler.list().len(), LISTED);
     for (what, path) in [
-        ("list of 20", JOBS.to_string()),
-        ("get", format!("{JOBS}/{}", names[LISTED / 2])),
+        (format!("list of {LISTED}"), JOBS.to_string()),
+        ("get".to_string(), format!("{JOBS}/{name}")),
     ] {
         let body = scheduler.get(&path).body;
         let bare = Bare::start(&body);
@@ -182,8 +212,8 @@ fn reads(table: &mut Table) {
                 || load::requests_per_second(bare.port, &request, READING) / 2.0,
             ));
         }
-        let label = format!("{what}, requests/s ({} bytes)", body.len());
-        table.add(Row::ratio(&label, "bare tiny_http", &pairs, 0.85));
+        let label = format!("{what}{place}, requests/s ({} bytes)", body.len());
+        table.add(Row::ratio(&label, "bare tiny_http", &pairs, 0.9));
     }
 }
 

@@ -10,6 +10,9 @@ use std::fmt;
 use std::io::Read;
 use std::time::Duration;
 
+/// The variable that tells a job where it may leave its result.
+pub const RESULT_VARIABLE: &str = "JOB_RESULT_FILE";
+
 /// A job to be created.
 #[derive(Debug)]
 pub struct NewJob<'a> {

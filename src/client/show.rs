@@ -17,6 +17,8 @@ pub struct JobState {
     ended: String,
     pub status: String,
     message: String,
+    result: String,
+    result_truncated: bool,
     queue_position: Option<u64>,
     restart: String,
     pub restart_of: Option<String>,
@@ -66,6 +68,15 @@ impl JobState {
         let urls = self.urls.iter();
         let urls: Vec<String> = urls.map(|(name, url)| format!("{url} ({name})")).collect();
         plain(&urls.join(", "))
+    }
+
+    /// What the job has left, on one line.
+    fn result_line(&self) -> String {
+        let result = plain(self.result.trim_end());
+        match self.result_truncated {
+            true => format!("(only the end of it) {result}"),
+            false => result,
+        }
     }
 
     /// What there is to say in a few words beside the status.
@@ -157,6 +168,7 @@ pub fn job(job: &JobState, now: Timestamp, colour: Colour) -> String {
     row("Started", job.started.clone());
     row("Ended", job.ended.clone());
     row("Took", job.duration(now).map(duration).unwrap_or_default());
+    row("Result", job.result_line());
     row("Restarted", job.restart.clone());
     row("Repeats", job.restart_of.clone().unwrap_or_default());
     let mut text = aligned(&rows);
@@ -286,6 +298,23 @@ compute-22-a  Failed  2026-01-01T11:59:11Z  1s    3     Error   i:1
         let text = super::job(&job, now(), Colour::Off);
         let line = "URLs:  http://127.0.0.1:3001 (admin), http://127.0.0.1:3000 (http)\n";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_jobs_result_is_on_one_line() {
+        let check = |result: &str, result_truncated, expected: &str| {
+            let job = JobState {
+                result: result.to_string(),
+                result_truncated,
+                ..JobState::default()
+            };
+            let text = super::job(&job, now(), Colour::Off);
+            let line = text.lines().find_map(|line| line.strip_prefix("Result:"));
+            assert_eq!(line.unwrap_or_default().trim_start(), expected);
+        };
+        check("", false, "");
+        check("{\"loss\": 0.3}\n", false, "{\"loss\": 0.3}");
+        check("a\u{1b}[2J\nb", true, "(only the end of it) a [2J b");
     }
 
     #[test]

@@ -6,15 +6,24 @@ use super::openapi::DOCUMENT;
 use super::reply::Reply;
 use super::route::Route;
 use crate::process::Process;
-use crate::request::{parse_request, request_key};
+use crate::request::{JobRequest, parse_request, request_key};
 use crate::scheduler::Scheduler;
+use crate::trace::TraceContext;
 
-/// Answers a request. `body` is empty for routes that take none; `key` is the `Idempotency-Key` header's value.
-pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u8]) -> Reply {
+/// What of a request's headers is for the use cases.
+#[derive(Default)]
+pub struct Headers {
+    /// The value of `Idempotency-Key`.
+    pub key: Option<String>,
+    pub trace: Option<TraceContext>,
+}
+
+/// Answers a request. `body` is empty for routes that take none.
+pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u8]) -> Reply {
     let now = scheduler.now();
     let answer = match route {
-        Route::ListJobs => scheduler
-            .list()
+        Route::ListJobs(filter) => scheduler
+            .list_of(filter)
             .map(|jobs| Reply::jobs(&jobs, now))
             .map_err(Reply::from),
         // To wait is the server's: here the time is up, or the job has finished.
@@ -22,7 +31,7 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
             .get(name)
             .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
-        Route::CreateJob => create(scheduler, key, body),
+        Route::CreateJob => create(scheduler, headers, body),
         Route::DeleteJob { name } => scheduler
             .delete(name)
             .map(|name| Reply::success(&format!("job {name} successfully deleted")))
@@ -56,12 +65,16 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
     answer.unwrap_or_else(|failure| failure)
 }
 
-fn create(scheduler: &Scheduler, key: Option<&str>, body: &[u8]) -> Result<Reply, Reply> {
+fn create(scheduler: &Scheduler, headers: &Headers, body: &[u8]) -> Result<Reply, Reply> {
+    let key = headers.key.as_ref();
     let key = key
         .map(|key| request_key(key, body))
         .transpose()
         .map_err(|_| Reply::bad_key())?;
-    let request = parse_request(body).map_err(Reply::from)?;
+    let request = JobRequest {
+        trace: headers.trace.clone(),
+        ..parse_request(body).map_err(Reply::from)?
+    };
     let job = scheduler.submit(&request, key).map_err(Reply::from)?;
     Ok(Reply::job(&job, scheduler.now()))
 }

@@ -24,7 +24,7 @@ mod tests {
     }
 
     operations! {
-        Route::ListJobs => ["getJobs"],
+        Route::ListJobs(_) => ["getJobs"],
         Route::CreateJob => ["createJob"],
         Route::GetJob { .. } => ["getJob"],
         Route::DeleteJob { .. } => ["deleteJob"],

@@ -1,15 +1,16 @@
 //! Answers: the JSON of jobs and errors, and the bytes of an HTTP response.
 
 use super::guard::Refusal;
-use super::route::{MAX_TAIL_LINES, MAX_WAIT_SECONDS, RouteError};
+use super::route::RouteError;
 use crate::backend::BackendError;
 use crate::config::FieldError;
 use crate::index::Full;
-use crate::job::{Attempt, AttemptState, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, JobResult, Shown, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -42,6 +43,10 @@ struct JobStatus<'a> {
     queue_position: Option<usize>,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    result: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    result_truncated: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     urls: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -56,6 +61,10 @@ struct JobStatus<'a> {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_false(answer: &bool) -> bool {
+    !*answer
 }
 
 #[derive(Serialize)]
@@ -75,6 +84,10 @@ struct PodStatus<'a> {
     reason: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     status_message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    result: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    result_truncated: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     image: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -131,12 +144,42 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         status: job.status.as_str(),
         queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
+        result: text_of(record.result()),
+        result_truncated: record.result().is_some_and(|result| result.is_truncated),
         urls: &job.urls,
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
+}
+
+/// A job as its users see it. It is made anew when the record has changed, or what is not of the
+/// record: see [`Shown::beside`].
+fn shown(view: &JobView, now: Timestamp) -> Arc<Shown> {
+    let record = &view.record;
+    let beside = (view.position, record.lacks_pod(now));
+    if let Some(known) = record.shown.get().filter(|shown| shown.beside == beside) {
+        return known;
+    }
+    let shown = Arc::new(Shown {
+        beside,
+        bytes: to_json(&job_status(view, now)).into(),
+    });
+    record.shown.set(shown.clone());
+    shown
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // A buffer that grows is copied over and over.
+    let mut bytes = Vec::with_capacity(JOB_BYTES);
+    // Plain structs with string keys always serialize.
+    let _ = serde_json::to_writer(&mut bytes, value);
+    bytes
+}
+
+fn text_of(result: Option<&JobResult>) -> &str {
+    result.map_or("", |result| &result.text)
 }
 
 fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
@@ -149,6 +192,8 @@ fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
         exit_code: attempt.exit_code,
         reason: &attempt.reason,
         status_message: &attempt.message,
+        result: text_of(attempt.result.as_deref()),
+        result_truncated: attempt.result.as_ref().is_some_and(|r| r.is_truncated),
         image: &attempt.image,
         image_id: &attempt.image_id,
         pod_index,
@@ -177,14 +222,10 @@ struct Outcome<'a> {
 
 impl Reply {
     pub(super) fn json(code: u16, value: &impl Serialize) -> Reply {
-        Reply::json_of(code, value, JOB_BYTES)
+        Reply::of_bytes(code, to_json(value))
     }
 
-    /// `expected` is about how many bytes it takes: a buffer that grows is copied over and over.
-    fn json_of(code: u16, value: &impl Serialize, expected: usize) -> Reply {
-        let mut body = Vec::with_capacity(expected);
-        // Plain structs with string keys always serialize.
-        let _ = serde_json::to_writer(&mut body, value);
+    fn of_bytes(code: u16, body: Vec<u8>) -> Reply {
         Reply {
             code,
             content_type: JSON,
@@ -194,12 +235,22 @@ impl Reply {
     }
 
     pub fn job(view: &JobView, now: Timestamp) -> Reply {
-        Reply::json(200, &job_status(view, now))
+        Reply::of_bytes(200, shown(view, now).bytes.to_vec())
     }
 
     pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {
-        let jobs: Vec<_> = views.iter().map(|view| job_status(view, now)).collect();
-        Reply::json_of(200, &jobs, JOB_BYTES * views.len())
+        let jobs: Vec<_> = views.iter().map(|view| shown(view, now)).collect();
+        let length: usize = jobs.iter().map(|job| job.bytes.len() + 1).sum();
+        let mut body = Vec::with_capacity(length + 2);
+        body.push(b'[');
+        for (number, job) in jobs.iter().enumerate() {
+            if number > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(&job.bytes);
+        }
+        body.push(b']');
+        Reply::of_bytes(200, body)
     }
 
     /// Text in Prometheus' form.
@@ -364,24 +415,11 @@ fn http_date() -> String {
 impl From<&RouteError> for Reply {
     fn from(error: &RouteError) -> Reply {
         match error {
-            RouteError::BadWait { given } => Reply::failure(
+            RouteError::BadValue { parameter, given } => Reply::failure(
                 400,
                 "BadRequest",
-                &format!(
-                    "wait={given}: give seconds or minutes, such as 30s or 2m, up to {MAX_WAIT_SECONDS}s"
-                ),
+                &format!("{}={given}: {}", parameter.as_str(), parameter.allowed()),
             ),
-            RouteError::BadLogOption { parameter, given } => {
-                let allowed = match *parameter {
-                    "follow" => "give true or false".to_string(),
-                    _ => format!("give a number of lines from 0 to {MAX_TAIL_LINES}"),
-                };
-                Reply::failure(
-                    400,
-                    "BadRequest",
-                    &format!("{parameter}={given}: {allowed}"),
-                )
-            }
             RouteError::NearParameter { given, meant } => Reply::failure(
                 400,
                 "BadRequest",
@@ -510,6 +548,48 @@ mod tests {
         let record = Arc::new(JobRecord::new(job, attempts));
         let reply = Reply::job(&JobView { record, position }, Timestamp(0));
         serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    /// What the record of a view is shown as, and whether the bytes are those of before.
+    fn shown_again(view: &JobView, second: i64, before: &Arc<Shown>) -> (String, bool) {
+        let now = shown(view, Timestamp(second));
+        let text = String::from_utf8_lossy(&now.bytes).into_owned();
+        (text, Arc::ptr_eq(&now, before))
+    }
+
+    #[test]
+    fn a_job_is_rendered_once_until_it_changes_or_what_is_told_beside_it_does() {
+        let mut job = Job::sample("a", Status::Waiting, 1);
+        job.queued = Some(Queued {
+            priority: 0,
+            arrival: 1,
+        });
+        let mut view = JobView {
+            record: Arc::new(JobRecord::new(job, Vec::new())),
+            position: Some(2),
+        };
+        let before = shown(&view, Timestamp(0));
+        assert!(shown_again(&view, 60, &before).1, "nothing has changed");
+        view.position = Some(1);
+        let (text, is_same) = shown_again(&view, 60, &before);
+        assert!(!is_same && text.contains("position 1 of"), "{text}");
+
+        let running = Job::sample("a", Status::Running, 2);
+        view.record = Arc::new(view.record.with(running));
+        view.position = None;
+        let before = shown(&view, Timestamp(0));
+        assert!(
+            shown_again(&view, 3, &before).1,
+            "it is early to remark on it"
+        );
+        let (text, is_same) = shown_again(&view, 4, &before);
+        assert!(!is_same && text.contains("no pod yet"), "{text}");
+        let late = shown(&view, Timestamp(5));
+        assert!(shown_again(&view, 6, &late).1);
+        // A list has the same.
+        let list = Reply::jobs(std::slice::from_ref(&view), Timestamp(6)).body;
+        assert_eq!(list, [b"[", &*late.bytes, b"]"].concat());
+        assert_eq!(Reply::jobs(&[], Timestamp(6)).body, b"[]");
     }
 
     #[test]

@@ -3,19 +3,23 @@
 use super::guard::Refusal;
 use crate::backend::LogOptions;
 use crate::config::suggestion;
+use crate::job::{JobFilter, Status};
+use crate::request::is_job_id;
 use std::time::Duration;
 
 /// The longest that a request may ask to wait.
 pub const MAX_WAIT_SECONDS: u64 = 300;
 /// Parameters of a query that are looked at.
 const MAX_PARAMETERS: usize = 100;
+/// The most jobs of a list that a request may ask for by number.
+pub const MAX_LIMIT: usize = 1_000_000;
 /// The most lines of a log that a request may ask for by number.
 pub const MAX_TAIL_LINES: u32 = 1_000_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Route {
-    ListJobs,
+    ListJobs(JobFilter),
     CreateJob,
     /// `wait`: answer when the job has finished, or after so long.
     GetJob {
@@ -61,15 +65,61 @@ pub enum RouteError {
     MethodNotAllowed { allow: &'static str },
     /// The request may be a web page's.
     Refused(Refusal),
-    /// The query's `wait` is not a time to wait.
-    BadWait { given: String },
+    /// A parameter is not what it may be.
+    BadValue { parameter: Parameter, given: String },
     /// A parameter has no meaning here, and one of nearly its name has.
     NearParameter { given: String, meant: &'static str },
-    /// A parameter of a log is not what it may be.
-    BadLogOption {
-        parameter: &'static str,
-        given: String,
-    },
+}
+
+/// A parameter of a query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Parameter {
+    Wait,
+    Follow,
+    Tail,
+    Status,
+    JobId,
+    Limit,
+}
+
+impl Parameter {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Parameter::Wait => "wait",
+            Parameter::Follow => "follow",
+            Parameter::Tail => "tail",
+            Parameter::Status => "status",
+            Parameter::JobId => "jobId",
+            Parameter::Limit => "limit",
+        }
+    }
+
+    /// What it may be, as advice.
+    pub fn allowed(self) -> String {
+        match self {
+            Parameter::Wait => {
+                format!("give seconds or minutes, such as 30s or 2m, up to {MAX_WAIT_SECONDS}s")
+            }
+            Parameter::Follow => "give true or false".to_string(),
+            Parameter::Tail => format!("give a number of lines from 0 to {MAX_TAIL_LINES}"),
+            Parameter::Status => {
+                let all = Status::ALL.map(Status::as_str).join(", ");
+                format!("give one or more of {all}, with commas between them")
+            }
+            Parameter::JobId => {
+                "give one id of 1 to 253 characters, percent-encoded, without control characters"
+                    .to_string()
+            }
+            Parameter::Limit => format!("give one number of jobs from 1 to {MAX_LIMIT}"),
+        }
+    }
+
+    fn refuse(self, given: &str) -> RouteError {
+        RouteError::BadValue {
+            parameter: self,
+            given: given.chars().take(40).collect(),
+        }
+    }
 }
 
 /// Answered from memory, or through the backend.
@@ -91,7 +141,7 @@ impl Route {
         match segments.as_slice() {
             ["", "api", "v1", "jobs"] => match method {
                 "POST" => Ok(Route::CreateJob),
-                _ if is_get => Ok(Route::ListJobs),
+                _ if is_get => Ok(Route::ListJobs(parse_filter(query)?)),
                 _ => only("GET, HEAD, POST"),
             },
             ["", "api", "v1", "jobs", "stop"] if is_post => Ok(Route::StopJobs),
@@ -137,7 +187,7 @@ impl Route {
     /// What it takes to answer.
     pub fn cost(&self) -> Cost {
         match self {
-            Route::ListJobs
+            Route::ListJobs(_)
             | Route::GetJob { .. }
             | Route::GetLog { .. }
             | Route::Component
@@ -158,7 +208,7 @@ impl Route {
 /// The route as metrics call it, one of [`crate::metrics::ROUTES`].
 pub fn label(route: &Result<Route, RouteError>) -> &'static str {
     match route {
-        Ok(Route::ListJobs) => "list",
+        Ok(Route::ListJobs(_)) => "list",
         Ok(Route::CreateJob) => "create",
         Ok(Route::GetJob { wait: Some(_), .. }) => "wait",
         Ok(Route::GetJob { wait: None, .. }) => "get",
@@ -176,6 +226,56 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
     }
 }
 
+/// `status=Failed,Stopped`, also given in parts, `jobId=mine` and `limit=20`, up to [`MAX_LIMIT`].
+fn parse_filter(query: &str) -> Result<JobFilter, RouteError> {
+    check_names(query, &["status", "jobId", "limit"])?;
+    let mut filter = JobFilter::default();
+    for pair in query.split('&').take(MAX_PARAMETERS) {
+        let (name, given) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "status" => {
+                let bad = || Parameter::Status.refuse(given);
+                for text in decoded(given).ok_or_else(bad)?.split(',') {
+                    let status = Status::parse(text).ok_or_else(bad)?;
+                    if !filter.statuses.contains(&status) {
+                        filter.statuses.push(status);
+                    }
+                }
+            }
+            "jobId" => {
+                let id = decoded(given).filter(|id| is_job_id(id));
+                let id = id.filter(|_| filter.job_id.is_none());
+                filter.job_id = Some(id.ok_or_else(|| Parameter::JobId.refuse(given))?);
+            }
+            "limit" => {
+                let is_number = given.bytes().all(|byte| byte.is_ascii_digit());
+                let limit = given.parse().ok().filter(|_| is_number);
+                let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                let limit = limit.filter(|_| filter.limit.is_none());
+                filter.limit = Some(limit.ok_or_else(|| Parameter::Limit.refuse(given))?);
+            }
+            _ => {}
+        }
+    }
+    Ok(filter)
+}
+
+/// A value as a form has it: `+` is a space, and `%` stands before a byte's two digits. `None`
+/// where it is not, or no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut parts = text.split('%');
+    let plain = |part: &str| part.replace('+', " ").into_bytes();
+    bytes.extend(parts.next().map(plain).unwrap_or_default());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?);
+        bytes.extend(plain(rest));
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// `follow=true` and `tail=100`, up to [`MAX_TAIL_LINES`].
 fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
     check_names(query, &["follow", "tail"])?;
@@ -185,14 +285,10 @@ fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
             .map(|p| p.split_once('=').unwrap_or((p, "")));
         pairs.filter(|(key, _)| *key == name).map(|(_, v)| v).next()
     };
-    let bad = |parameter, given: &str| RouteError::BadLogOption {
-        parameter,
-        given: given.chars().take(40).collect(),
-    };
     let follow = match value("follow") {
         None | Some("false") => false,
         Some("true") => true,
-        Some(given) => return Err(bad("follow", given)),
+        Some(given) => return Err(Parameter::Follow.refuse(given)),
     };
     let tail = match value("tail") {
         None => None,
@@ -201,7 +297,7 @@ fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
                 .parse()
                 .ok()
                 .filter(|lines| *lines <= MAX_TAIL_LINES && !given.starts_with('+'))
-                .ok_or_else(|| bad("tail", given))?,
+                .ok_or_else(|| Parameter::Tail.refuse(given))?,
         ),
     };
     Ok(LogOptions { follow, tail })
@@ -231,9 +327,7 @@ fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
     let Some(given) = query.split('&').find_map(|pair| pair.strip_prefix("wait=")) else {
         return Ok(None);
     };
-    let bad = || RouteError::BadWait {
-        given: given.chars().take(40).collect(),
-    };
+    let bad = || Parameter::Wait.refuse(given);
     let (number, unit) = match given.strip_suffix('m') {
         Some(minutes) => (minutes, 60),
         None => (given.strip_suffix('s').unwrap_or(given), 1),
@@ -266,11 +360,85 @@ mod tests {
         }
     }
 
+    fn list_of(statuses: &[Status], job_id: Option<&str>, limit: Option<usize>) -> Route {
+        Route::ListJobs(JobFilter {
+            statuses: statuses.to_vec(),
+            job_id: job_id.map(str::to_string),
+            limit,
+        })
+    }
+
+    #[test]
+    fn a_list_is_of_the_jobs_that_are_asked_for() {
+        use Status::{Failed, Stopped, Waiting};
+        let check = |query: &str, statuses: &[Status], job_id, limit| {
+            let request = format!("GET /api/v1/jobs?{query}");
+            super::tests::check(&request, Ok(list_of(statuses, job_id, limit)));
+        };
+        check("", &[], None, None);
+        check("status=Failed", &[Failed], None, None);
+        check("status=Failed,Stopped", &[Failed, Stopped], None, None);
+        let parts = "status=Failed%2cWaiting&x=1&status=Stopped&status=Failed";
+        check(parts, &[Failed, Waiting, Stopped], None, None);
+        check("jobId=mine&limit=20", &[], Some("mine"), Some(20));
+        check(
+            "jobId=night+97%2B%c3%A9%26=",
+            &[],
+            Some("night 97+é&="),
+            None,
+        );
+        check("limit=1000000", &[], None, Some(1_000_000));
+    }
+
+    #[test]
+    fn what_is_asked_for_in_a_wrong_way_is_refused() {
+        let check = |query: &str, parameter: Parameter, given: &str| {
+            let given = given.to_string();
+            let request = format!("GET /api/v1/jobs?{query}");
+            super::tests::check(&request, Err(RouteError::BadValue { parameter, given }));
+        };
+        for given in [
+            "",
+            "failed",
+            "Failed,",
+            "Failed,Done",
+            "Failed;Stopped",
+            "%",
+            "%4",
+            "%+1",
+        ] {
+            check(&format!("status={given}"), Parameter::Status, given);
+        }
+        for given in ["", "a%0ab", "%ff", "%é", "\u{1a}"] {
+            check(&format!("jobId={given}"), Parameter::JobId, given);
+        }
+        check(
+            &format!("jobId={}", "x".repeat(254)),
+            Parameter::JobId,
+            &"x".repeat(40),
+        );
+        check("jobId=a&jobId=b", Parameter::JobId, "b");
+        for given in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "1000001",
+            "1.0",
+            "ten",
+            "99999999999999999999",
+        ] {
+            check(&format!("limit={given}"), Parameter::Limit, given);
+        }
+        check("limit=1&limit=2", Parameter::Limit, "2");
+        check("limit", Parameter::Limit, "");
+    }
+
     #[test]
     fn every_route() {
         let name = || "compute-1".to_string();
-        check("GET /api/v1/jobs", Ok(Route::ListJobs));
-        check("HEAD /api/v1/jobs", Ok(Route::ListJobs));
+        check("GET /api/v1/jobs", Ok(list_of(&[], None, None)));
+        check("HEAD /api/v1/jobs", Ok(list_of(&[], None, None)));
         check("POST /api/v1/jobs", Ok(Route::CreateJob));
         check("GET /api/v1/jobs/compute-1", Ok(get(None)));
         check(
@@ -305,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_trailing_slash_and_an_unknown_query_make_no_difference() {
-        check("GET /api/v1/jobs/", Ok(Route::ListJobs));
+        check("GET /api/v1/jobs/", Ok(list_of(&[], None, None)));
         check("POST /api/v1/jobs/?x=1", Ok(Route::CreateJob));
         check("GET /api/v1/jobs/compute-1/?x=1#y", Ok(get(None)));
         check("POST /api/v1/jobs/stop/", Ok(Route::StopJobs));
@@ -327,6 +495,8 @@ mod tests {
             "GET /api/v1/jobs/compute-1/logs?folow=true",
             near("folow", "follow"),
         );
+        check("GET /api/v1/jobs?jobid=1", near("jobid", "jobId"));
+        check("GET /api/v1/jobs?state=Failed", near("state", "status"));
         check("GET /api/v1/jobs/compute-1?_=1&cache=no&", Ok(get(None)));
     }
 
@@ -355,12 +525,7 @@ mod tests {
             "99999999999999999999m",
         ] {
             let target = format!("GET /api/v1/jobs/compute-1?a=b&wait={given}");
-            check(
-                &target,
-                Err(RouteError::BadWait {
-                    given: given.to_string(),
-                }),
-            );
+            check(&target, Err(Parameter::Wait.refuse(given)));
         }
     }
 
@@ -387,10 +552,10 @@ mod tests {
         ] {
             let (parameter, given) = bad.split_once('=').unwrap_or((bad, ""));
             match get(bad) {
-                Err(RouteError::BadLogOption {
+                Err(RouteError::BadValue {
                     parameter: found,
                     given: text,
-                }) => assert_eq!((found, text.as_str()), (parameter, given)),
+                }) => assert_eq!((found.as_str(), text.as_str()), (parameter, given)),
                 other => panic!("{bad}: {other:?}"),
             }
         }

@@ -173,6 +173,29 @@ impl Index {
         visible.cloned().collect()
     }
 
+    /// The jobs that are `wanted`, but for hidden ones, in the order in which they came, each with
+    /// its place in the queue, from 1, where that holds it.
+    pub fn in_order(&self, wanted: impl Fn(&Job) -> bool) -> Vec<(Arc<JobRecord>, Option<usize>)> {
+        let state = self.state.read();
+        let queue: Vec<_> = state.waiting.iter().collect();
+        let position = |job: &Job| {
+            let queued = job.queued?;
+            let found = queue.binary_search_by(|(other, name)| {
+                other.cmp(&queued).then_with(|| name.cmp(&job.name))
+            });
+            found.ok().map(|before| before + 1)
+        };
+        let visible = state.jobs.values().filter(|record| !record.job.hidden);
+        let records = visible.filter(|record| wanted(&record.job));
+        let mut list: Vec<_> = records
+            .map(|record| (record.clone(), position(&record.job)))
+            .collect();
+        drop(state);
+        // It keeps those of one moment in the order of their names.
+        list.sort_by_key(|(record, _)| record.job.arrival);
+        list
+    }
+
     /// The hidden jobs whose payload nobody uses, and that nothing is about to delete.
     pub fn hidden_and_unused(&self) -> Vec<Arc<JobRecord>> {
         let state = self.state.read();
@@ -198,12 +221,6 @@ impl Index {
             true => Some(before + 1),
             false => Some(waiting.len() - before),
         }
-    }
-
-    /// The queue, first in line first.
-    pub fn queue(&self) -> Vec<JobName> {
-        let state = self.state.read();
-        state.waiting.iter().map(|(_, name)| name.clone()).collect()
     }
 
     /// A call that changes or deletes the job, or pins its payload, is in flight until the guard is
@@ -646,6 +663,7 @@ impl State {
         self.tally
             .replace(before, Tally::of(record.as_deref(), Some(&fate)));
         if let Some(record) = record {
+            record.shown.clear();
             self.jobs.insert(name.clone(), record);
         }
         if !fate.is_empty() {

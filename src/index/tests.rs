@@ -1,8 +1,8 @@
 use super::*;
 use crate::clock::Source;
 use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
-use crate::job::Sent;
 use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
+use crate::job::{Sent, Shown};
 use crate::sync::Lock;
 
 /// Time that passes when it is told to.
@@ -475,6 +475,69 @@ fn whatever_the_status_says_a_live_attempt_holds_its_place() {
 }
 
 #[test]
+fn jobs_are_listed_by_arrival_then_by_name() {
+    let index = bounded(10, 0);
+    let arrived = |name: &str, arrival: u64| Job {
+        arrival,
+        ..job(name, Running, 1)
+    };
+    for (name, arrival) in [("d", 1), ("c", 2), ("a", 2), ("b", 3)] {
+        index.answered(arrived(name, arrival));
+    }
+    let hidden = Job {
+        hidden: true,
+        ..arrived("e", 0)
+    };
+    index.answered(hidden);
+    let listed = |wanted: fn(&Job) -> bool| -> String {
+        let list = index.in_order(wanted);
+        list.iter()
+            .map(|(record, _)| record.job.name.as_str())
+            .collect()
+    };
+    assert_eq!(listed(|_| true), "dacb");
+    assert_eq!(listed(|job| job.arrival == 2), "ac");
+}
+
+/// Whatever way a record changes, in its place or as another.
+#[test]
+fn what_a_record_is_shown_as_goes_when_it_changes() {
+    let index = bounded(10, 0);
+    index.answered(job("a", Running, 1));
+    let shown = || Shown {
+        beside: (None, false),
+        bytes: Box::default(),
+    };
+    let show = || index.get(&name("a")).unwrap().shown.set(Arc::new(shown()));
+    let is_shown = || index.get(&name("a")).unwrap().shown.get().is_some();
+    let pod = |version| attempt("p", AttemptState::Running, version);
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("confirmed", &|| index.confirm(&name("a"))),
+        ("noticed", &|| index.notice(&name("a"), "remark")),
+        ("a newer report", &|| {
+            drop(index.job_seen(job("a", Running, 2)))
+        }),
+        ("an attempt", &|| {
+            drop(index.attempt_seen(&name("a"), pod(1)))
+        }),
+        ("a newer attempt", &|| {
+            drop(index.attempt_seen(&name("a"), pod(2)))
+        }),
+        ("attempts", &|| drop(index.attempts_relisted(vec![]))),
+    ];
+    for (what, change) in changes {
+        for is_read in [false, true] {
+            show();
+            assert!(is_shown());
+            let reader = index.get(&name("a")).filter(|_| is_read);
+            change();
+            let is_same = reader.is_some_and(|r| Arc::ptr_eq(&r, &index.get(&name("a")).unwrap()));
+            assert!(!is_shown() || is_same, "{what}");
+        }
+    }
+}
+
+#[test]
 fn nobody_overtakes_the_queue() {
     let index = capped(1);
     index.answered(queued("a", 0, 1));
@@ -489,8 +552,13 @@ fn the_queue_is_by_priority_then_arrival() {
     for (job, priority, arrival) in [("a", 0, 1), ("b", 0, 2), ("c", 5, 3), ("d", -5, 0)] {
         index.answered(queued(job, priority, arrival));
     }
-    let order: Vec<_> = index.queue().iter().map(JobName::to_string).collect();
-    assert_eq!(order, ["c", "a", "b", "d"]);
+    let mut order = index.in_order(|_| true);
+    order.sort_by_key(|(_, position)| *position);
+    let order = order
+        .iter()
+        .map(|(record, position)| (record.job.name.as_str(), *position));
+    let expected = ["c", "a", "b", "d"].into_iter().zip((1..).map(Some));
+    assert!(order.eq(expected));
     let places = [
         ("a", 0, 1),
         ("b", 0, 2),

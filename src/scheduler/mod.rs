@@ -14,12 +14,11 @@ use crate::backend::{Backend, BackendError};
 use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::index::{Bounds, Full, Index, Reservation};
-use crate::job::{JobName, JobRecord, Queued, Status, Timestamp};
+use crate::job::{JobFilter, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
 use crate::sync::Turns;
 use follow::Task;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -191,19 +190,27 @@ impl Scheduler {
         self.jobs_listed.load(Ordering::Acquire) && self.attempts_listed.load(Ordering::Acquire)
     }
 
-    /// All jobs, by name.
+    /// All jobs, in the order in which they came.
     pub fn list(&self) -> Result<Vec<JobView>, JobError> {
+        self.list_of(&JobFilter::default())
+    }
+
+    /// The jobs that are wanted, in the order in which they came.
+    pub fn list_of(&self, filter: &JobFilter) -> Result<Vec<JobView>, JobError> {
         if !self.is_ready() {
             return Err(JobError::NotReady);
         }
-        let queue = self.index.queue();
-        let positions: HashMap<&JobName, usize> = queue.iter().zip(1..).collect();
-        let view = |record: Arc<JobRecord>| {
-            let job = &record.job;
-            let position = positions.get(&job.name).copied().or(job.position);
-            JobView { record, position }
-        };
-        Ok(self.index.list().into_iter().map(view).collect())
+        let mut jobs = self.index.in_order(|job| filter.takes(job));
+        let too_many = jobs
+            .len()
+            .saturating_sub(filter.limit.unwrap_or(usize::MAX));
+        let wanted = jobs.drain(too_many..);
+        Ok(wanted
+            .map(|(record, position)| JobView {
+                position: position.or(record.job.position),
+                record,
+            })
+            .collect())
     }
 
     /// The job of this name.

@@ -3,7 +3,7 @@
 use super::follow::Task;
 use super::{JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, no_name};
 use crate::backend::{BackendError, CreateError, Created, NewJob, Resend};
-use crate::config::{FieldError, Settings};
+use crate::config::FieldError;
 use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
 use crate::request::JobRequest;
@@ -187,7 +187,7 @@ impl Scheduler {
         key: Option<RequestKey>,
         mut in_doubt: Option<JobName>,
     ) -> Result<JobView, SubmitError> {
-        let settings: Settings = self.component.settings.overridden_by(&request.settings);
+        let settings = request.settings_for(&self.component);
         for _ in 0..NAME_TRIES {
             let (name, resend) = match in_doubt.take() {
                 Some(name) => (name, Resend::Again),

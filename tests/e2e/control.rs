@@ -104,6 +104,50 @@ pub fn an_end_is_waited_for_without_polling(cluster: &Cluster) -> Vec<String> {
     )]
 }
 
+pub fn a_job_is_part_of_its_requests_trace(cluster: &Cluster) -> Vec<String> {
+    let mut etl = cluster.scheduler("dev", "etl");
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    // Kubernetes would put a variable's value in the place of $(HOME).
+    let (state, print) = ("a=$(HOME)$$,b=2", "echo \"[$TRACEPARENT][$TRACESTATE]\"");
+    let mut start = |headers: &[(&str, &str)], script: &str| {
+        let body = json!({"payload": script}).to_string();
+        let response = etl.call_with(headers, "POST", JOBS, &body);
+        assert_eq!(response.code, 200, "{response}");
+        name(&response.json())
+    };
+    let valid = [("traceparent", parent), ("tracestate", state)];
+    let traced = start(&valid, print);
+    let invalid = start(
+        &[("traceparent", "00-0af7-b7ad-01"), ("tracestate", state)],
+        print,
+    );
+    let stopped = start(&valid, &format!("{print}; {UNTIL_STOPPED}"));
+    let expected = format!("[{parent}][{state}]\n");
+    for (job, expected) in [(&traced, expected.as_str()), (&invalid, "[][]\n")] {
+        etl.wait_for(job, "Succeeded");
+        assert_eq!(logs("dev", job), expected);
+    }
+    let again = etl.call("POST", &format!("{JOBS}/{traced}/restart"), "");
+    let again = name(&again.json());
+    etl.wait_for(&again, "Succeeded");
+    assert_eq!(logs("dev", &again), expected);
+    etl.wait_until_started(&stopped);
+    etl.call("POST", &format!("{JOBS}/{stopped}/stop"), "");
+    etl.wait_for(&stopped, "Stopped");
+    etl.call("POST", &format!("{JOBS}/{stopped}/restart"), "");
+    let log = format!("{JOBS}/{stopped}/logs");
+    within(SOON, || {
+        let response = etl.call("GET", &log, "");
+        let said = String::from_utf8_lossy(&response.body).into_owned();
+        (said == expected).then_some(()).ok_or(said)
+    });
+    assert_eq!(etl.delete(&stopped).code, 200);
+    vec![format!(
+        "{}, and after a restart of either kind",
+        expected.trim_end()
+    )]
+}
+
 pub fn a_request_that_is_sent_again_starts_no_second_job(cluster: &Cluster) -> Vec<String> {
     let mut etl = cluster.scheduler("dev", "etl");
     let key = format!("e2e-{}-{:?}", std::process::id(), Instant::now()).replace(' ', "");

@@ -67,9 +67,12 @@ const TOGETHER: &[Test] = tests![
     control::a_job_is_stopped_and_restarted
     control::an_end_is_waited_for_without_polling
     control::a_request_that_is_sent_again_starts_no_second_job
+    control::a_job_is_part_of_its_requests_trace
     logs::a_jobs_log_is_read_through_the_api
     logs::a_log_is_followed_to_the_jobs_end
     lifecycle::answers_have_the_documented_fields
+    lifecycle::a_job_leaves_a_result
+    lifecycle::a_list_is_in_order_and_of_those_that_are_asked_for
     lifecycle::a_running_job_answers_by_its_name
     lifecycle::resources_are_reserved_while_a_job_runs_and_released_after
     lifecycle::a_job_that_uses_too_much_memory_says_so

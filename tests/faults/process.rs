@@ -27,6 +27,7 @@ impl Backend for Buggy {
             uid: "u".into(),
             job_id: None,
             created: Timestamp::now(),
+            arrival: 0,
             started: None,
             finished: None,
             status: Status::Running,

@@ -70,6 +70,40 @@ impl Scheduler {
         }
     }
 
+    /// One of a single component on this machine, with these further lines in its configuration.
+    #[allow(dead_code, reason = "the benchmark alone has it")]
+    pub fn start_local(component: &str) -> Scheduler {
+        let folder = std::env::temp_dir().join(format!("job-scheduler-{}", unique()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let port = free_port();
+        let config = format!(
+            "metadata: {{name: test}}\nspec:\n  environments: [{{name: dev}}]\n  jobs:\n    \
+             - name: compute\n      schedulerPort: {port}\n      {component}\n"
+        );
+        let file = folder.join("radixconfig.yaml");
+        std::fs::write(&file, config).unwrap();
+        let data = folder.join("data");
+        // The load generator leaves the port out.
+        let host = ["--allow-host", "127.0.0.1"];
+        let arguments = [
+            "local",
+            file.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ];
+        let arguments = arguments.iter().chain(&host).map(|text| text.to_string());
+        let arguments: Vec<String> = arguments.collect();
+        let child = run(&arguments, &folder);
+        let scheduler = Scheduler {
+            child,
+            arguments,
+            folder,
+            port,
+        };
+        scheduler.wait_until_ready(PATIENCE);
+        scheduler
+    }
+
     pub fn token_file(&self) -> PathBuf {
         self.folder.join("token")
     }

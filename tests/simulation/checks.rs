@@ -3,7 +3,7 @@
 use crate::client::{Given, Outcome};
 use crate::cluster::has_noticed_suspension;
 use crate::sim::Sim;
-use crate::world::{HIDDEN, Life, Pod, Who, uid_text};
+use crate::world::{HIDDEN, Life, Pod, Who, left_by, uid_text};
 use job_scheduler::job::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -257,6 +257,14 @@ impl Sim {
             told.insert(job.uid.to_string(), (job.status, job.name.clone()));
         }
         let mut wrong = None;
+        for attempt in views.iter().flat_map(|view| &view.record.attempts) {
+            let left = attempt.result.as_ref().map(|result| &*result.text);
+            let expected = attempt.exit_code.map(|_| left_by(&attempt.name));
+            if left != expected.as_deref() || attempt.message.contains("left by") {
+                let what = format!("{}: {left:?}, {}", attempt.name, attempt.message);
+                wrong = Some(("result", what));
+            }
+        }
         for (uid, (status, name)) in &told {
             let from = self.processes[number].told.get(uid).copied();
             if let Some(from) = from.filter(|from| from != status)

@@ -849,7 +849,13 @@ fn render(job: &Job, spec: &str) -> String {
     out
 }
 
-fn render_container(out: &mut String, name: &str, state: Container) {
+/// What the container of a pod leaves for its job's caller.
+pub fn left_by(pod: &str) -> String {
+    format!("left by {pod}")
+}
+
+/// `left` is what it has left in its result file.
+fn render_container(out: &mut String, name: &str, state: Container, left: &str) {
     let _ = write!(
         out,
         r#"{{"name":"{name}","image":"i","imageID":"d","restartCount":0,"state":{{"#
@@ -863,7 +869,7 @@ fn render_container(out: &mut String, name: &str, state: Container) {
         }
         Container::Ended { since, at, code } => write!(
             out,
-            r#""terminated":{{"exitCode":{code},"reason":"{}","startedAt":"{}","finishedAt":"{}"}}"#,
+            r#""terminated":{{"exitCode":{code},"reason":"{}","message":"{left}","startedAt":"{}","finishedAt":"{}"}}"#,
             if code == 0 { "Completed" } else { "Error" },
             date(since),
             date(at)
@@ -906,13 +912,14 @@ pub fn render_pod(pod: &Pod) -> String {
             state => state,
         };
         if pod.sidecar == Sidecar::First {
-            render_container(&mut out, "a-proxy", beside);
+            render_container(&mut out, "a-proxy", beside, "nothing");
             out.push(',');
         }
-        render_container(&mut out, &pod.container_name, pod.container);
+        let left = left_by(&pod.name);
+        render_container(&mut out, &pod.container_name, pod.container, &left);
         if pod.sidecar == Sidecar::Last {
             out.push(',');
-            render_container(&mut out, "zz-proxy", beside);
+            render_container(&mut out, "zz-proxy", beside, "nothing");
         }
     }
     out.push_str("]}}");

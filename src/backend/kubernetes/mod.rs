@@ -121,6 +121,11 @@ impl Kubernetes {
         .run::<T>();
     }
 
+    /// What orders a new job among others: as it does in the queue, if it is in it.
+    fn arrival(&self, queued: Option<Queued>) -> u64 {
+        queued.map_or_else(|| self.clock.unique_micros(), |queued| queued.arrival)
+    }
+
     fn jobs(&self) -> String {
         format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace)
     }
@@ -244,7 +249,8 @@ impl Backend for Kubernetes {
             .image_reference()
             .map_err(|e| invalid(format!("image: {e}")))?;
         let deadline = self.deadline();
-        let object = objects::job(new, &image, &self.pull_secrets);
+        let arrival = self.arrival(new.queued);
+        let object = objects::job(new, &image, &self.pull_secrets, arrival);
         let is_sent = |found: &Job| match (&found.key, &new.key) {
             (Some(found), Some(sent)) => found.is_same_request(sent),
             (None, None) => found.job_id.as_deref() == new.job_id && found.restart_of.is_none(),
@@ -282,7 +288,8 @@ impl Backend for Kubernetes {
         if object.pointer("/metadata/uid") != Some(&json!(&*old.uid)) {
             return Err(CreateError::Nothing(gone(old)));
         }
-        let again = objects::job_again(&object, &self.component, name, queued);
+        let arrival = self.arrival(queued);
+        let again = objects::job_again(&object, &self.component, name, queued, arrival);
         let is_sent = |found: &Job| found.restart_of.as_ref() == Some(&old.name);
         self.create_job(name, &again, Resend::First, is_sent, deadline)
     }

@@ -1,10 +1,10 @@
 //! The Kubernetes objects of one job: Job, Secret and Service, as functions of values.
 
 use super::wire::{
-    JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION, QUEUED_ANNOTATION,
-    RESTART_OF_ANNOTATION, key_text, queued_text,
+    ARRIVAL_ANNOTATION, JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION,
+    QUEUED_ANNOTATION, RESTART_OF_ANNOTATION, key_text, queued_text,
 };
-use crate::backend::NewJob;
+use crate::backend::{NewJob, RESULT_VARIABLE};
 use crate::config::{
     FailurePolicy, JobComponent, Monitoring, Port, Quantity, Resources, Runtime, Settings,
     VolumeSource,
@@ -39,6 +39,10 @@ const PAYLOAD_VOLUME: &str = "job-payload";
 ///
 /// Source: <https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html>
 const AZURE_IDENTITY_LABEL: (&str, &str) = ("azure.workload.identity/use", "true");
+/// Where Kubernetes reads a container's last words: what the job leaves for its caller.
+///
+/// Source: <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
+const RESULT_FILE: &str = "/dev/termination-log";
 const SAFE_TO_EVICT_ANNOTATION: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 
 /// Selects the jobs, and their pods, of one component.
@@ -87,9 +91,11 @@ fn pod_annotations(component: &JobComponent, settings: &Settings) -> BTreeMap<St
 }
 
 /// The Job. `image` is the whole reference; `pull_secrets` are names of Secrets of the namespace.
-pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
+/// `arrival` orders it among others.
+pub fn job(new: &NewJob, image: &str, pull_secrets: &[String], arrival: u64) -> Job {
     let component = new.component;
-    let mut annotations = BTreeMap::new();
+    let arrival = (ARRIVAL_ANNOTATION.to_string(), arrival.to_string());
+    let mut annotations = BTreeMap::from([arrival]);
     if new.payload.is_some() {
         annotations.insert(PAYLOAD_ANNOTATION.to_string(), new.name.to_string());
     }
@@ -107,7 +113,7 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String]) -> Job {
             name: Some(new.name.to_string()),
             namespace: Some(component.namespace()),
             labels: Some(labels(component)),
-            annotations: (!annotations.is_empty()).then_some(annotations),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
@@ -140,6 +146,7 @@ pub fn job_again(
     component: &JobComponent,
     name: &JobName,
     queued: Option<Queued>,
+    arrival: u64,
 ) -> Value {
     let mut spec = old.get("spec").cloned().unwrap_or_default();
     if let Some(spec) = spec.as_object_mut() {
@@ -175,7 +182,10 @@ pub fn job_again(
         .pointer("/metadata/name")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let mut annotations = BTreeMap::from([(RESTART_OF_ANNOTATION, json!(old_name))]);
+    let mut annotations = BTreeMap::from([
+        (RESTART_OF_ANNOTATION, json!(old_name)),
+        (ARRIVAL_ANNOTATION, json!(arrival.to_string())),
+    ]);
     for kept in [PAYLOAD_ANNOTATION, JOB_ID_ANNOTATION] {
         if let Some(value) = annotation(kept) {
             annotations.insert(kept, value.clone());
@@ -239,6 +249,10 @@ fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
                 }),
                 ..SecurityContext::default()
             }),
+            // By default, and said because what the job finds in its environment must fit.
+            termination_message_path: Some(RESULT_FILE.to_string()),
+            // Else a failed job's log would come instead of a result.
+            termination_message_policy: Some("File".to_string()),
             volume_mounts: some_list(volume_mounts),
             ..Container::default()
         }],
@@ -276,6 +290,7 @@ fn environment(new: &NewJob) -> Vec<EnvVar> {
     let given = component
         .variables_of_job(&new.name, new.payload.is_some())
         .into_iter()
+        .chain([(RESULT_VARIABLE, RESULT_FILE.to_string())])
         .map(|(name, value)| plain(name, value));
     own.chain(component.secrets.iter().map(secret))
         .chain(given)
@@ -566,6 +581,8 @@ mod tests {
     use crate::job::{JobName, RequestKey, Sent, Status};
     use crate::request::parse_request;
 
+    const ARRIVAL: u64 = 1_617_796_556_000_001;
+
     fn name(component: &JobComponent) -> JobName {
         JobName::parse(&format!("{}-20210407115556-rkwaibwe", component.name)).unwrap()
     }
@@ -607,11 +624,11 @@ mod tests {
     fn check_job(golden_name: &str, file: &str, request: &str) {
         let component = component(file);
         let request = parse_request(request.as_bytes()).unwrap();
-        let settings = component.settings.overridden_by(&request.settings);
+        let settings = request.settings_for(&component);
         let mut new = new(&component, &settings, request.payload.as_deref());
         new.job_id = request.job_id.as_deref();
         let image = settings.image_reference().unwrap();
-        golden::check(golden_name, &job(&new, &image, &[]));
+        golden::check(golden_name, &job(&new, &image, &[], ARRIVAL));
     }
 
     #[test]
@@ -626,7 +643,7 @@ mod tests {
         new.job_id = Some("order 17");
         let image = component.settings.image_reference().unwrap();
         let pull_secrets = ["hub".to_string(), "mirror".to_string()];
-        golden::check("job-full", &job(&new, &image, &pull_secrets));
+        golden::check("job-full", &job(&new, &image, &pull_secrets, ARRIVAL));
     }
 
     /// What real files of Radix have: keys in another case, Azure's volumes, overrides of one
@@ -636,13 +653,20 @@ mod tests {
         let config = config::load(&golden::testdata("manifests/radix.yaml")).unwrap();
         let component = config.job_component("prod", "compute").unwrap();
         let new = new(&component, &component.settings, Some("p"));
-        golden::check("job-radix", &job(&new, "i", &[]));
+        golden::check("job-radix", &job(&new, "i", &[], ARRIVAL));
     }
 
     #[test]
     fn a_payload_of_no_bytes_is_a_file_and_no_payload_is_none() {
         let component = component("full.yaml");
-        let job_with = |payload| job(&new(&component, &component.settings, payload), "i", &[]);
+        let job_with = |payload| {
+            job(
+                &new(&component, &component.settings, payload),
+                "i",
+                &[],
+                ARRIVAL,
+            )
+        };
         let volumes = |job: Job| -> Vec<String> {
             let pod = job.spec.and_then(|spec| spec.template.spec).unwrap();
             let names = pod.volumes.unwrap_or_default().into_iter().map(|v| v.name);
@@ -664,7 +688,8 @@ mod tests {
         assert_eq!(files(&empty), ["/train/args/payload"]);
         assert_eq!(files(&none), [""; 0]);
         assert_eq!(empty, job_with(Some("something")));
-        assert!(none.metadata.annotations.is_none());
+        let noted = none.metadata.annotations.clone().unwrap();
+        assert!(noted.keys().eq([ARRIVAL_ANNOTATION]), "{noted:?}");
         let others = ["scratch", "tmp", "models", "settings"];
         assert_eq!(
             volumes(empty),
@@ -704,7 +729,7 @@ mod tests {
                 micros: 5,
             },
         });
-        golden::check("job-queued", &job(&new, "i", &[]));
+        golden::check("job-queued", &job(&new, "i", &[], ARRIVAL));
     }
 
     #[test]
@@ -720,7 +745,7 @@ mod tests {
                 micros: 5,
             },
         });
-        let mut old = serde_json::to_value(job(&new, "i", &[])).unwrap();
+        let mut old = serde_json::to_value(job(&new, "i", &[], ARRIVAL)).unwrap();
         // What the API server and its controllers add.
         let own = json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "old"});
         old["spec"]["selector"] = json!({"matchLabels": own});
@@ -729,12 +754,15 @@ mod tests {
         old["metadata"]["uid"] = json!("u");
         old["status"] = json!({"failed": 1});
         let name = JobName::parse("compute-20210407120000-aaaaaaaa").unwrap();
-        golden::check("job-again", &job_again(&old, &component, &name, None));
+        golden::check(
+            "job-again",
+            &job_again(&old, &component, &name, None, ARRIVAL),
+        );
         let queued = Queued {
             priority: 0,
             arrival: 7,
         };
-        let queued = job_again(&old, &component, &name, Some(queued));
+        let queued = job_again(&old, &component, &name, Some(queued), 7);
         assert_eq!(queued["spec"]["suspend"], true);
         assert_eq!(queued["metadata"]["annotations"][QUEUED_ANNOTATION], "0/7");
     }
@@ -827,7 +855,12 @@ mod tests {
     #[test]
     fn the_selector_asks_for_all_labels_of_a_job_and_its_pod() {
         let component = component("minimal.yaml");
-        let job = job(&new(&component, &component.settings, None), "i", &[]);
+        let job = job(
+            &new(&component, &component.settings, None),
+            "i",
+            &[],
+            ARRIVAL,
+        );
         let pod = job.spec.and_then(|spec| spec.template.metadata).unwrap();
         assert_eq!(job.metadata.labels, pod.labels);
         let terms = pod.labels.unwrap().into_iter();

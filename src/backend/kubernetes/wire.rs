@@ -10,7 +10,8 @@ pub use numbered::{Event, decode_object};
 use crate::config::{ExitCodes, FailureAction, FailureRule};
 use crate::finished::Retries;
 use crate::job::{
-    Attempt, AttemptState, Job, JobName, Queued, RequestKey, Sent, Status, Timestamp, uid_digest,
+    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Queued, RequestKey, Sent,
+    Status, Timestamp, uid_digest,
 };
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -39,6 +40,8 @@ pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
 /// Digests of the request's idempotency key and body, 32 hexadecimal digits each, and when the job
 /// was sent.
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
+/// Orders jobs by when they came, within a second too: microseconds since 1970.
+pub const ARRIVAL_ANNOTATION: &str = "job-scheduler/arrival";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// Of a pod: its job component, which is also the name of the job's own container.
@@ -291,6 +294,37 @@ struct Terminated {
     finished_at: Option<Timestamp>,
 }
 
+/// What a container that ran comes to its end by. Any other reason is a runtime's or a kubelet's for
+/// one that did not run, or was lost.
+const ENDS_OF_ITS_OWN: [&str; 3] = ["Completed", "Error", "OOMKilled"];
+/// What a kubelet says instead of the file's content.
+const UNREADABLE: &str = "Error on reading termination log ";
+
+impl Terminated {
+    /// Whether the message is what the container wrote, and not what others say of its end: those
+    /// that did not run, which began in 1970, have nothing written.
+    fn is_written_by_itself(&self) -> bool {
+        let has_run = self.started_at.is_some_and(|at| at > Timestamp(0));
+        has_run
+            && ENDS_OF_ITS_OWN.contains(&self.reason.as_str())
+            && !self.message.starts_with(UNREADABLE)
+    }
+
+    /// A kubelet gives the last 4,096 bytes, and does not tell whether there were others.
+    fn result(&self) -> Option<Box<JobResult>> {
+        let may_be_cut = self.message.len() >= MAX_RESULT_BYTES;
+        JobResult::new(&self.message, may_be_cut).filter(|_| self.is_written_by_itself())
+    }
+
+    /// Why it has ended, as far as somebody else tells.
+    fn explanation(&self) -> &str {
+        match self.is_written_by_itself() {
+            true => "",
+            false => &self.message,
+        }
+    }
+}
+
 /// RFC 3339; one that is not is none.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
@@ -386,10 +420,14 @@ impl JobObject {
             _ => String::new(),
         };
         let secret = annotation(PAYLOAD_ANNOTATION);
+        let created = self.metadata.creation_timestamp?;
+        let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
         Some(Job {
             uid: self.metadata.uid.as_str().into(),
             job_id: annotation(JOB_ID_ANNOTATION).map(Into::into),
-            created: self.metadata.creation_timestamp?,
+            created,
+            // One of an earlier scheduler, or made by another hand, has none.
+            arrival: arrival.unwrap_or(created.micros()),
             started: self.status.start_time,
             finished,
             status,
@@ -473,13 +511,13 @@ impl PodObject {
                 self.status.message.as_str(),
             ),
             "Failed" => terminated.map_or((AttemptState::Failed, "", ""), |t| {
-                (AttemptState::Failed, t.reason.as_str(), t.message.as_str())
+                (AttemptState::Failed, t.reason.as_str(), t.explanation())
             }),
             _ if is_certain && terminated.is_some_and(|t| t.exit_code == 0) => {
                 (AttemptState::Succeeded, "", "")
             }
             _ if is_certain => terminated.map_or((AttemptState::Failed, "", ""), |t| {
-                (AttemptState::Failed, t.reason.as_str(), t.message.as_str())
+                (AttemptState::Failed, t.reason.as_str(), t.explanation())
             }),
             _ => match (waiting, unscheduled, state.and_then(|s| s.running.as_ref())) {
                 (Some(waiting), _, _) => (
@@ -528,6 +566,7 @@ impl PodObject {
             image: container.map_or("", |c| c.image.as_str()).into(),
             image_id: container.map_or("", |c| c.image_id.as_str()).into(),
             restarts: container.map_or(0, |c| c.restart_count),
+            result: terminated.and_then(Terminated::result),
             version: version(&self.metadata),
         };
         Some((job, attempt))
@@ -673,6 +712,23 @@ mod tests {
     }
 
     #[test]
+    fn jobs_are_ordered_by_arrival_and_without_one_by_the_second_they_were_made_in() {
+        let arrival = |annotations: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"compute-2","creationTimestamp":"2021-04-07T09:08:37Z",
+                    "annotations":{{{annotations}}}}}}}"#
+            );
+            let job = serde_json::from_str::<JobObject>(&text).unwrap();
+            job.into_job().unwrap().arrival
+        };
+        let known = r#""job-scheduler/arrival":"1617786517123456""#;
+        assert_eq!(arrival(known), 1_617_786_517_123_456);
+        for none in ["", r#""job-scheduler/arrival":"soon""#] {
+            assert_eq!(arrival(none), 1_617_786_517_000_000);
+        }
+    }
+
+    #[test]
     fn a_payload_may_be_anothers() {
         let owner = |secret: &str| {
             let text = format!(
@@ -762,6 +818,83 @@ mod tests {
             r#"{"phase":"Failed","reason":"DeadlineExceeded","message":"too long",
                 "containerStatuses":[{"name":"compute","state":{"terminated":{"exitCode":143,"reason":"Error"}}}]}"#,
             "Failed Some(143) DeadlineExceeded too long",
+        );
+    }
+
+    /// The message and the result of an attempt whose container ended so.
+    #[track_caller]
+    fn check_result(end: &str, message: &str, expected: &str, of_pod: &str) {
+        let of_pod = match of_pod {
+            // The container ends first, and the pod's phase follows.
+            "" => [r#""phase":"Running","#, r#""phase":"Failed","#].as_slice(),
+            of_pod => &[of_pod],
+        };
+        for of_pod in of_pod {
+            check_result_in(end, message, expected, of_pod);
+        }
+    }
+
+    #[track_caller]
+    fn check_result_in(end: &str, message: &str, expected: &str, of_pod: &str) {
+        let text = format!(
+            r#"{{"metadata":{{"name":"p","creationTimestamp":"2021-04-07T09:08:37Z",
+                "labels":{{"batch.kubernetes.io/job-name":"compute-1"}}}},
+                "status":{{{of_pod}"containerStatuses":[{{"name":"compute",
+                "state":{{"terminated":{{{end},"message":{}}}}}}}]}}}}"#,
+            serde_json::to_string(message).unwrap()
+        );
+        let pod = serde_json::from_str::<PodObject>(&text).unwrap();
+        let (_, attempt) = pod.into_attempt().unwrap();
+        let result = attempt.result.map_or(String::new(), |result| {
+            let end = if result.is_truncated { "…" } else { "" };
+            format!("{}{end}", result.text)
+        });
+        assert_eq!(format!("{}|{result}", attempt.message), expected);
+    }
+
+    const RAN: &str = r#""startedAt":"2021-04-07T09:08:38Z""#;
+
+    #[test]
+    fn what_a_container_wrote_is_its_result_and_not_why_it_failed() {
+        let check = |reason: &str, message: &str, expected: &str| {
+            let end = format!(r#""exitCode":3,"reason":"{reason}",{RAN}"#);
+            check_result(&end, message, expected, "");
+        };
+        check("Error", "", "|");
+        check("Completed", "done", "|done");
+        check("Error", "done", "|done");
+        check("OOMKilled", "done", "|done");
+        let most = "x".repeat(4095);
+        check("Error", &most, &format!("|{most}"));
+        // As long as a kubelet reads: it may have been longer.
+        check("Error", &format!("{most}y"), &format!("|{most}y…"));
+        let end = format!(r#""exitCode":143,"reason":"Error",{RAN}"#);
+        let of_pod = r#""phase":"Failed","reason":"DeadlineExceeded","message":"too long","#;
+        check_result(&end, "done", "too long|done", of_pod);
+    }
+
+    #[test]
+    fn what_others_say_of_a_containers_end_is_no_result() {
+        let check = |end: &str, message: &str| {
+            check_result(end, message, &format!("{message}|"), "");
+        };
+        let never = r#""startedAt":"1970-01-01T00:00:00Z""#;
+        let start = format!(r#""exitCode":128,"reason":"StartError",{never}"#);
+        check(&start, "exec: \"nosuch\": executable file not found");
+        check(
+            &format!(r#""exitCode":127,"reason":"Error",{never}"#),
+            "no such file",
+        );
+        check(r#""exitCode":127,"reason":"Error""#, "no such file");
+        let lost = format!(r#""exitCode":137,"reason":"ContainerStatusUnknown",{RAN}"#);
+        check(
+            &lost,
+            "The container could not be located when the pod was terminated",
+        );
+        let ran = format!(r#""exitCode":1,"reason":"Error",{RAN}"#);
+        check(
+            &ran,
+            "Error on reading termination log /var/lib/x: input/output error",
         );
     }
 

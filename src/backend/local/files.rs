@@ -49,6 +49,8 @@ pub trait OpenFile: Read + Seek + Send {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Read,
+    /// To be read too, and made by a job: it is refused unless it is a file, and never waited for.
+    ReadForeign,
     /// What is written goes behind what is there, in a file that there must be.
     Append,
     /// The file is made, and must not be there yet.
@@ -72,6 +74,9 @@ impl Files for Disk {
         let mut options = OpenOptions::new();
         match mode {
             Mode::Read => options.read(true),
+            Mode::ReadForeign => {
+                return Ok(Box::new(open_regular(path, options.read(true))?));
+            }
             Mode::Append => options.read(true).append(true),
             Mode::New => options.write(true).create_new(true).mode(0o600),
             Mode::Replace => options.write(true).create(true).truncate(true).mode(0o600),
@@ -114,6 +119,16 @@ impl Files for Disk {
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
         fs::remove_dir_all(path)
+    }
+}
+
+/// Opens a file, and nothing else that the job may have put in its place: that is not waited for.
+pub(super) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = options.custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a file")),
     }
 }
 

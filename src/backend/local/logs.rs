@@ -3,10 +3,10 @@
 //! One that grows over its bound loses its beginning: the kernel takes back what is there, and the
 //! processes go on appending. So a log is read from where its data begins.
 
+use super::files::open_regular;
 use rustix::fs::FallocateFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -91,16 +91,6 @@ impl Read for Log {
             return Err(ErrorKind::TimedOut.into());
         }
         Ok(count)
-    }
-}
-
-/// Opens a file, and nothing else that the job may have put in its place: that is not waited for.
-fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = options.custom_flags(flags).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a file")),
     }
 }
 

@@ -4,7 +4,7 @@ use super::admission::{Admission, Amount};
 use super::mounts::View;
 use super::process::Processes;
 use super::store::{
-    Change, End, EndStatus, Ending, FORMAT, Folder, Header, Key, OpenError, Record, Store,
+    Change, End, EndStatus, Ending, FORMAT, Folder, Header, Key, Left, OpenError, Record, Store,
 };
 use super::supervisor::{Cause, Event, Over, Supervisor};
 use super::table::{
@@ -221,6 +221,7 @@ impl Machine {
                 reason: "SchedulerStopped".to_string(),
                 message: "the scheduler stopped while the job ran, and the job was ended"
                     .to_string(),
+                result: self.result(part, name, record.attempts.len()),
             };
             return over(Some(ending), Some(Cause::ShutDown));
         }
@@ -235,6 +236,16 @@ impl Machine {
         checked
             .err()
             .and_then(|refused| over(None, Some(Cause::NeverFits(refused.to_string()))))
+    }
+
+    /// What an attempt, whose processes are gone, has left in its result file. One that cannot be
+    /// read is none.
+    pub(super) fn result(&self, part: usize, name: &JobName, attempt: usize) -> Option<Left> {
+        let left = self.parts.get(part)?.store.result(name, attempt);
+        left.unwrap_or_else(|e| {
+            log::warn!("job={name} event=no-result error=\"{e}\"");
+            None
+        })
     }
 
     /// Whether the jobs of a component see their payload at its `payload.path`.

@@ -17,7 +17,7 @@
 
 use super::files::{Disk, Files, Mode};
 use super::work::Work;
-use crate::job::{JobName, Queued, RequestKey, Sent, Status};
+use crate::job::{JobName, MAX_RESULT_BYTES, Queued, RequestKey, Sent, Status};
 use crate::sync::Lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -151,6 +151,16 @@ pub struct Ending {
     /// CamelCase, as in `DeadlineExceeded`; empty where there is none.
     pub reason: String,
     pub message: String,
+    /// What it left in its result file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Left>,
+}
+
+/// A [`crate::job::JobResult`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Left {
+    pub text: Box<str>,
+    pub is_truncated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -585,6 +595,33 @@ impl Store {
         self.files.open(file, Mode::Replace)?.write_all(payload)
     }
 
+    /// What an attempt has left in its result file: its last [`MAX_RESULT_BYTES`], if it is longer.
+    pub fn result(&self, name: &JobName, attempt: usize) -> io::Result<Option<Left>> {
+        let opened = self
+            .files
+            .open(&self.result_file(name, attempt), Mode::ReadForeign);
+        let mut file = match opened {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let most = MAX_RESULT_BYTES as u64;
+        let start = file.length()?.saturating_sub(most);
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(start))?;
+        file.take(most).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok((!text.is_empty()).then(|| Left {
+            text: text.into(),
+            is_truncated: start > 0,
+        }))
+    }
+
+    /// Where an attempt may leave a result; each has a file of its own, for none is to be told
+    /// what an earlier one has left.
+    pub fn result_file(&self, name: &JobName, attempt: usize) -> PathBuf {
+        self.job_folder(name).join(format!(".result.{attempt}"))
+    }
+
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
         self.jobs.join(name.as_str())
     }
@@ -754,6 +791,10 @@ mod tests {
             exit_code: Some(1),
             reason: "Error".to_string(),
             message: "two\nlines".to_string(),
+            result: Some(Left {
+                text: "three\nof\u{fffd}them".into(),
+                is_truncated: true,
+            }),
         })
     }
 
@@ -868,6 +909,61 @@ mod tests {
                 assert_eq!(records[0].attempts.last(), Some(&(9, None)), "{length}");
             }
         }
+    }
+
+    #[test]
+    fn an_ending_of_before_there_were_results_is_read() {
+        let line = r#"{"Ended":{"at":3,"succeeded":true,"exit_code":0,"reason":"","message":""}}"#;
+        match serde_json::from_str(line).unwrap() {
+            Change::Ended(ending) => assert_eq!(ending.result, None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_result_is_what_the_file_ends_with() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let job = name("a");
+        let read = || {
+            store
+                .result(&job, 1)
+                .unwrap()
+                .map(|l| (l.text.to_string(), l.is_truncated))
+        };
+        assert_eq!(read(), None, "there is no folder");
+        fs::create_dir(store.job_folder(&job)).unwrap();
+        assert_eq!(read(), None);
+        let file = store.result_file(&job, 1);
+        let check = |content: &[u8], expected: Option<(&str, bool)>| {
+            fs::write(&file, content).unwrap();
+            let expected = expected.map(|(text, is_cut)| (text.to_string(), is_cut));
+            assert_eq!(read(), expected);
+        };
+        check(b"", None);
+        check(b"done\n\0", Some(("done\n\0", false)));
+        check(b"a\xffb", Some(("a\u{fffd}b", false)));
+        let most = "x".repeat(MAX_RESULT_BYTES);
+        check(most.as_bytes(), Some((&most, false)));
+        check(format!("ab{most}").as_bytes(), Some((&most, true)));
+    }
+
+    #[test]
+    fn a_result_that_is_no_file_is_not_waited_for_nor_followed() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let job = name("a");
+        fs::create_dir(store.job_folder(&job)).unwrap();
+        let other = scratch.0.join("other");
+        fs::write(&other, "not the job's").unwrap();
+        std::os::unix::fs::symlink(&other, store.result_file(&job, 1)).unwrap();
+        assert!(store.result(&job, 1).is_err());
+        fs::create_dir(store.result_file(&job, 2)).unwrap();
+        assert!(store.result(&job, 2).is_err());
+        let pipe = store.result_file(&job, 3);
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        assert!(store.result(&job, 3).is_err());
     }
 
     #[test]

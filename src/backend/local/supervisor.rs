@@ -11,6 +11,7 @@ use super::process::{self, Exit, Launch, Leader};
 use super::store::{Change, End, EndStatus, Ending, Header, Record};
 use super::table::{END_NOT_WRITTEN, STOPPED, after_attempt, read_attempt};
 use super::work;
+use crate::backend::RESULT_VARIABLE;
 use crate::config::JobComponent;
 use crate::job::{JobName, signal_name};
 use crate::sync::Turn;
@@ -96,6 +97,8 @@ impl Over {
 /// An attempt that runs, or whose processes are not all gone.
 struct Live {
     part: usize,
+    /// From 1.
+    attempt: usize,
     leader: Leader,
     /// The job's folder and log, by which its processes are known.
     folder: PathBuf,
@@ -590,6 +593,7 @@ impl Supervisor {
                 exit_code: None,
                 reason: reason.to_string(),
                 message: message.to_string(),
+                result: None,
             };
             self.conclude(name, number, ending, Some(cause));
             return;
@@ -617,6 +621,7 @@ impl Supervisor {
                 let time_limit = Duration::from_secs(header.work.time_limit_seconds.into());
                 let live = Live {
                     part: number,
+                    attempt,
                     leader,
                     folder,
                     log: part.store.log(name, attempt),
@@ -645,6 +650,7 @@ impl Supervisor {
                     exit_code: Some(128),
                     reason: "StartError".to_string(),
                     message: format!("{program}: {e}"),
+                    result: None,
                 };
                 self.conclude(name, number, ending, None);
             }
@@ -702,6 +708,8 @@ impl Supervisor {
                 of_every_job.retain(|(name, _)| *name != "JOB_PAYLOAD_FILE");
                 of_every_job.push(("JOB_PAYLOAD_FILE", file));
             }
+            let result = part.store.result_file(name, attempt);
+            of_every_job.push((RESULT_VARIABLE, result.display().to_string()));
             of_every_job.push((process::MARK, folder.display().to_string()));
             let own = work::environment(&header.work, &part.secrets, of_every_job);
             let command = expanded(&header.work, &own);
@@ -754,6 +762,7 @@ impl Supervisor {
             exit_code: Some(exit.code()),
             reason: reason.to_string(),
             message,
+            result: self.machine.result(live.part, name, live.attempt),
         };
         self.conclude(name, live.part, ending, live.ending.clone());
     }

@@ -4,7 +4,7 @@ use super::admission::{Admission, Amount, Place};
 use super::store::{EndStatus, Ending, NotWritten, Record};
 use super::work::Next;
 use crate::backend::BackendError;
-use crate::job::{Attempt, AttemptState, Job, JobName, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, JobResult, Status, Timestamp};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -158,6 +158,7 @@ impl Entry {
             uid: format!("{:x}", header.arrival).into(),
             job_id: header.job_id.as_deref().map(Box::from),
             created: Timestamp(header.created),
+            arrival: header.arrival,
             started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
             finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
             status: self.status(),
@@ -201,6 +202,7 @@ pub(super) fn read_attempt(
         Some(end) if end.succeeded => AttemptState::Succeeded,
         Some(_) => AttemptState::Failed,
     };
+    let left = end.as_ref().and_then(|end| end.result.as_ref());
     Attempt {
         name: format!("{job}-{number}").into(),
         job_uid: None,
@@ -216,6 +218,7 @@ pub(super) fn read_attempt(
         image: "".into(),
         image_id: "".into(),
         restarts: 0,
+        result: left.and_then(|left| JobResult::new(&left.text, left.is_truncated)),
         version,
     }
 }

@@ -7,12 +7,13 @@ use super::log_stream;
 use super::waiting::{MAX_WAITING, Waiting};
 use crate::backend::LogOptions;
 use crate::http::guard::Guard;
-use crate::http::handler::handle;
+use crate::http::handler::{Headers, handle};
 use crate::http::reply::Reply;
 use crate::http::route::{Cost, Route};
 use crate::logs::JobLog;
 use crate::scheduler::Scheduler;
 use crate::sync::{Giver, Lock, Taker, handover};
+use crate::trace::TraceContext;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -97,7 +98,7 @@ impl Front {
             }
         };
         let reply = match exchange.route.clone() {
-            Ok(Route::ListJobs) => return self.list(exchange),
+            Ok(route @ Route::ListJobs(_)) => return self.list(exchange, &route),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
             Ok(Route::GetJob {
                 name,
@@ -105,7 +106,7 @@ impl Front {
             }) => self.wait(exchange, name, wait),
             Ok(route) => match route.cost() {
                 Cost::Backend => self.write(exchange, route, body),
-                Cost::Memory => answer(&self.scheduler, &route, None, &[]),
+                Cost::Memory => answer(&self.scheduler, &route, &Headers::default(), &[]),
             },
             Err(error) => (&error).into(),
         };
@@ -143,12 +144,12 @@ impl Front {
             }
         }
         let route = Route::GetJob { name, wait: None };
-        answer(&self.scheduler, &route, None, &[])
+        answer(&self.scheduler, &route, &Headers::default(), &[])
     }
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn list(&self, exchange: &mut Exchange) {
+    fn list(&self, exchange: &mut Exchange, route: &Route) {
         let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
             if exchange.began.elapsed() > SEND_TIMEOUT {
@@ -156,7 +157,7 @@ impl Front {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        let reply = answer(&self.scheduler, &Route::ListJobs, None, &[]);
+        let reply = answer(&self.scheduler, route, &Headers::default(), &[]);
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
@@ -167,10 +168,14 @@ impl Front {
     /// Has the backend called, by one of few threads.
     fn write(&self, exchange: &Exchange, route: Route, body: Body) -> Reply {
         let (sender, receiver) = sync_channel(1);
-        let key = exchange.head.value("Idempotency-Key").map(str::to_string);
+        let head = &exchange.head;
+        let headers = Headers {
+            key: head.value("Idempotency-Key").map(str::to_string),
+            trace: TraceContext::of(head.values("traceparent"), head.values("tracestate")),
+        };
         let scheduler = self.scheduler.clone();
         let call = move || {
-            let reply = answer(&scheduler, &route, key.as_deref(), &body.bytes);
+            let reply = answer(&scheduler, &route, &headers, &body.bytes);
             // Who asked waits for it.
             let _ = sender.send(reply);
         };
@@ -194,7 +199,7 @@ impl Front {
 }
 
 /// The reply to a request whose body has arrived. A panic is that request's alone.
-fn answer(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u8]) -> Reply {
-    catch_unwind(AssertUnwindSafe(|| handle(scheduler, route, key, body)))
+fn answer(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u8]) -> Reply {
+    catch_unwind(AssertUnwindSafe(|| handle(scheduler, route, headers, body)))
         .unwrap_or_else(|_| Reply::panicked())
 }

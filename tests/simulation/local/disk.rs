@@ -422,8 +422,10 @@ impl Files for SimDisk {
         let inode = match (node, mode) {
             (Some(Node::Folder), _) => return Err(ErrorKind::IsADirectory.into()),
             (Some(Node::File(_)), Mode::New) => return Err(ErrorKind::AlreadyExists.into()),
-            (None, Mode::Read | Mode::Append) => return Err(ErrorKind::NotFound.into()),
-            (Some(Node::File(inode)), Mode::Read | Mode::Append) => inode,
+            (None, Mode::Read | Mode::ReadForeign | Mode::Append) => {
+                return Err(ErrorKind::NotFound.into());
+            }
+            (Some(Node::File(inode)), Mode::Read | Mode::ReadForeign | Mode::Append) => inode,
             (Some(Node::File(inode)), Mode::Replace) => {
                 let fate = self.operate(Operation::Open, path, 0)?;
                 self.change(fate, |state| {

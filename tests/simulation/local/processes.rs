@@ -32,6 +32,11 @@ struct Process {
     exit: Option<Exit>,
 }
 
+/// What the process of an attempt leaves for its job's caller.
+pub fn left_by(attempt: &str) -> String {
+    format!("left by {attempt}")
+}
+
 impl SimProcesses {
     pub fn new(disk: SimDisk, oracle: Oracle) -> SimProcesses {
         SimProcesses {
@@ -103,6 +108,9 @@ impl Processes for SimProcesses {
         let request = launch.environment.get("REQUEST");
         let request = request.and_then(|text| text.parse().ok()).unwrap();
         self.oracle.run_begins(&job, request, attempt, payload);
+        let result = launch.environment.get("JOB_RESULT_FILE").unwrap();
+        let left = left_by(&format!("{job}-{attempt}"));
+        self.disk.put(Path::new(result), Some(left.as_bytes()));
         let mut state = self.state();
         if state.living.values().any(|process| process.job == job) {
             self.oracle

@@ -2,7 +2,7 @@
 
 use crate::disk::{Ended, Fault, Keep, SimDisk};
 use crate::oracle::{HISTORY, Oracle};
-use crate::processes::{SimProcesses, SimTime};
+use crate::processes::{SimProcesses, SimTime, left_by};
 use job_scheduler::backend::local::{Amount, Folder, Local, Machine, Part, Setup, Supervisor};
 use job_scheduler::backend::{Backend, BackendError, Observer};
 use job_scheduler::clock::{Clock, Source};
@@ -119,6 +119,14 @@ impl Observer for Spy {
     }
 
     fn attempt_seen(&self, job: &JobName, attempt: Attempt) {
+        let left = attempt.result.as_ref().map(|result| &*result.text);
+        // Where there is an exit code there was a process, and its end was seen.
+        let is_seen = attempt.exit_code.is_some() && &*attempt.reason != "StartError";
+        let is_right = left == Some(&left_by(&attempt.name));
+        if !is_right && (is_seen || left.is_some()) {
+            let what = format!("{} has left {left:?}", attempt.name);
+            self.oracle.violated(what);
+        }
         self.scheduler().attempt_seen(job, attempt);
     }
 
