@@ -151,7 +151,7 @@ fn ends_are_told_once(count: usize, limit: Duration) {
             .entry(condition)
             .or_default() += 1;
     }
-    let metrics = scheduler.get("/metrics").to_string();
+    let metrics = String::from_utf8(scheduler.get("/metrics").body).unwrap();
     assert!(
         metrics.contains("job_scheduler_contradictions_total 0"),
         "{metrics}"
