@@ -46,7 +46,8 @@ pub fn watch(namespace: &Namespace) -> Arc<Mutex<Told>> {
             if state["terminated"].is_object() {
                 let job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"].as_str();
                 let job = job.unwrap_or_default().to_string();
-                pods.lock().unwrap().containers.insert(job, Instant::now());
+                let mut told = pods.lock().unwrap();
+                told.containers.entry(job).or_insert_with(Instant::now);
             }
             Arc::strong_count(&pods) > 1
         });
