@@ -293,7 +293,7 @@ impl Attempt {
 }
 
 /// Where an attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptState {
     /// Not running yet: to be scheduled, pulling its image, waiting for a volume.
     Pending,
@@ -340,7 +340,7 @@ pub struct JobList {
 }
 
 /// Seconds after which a running job without a single pod is worth a remark.
-const NO_POD_REMARK_SECONDS: i64 = 4;
+pub const NO_POD_REMARK_SECONDS: i64 = 4;
 
 impl JobRecord {
     /// `attempts` are all of this very job.

@@ -7,19 +7,21 @@
 //! more, so that a concurrency cap holds at every instant.
 
 mod capacity;
+mod changes;
 mod fate;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
+pub use changes::{Changed, Follower, MAX_FOLLOWERS};
 pub use fate::{Flight, InFlight};
 
 use crate::clock::Clock;
 use crate::job::{
     Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Status,
 };
-use crate::sync::SharedLock;
 use capacity::Reserved;
+use changes::{Changes, Followed, Sight};
 use fate::{Fate, Tombstone, is_live};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub const ABORTED_FOR: Duration = Duration::from_secs(600);
 /// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of
 /// readers.
 pub struct Index {
-    state: SharedLock<State>,
+    state: Followed,
     bounds: Bounds,
     clock: Clock,
 }
@@ -100,6 +102,7 @@ struct State {
     reported: u64,
     /// Of the last list: what it did not show and is no newer was gone by then.
     listed: u64,
+    changes: Changes,
 }
 
 /// What is counted of a name.
@@ -137,7 +140,7 @@ impl Index {
     /// An empty index.
     pub fn new(bounds: Bounds, clock: Clock) -> Index {
         Index {
-            state: SharedLock::new(State::default()),
+            state: Followed::new(State::default()),
             bounds,
             clock,
         }
@@ -145,9 +148,7 @@ impl Index {
 
     /// The job of this name, unless it is hidden.
     pub fn get(&self, name: &JobName) -> Option<Arc<JobRecord>> {
-        let state = self.state.read();
-        let record = state.jobs.get(name)?;
-        (!record.job.hidden).then(|| record.clone())
+        self.state.read().visible(name)
     }
 
     /// What is known of the request with this idempotency key (its digest).
@@ -570,6 +571,11 @@ fn merge(attempts: &mut Vec<Attempt>, attempt: Attempt) {
 }
 
 impl State {
+    fn visible(&self, name: &JobName) -> Option<Arc<JobRecord>> {
+        let record = self.jobs.get(name)?;
+        (!record.job.hidden).then(|| record.clone())
+    }
+
     fn uses_payload(&self, owner: &JobName) -> bool {
         self.fates.get(owner).is_some_and(|fate| fate.pins > 0)
             || self
@@ -588,6 +594,7 @@ impl State {
         let mut record = self.jobs.remove(name);
         let known = self.fates.remove(name);
         let before = Tally::of(record.as_deref(), known.as_ref());
+        let seen = Sight::of(record.as_deref());
         if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
             self.waiting.remove(&(queued, name.clone()));
         }
@@ -606,6 +613,8 @@ impl State {
         }
         self.tally
             .replace(before, Tally::of(record.as_deref(), Some(&fate)));
+        self.changes
+            .compare(name, seen, Sight::of(record.as_deref()));
         if let Some(record) = record {
             self.jobs.insert(name.clone(), record);
         }

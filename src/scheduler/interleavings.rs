@@ -7,6 +7,7 @@ use crate::backend::{
     Condition, CreateError, Created, HiddenKey, LogOptions, NewJob, Observer, Resend,
 };
 use crate::config;
+use crate::index::Changed;
 use crate::index::tests::check_tally;
 use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
 use crate::request::JobRequest;
@@ -242,6 +243,10 @@ impl Backend for Cluster {
         })
     }
 
+    fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
+        unreachable!("each stop is noticed here")
+    }
+
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
         self.change_job(job, |truth, job| match (job.status, queued) {
             (Status::Stopped, None) => Ok(truth.put(Job {
@@ -395,6 +400,7 @@ impl World {
             scope.spawn(move || cluster.watch_jobs(scheduler, relist_after));
             scope.spawn(move || cluster.watch_pods(scheduler));
             scope.spawn(move || cluster.run_pods());
+            scope.spawn(|| self.follow());
             for _ in 0..2 {
                 scope.spawn(|| scheduler.work());
             }
@@ -417,7 +423,52 @@ impl World {
             assert!(scheduler.index.is_at_rest(), "{}", self.describe());
             scheduler.end();
             cluster.change(|truth| truth.is_over = true);
+            scheduler.call_followers();
         });
+    }
+
+    /// Follows the changes to the end. Of no job an older state comes after a newer one, and the
+    /// last one comes of each.
+    fn follow(&self) {
+        let follower = self.scheduler.follower().unwrap();
+        let (mut number, mut known) = (0, BTreeMap::<JobName, Arc<JobRecord>>::new());
+        let is_over = || self.cluster.truth.lock().unwrap().is_over;
+        loop {
+            let was_over = is_over();
+            let changed = follower.changed_since(number, 2).unwrap();
+            if changed.is_empty() {
+                match was_over {
+                    true => break,
+                    false => follower.wait(number, Duration::from_secs(1), is_over),
+                }
+            }
+            for Changed {
+                number: newer,
+                name,
+                record,
+            } in changed
+            {
+                assert!(newer > number);
+                number = newer;
+                let before = match record {
+                    Some(record) => known.insert(name.clone(), record),
+                    None => known.remove(&name),
+                };
+                if let (Some(before), Some(after)) = (before, known.get(&name)) {
+                    assert!(after.job.version >= before.job.version, "{name} is older");
+                }
+            }
+        }
+        let shown = |record: &JobRecord| {
+            let attempts = record.attempts.iter().map(|attempt| attempt.state);
+            (record.job.status, attempts.collect::<Vec<_>>())
+        };
+        let listed = self.scheduler.index.list();
+        let listed = listed
+            .iter()
+            .map(|record| (&record.job.name, shown(record)));
+        let told = known.iter().map(|(name, record)| (name, shown(record)));
+        assert_eq!(told.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
     }
 
     /// Whether what the index holds is what there is, and nothing can run.

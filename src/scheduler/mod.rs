@@ -13,7 +13,7 @@ pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};
 use crate::backend::{Backend, BackendError};
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::index::{Bounds, Full, Index, Reservation};
+use crate::index::{Bounds, Follower, Full, Index, Reservation};
 use crate::job::{JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
@@ -171,7 +171,10 @@ impl Scheduler {
 
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges::default();
+        let mut gauges = Gauges {
+            followers: self.index.followers(),
+            ..Gauges::default()
+        };
         for record in self.index.list() {
             let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
             for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
@@ -211,6 +214,16 @@ impl Scheduler {
         self.find(name).map(|record| self.view(record))
     }
 
+    /// Follows what changes of the jobs; `None` if as many do as may.
+    pub fn follower(&self) -> Option<Follower<'_>> {
+        self.index.follow()
+    }
+
+    /// Has those that follow look whether it is over.
+    pub fn call_followers(&self) {
+        self.index.call_followers();
+    }
+
     fn find(&self, name: &str) -> Result<Arc<JobRecord>, JobError> {
         if !self.is_ready() {
             return Err(JobError::NotReady);
@@ -219,7 +232,8 @@ impl Scheduler {
         found.ok_or_else(|| not_found(name))
     }
 
-    fn view(&self, record: Arc<JobRecord>) -> JobView {
+    /// A job that was found, with its place in the queue.
+    pub fn view(&self, record: Arc<JobRecord>) -> JobView {
         let job = &record.job;
         let position = self.index.position(job).or(job.position);
         JobView { record, position }
