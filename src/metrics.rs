@@ -43,7 +43,7 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 15] = [
+pub const ROUTES: [&str; 16] = [
     "list",
     "create",
     "get",
@@ -53,6 +53,7 @@ pub const ROUTES: [&str; 15] = [
     "stop-all",
     "restart",
     "logs",
+    "events",
     "health",
     "metrics",
     "document",
@@ -144,6 +145,8 @@ impl<const ROWS: usize, const COLUMNS: usize> Histograms<ROWS, COLUMNS> {
 pub struct Gauges {
     /// Jobs by status, in the order of [`Status::ALL`].
     pub jobs: [usize; Status::ALL.len()],
+    /// Who reads the events.
+    pub followers: usize,
 }
 
 impl Metrics {
@@ -223,6 +226,12 @@ impl Metrics {
             &[],
             self.parked.load(Ordering::Relaxed),
         );
+        text.family(
+            "job_scheduler_event_readers",
+            "gauge",
+            "Readers of the events.",
+        );
+        text.sample("job_scheduler_event_readers", &[], gauges.followers);
 
         text.counters(
             "job_scheduler_submits_total",
@@ -424,6 +433,7 @@ mod tests {
         metrics.finish(Status::Running);
         let gauges = Gauges {
             jobs: [1, 2, 3, 4, 5, 6],
+            followers: 7,
         };
         let text = metrics.render(
             &gauges,
@@ -435,6 +445,7 @@ mod tests {
         );
         for line in [
             "job_scheduler_jobs{status=\"Waiting\"} 1",
+            "job_scheduler_event_readers 7",
             "job_scheduler_submits_total{outcome=\"created\"} 1",
             "job_scheduler_finishes_total{outcome=\"failed\"} 1",
             "job_scheduler_finishes_total{outcome=\"succeeded\"} 0",

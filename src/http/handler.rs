@@ -41,6 +41,7 @@ pub fn handle(scheduler: &Scheduler, route: &Route, key: Option<&str>, body: &[u
             .map_err(Reply::from),
         // To send what follows is the server's, as it comes.
         Route::GetLog { .. } => Ok(Reply::log()),
+        Route::Events => Ok(Reply::events()),
         Route::Component => Ok(component::reply(scheduler)),
         Route::Console => Ok(console::reply()),
         Route::Live => Ok(Reply::success("the scheduler is alive")),

@@ -31,6 +31,7 @@ mod tests {
         Route::StopJob { .. } => ["stopJob"],
         Route::RestartJob { .. } => ["restartJob"],
         Route::GetLog { .. } => ["getJobLog"],
+        Route::Events => ["getEvents"],
         Route::Component => ["getComponent"],
         Route::Console => ["getConsole"],
         Route::StopJobs => ["stopAllJobs"],

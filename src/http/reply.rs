@@ -291,11 +291,25 @@ impl Reply {
         Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 
+    pub fn too_many_readers(limit: usize) -> Reply {
+        let message = format!("{limit} read the events, which is as many as may: try again");
+        Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 5)
+    }
+
     /// What comes before a log. What a job writes is nobody's page.
     pub fn log() -> Reply {
+        Reply::stream("text/plain; charset=utf-8")
+    }
+
+    /// What comes before events.
+    pub fn events() -> Reply {
+        Reply::stream("text/event-stream")
+    }
+
+    fn stream(content_type: &'static str) -> Reply {
         Reply {
             code: 200,
-            content_type: "text/plain; charset=utf-8",
+            content_type,
             headers: vec![
                 ("Cache-Control", "no-store".to_string()),
                 ("X-Content-Type-Options", "nosniff".to_string()),

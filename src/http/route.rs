@@ -36,6 +36,8 @@ pub enum Route {
         name: String,
         options: LogOptions,
     },
+    /// What changes of the jobs, as it does.
+    Events,
     /// Every unfinished job.
     StopJobs,
     /// What the scheduler is configured to.
@@ -119,7 +121,8 @@ impl Route {
                 options: parse_log_options(query)?,
             }),
             ["", "api", "v1", "component"] if is_get => Ok(Route::Component),
-            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component"] => {
+            ["", "api", "v1", "events"] if is_get => Ok(Route::Events),
+            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component" | "events"] => {
                 only("GET, HEAD")
             }
             [""] if is_get => Ok(Route::Console),
@@ -140,6 +143,7 @@ impl Route {
             Route::ListJobs
             | Route::GetJob { .. }
             | Route::GetLog { .. }
+            | Route::Events
             | Route::Component
             | Route::Console
             | Route::Live
@@ -167,6 +171,7 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
         Ok(Route::GetLog { .. }) => "logs",
+        Ok(Route::Events) => "events",
         Ok(Route::Component) => "component",
         Ok(Route::Console) => "console",
         Ok(Route::Live | Route::Ready) => "health",
@@ -293,6 +298,7 @@ mod tests {
             }),
         );
         check("GET /api/v1/component", Ok(Route::Component));
+        check("GET /api/v1/events?x=1", Ok(Route::Events));
         check("GET /", Ok(Route::Console));
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));

@@ -1,25 +1,28 @@
 //! From a request's head to its answer: who answers what, and the bounds on it.
 
 use super::body::{BODY_TIMEOUT, Body, Framing};
-use super::exchange::{Exchange, SEND_TIMEOUT};
+use super::event_stream::Reader;
+use super::exchange::{Exchange, SEND_TIMEOUT, new_id};
 use super::input::Input;
 use super::log_stream;
 use super::waiting::{MAX_WAITING, Waiting};
 use crate::backend::LogOptions;
+use crate::http::events::Events;
 use crate::http::guard::Guard;
 use crate::http::handler::handle;
 use crate::http::reply::Reply;
 use crate::http::route::{Cost, Route};
+use crate::index::MAX_FOLLOWERS;
 use crate::logs::JobLog;
 use crate::scheduler::Scheduler;
 use crate::sync::{Giver, Lock, Taker, handover};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of lists in memory at once, beyond which no other is made.
 const MAX_LIST_BYTES: usize = 16 << 20;
@@ -38,6 +41,7 @@ pub struct Front {
     making_list: Lock<()>,
     list_bytes: AtomicUsize,
     logs: AtomicUsize,
+    events: Events,
     is_draining: AtomicBool,
     is_stopping: AtomicBool,
 }
@@ -61,6 +65,7 @@ impl Front {
             making_list: Lock::new(()),
             list_bytes: AtomicUsize::new(0),
             logs: AtomicUsize::new(0),
+            events: Events::new(new_id()),
             is_draining: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         };
@@ -70,6 +75,7 @@ impl Front {
     /// Requests are answered as before, and no connection goes on after its next answer.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
+        self.scheduler.call_followers();
     }
 
     /// Whether a connection is closed with its next answer.
@@ -81,6 +87,7 @@ impl Front {
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.waiting.tell_all();
+        self.scheduler.call_followers();
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -97,7 +104,8 @@ impl Front {
             }
         };
         let reply = match exchange.route.clone() {
-            Ok(Route::ListJobs) => return self.list(exchange),
+            Ok(Route::ListJobs) => return self.with_list(|list| exchange.respond(list)),
+            Ok(Route::Events) => return self.send_events(exchange),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
             Ok(Route::GetJob {
                 name,
@@ -148,11 +156,11 @@ impl Front {
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn list(&self, exchange: &mut Exchange) {
-        let alone = self.making_list.lock();
+    fn with_list<T>(&self, send: impl FnOnce(Reply) -> T) -> T {
+        let (alone, began) = (self.making_list.lock(), Instant::now());
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
-            if exchange.began.elapsed() > SEND_TIMEOUT {
-                return exchange.respond(Reply::busy());
+            if began.elapsed() > SEND_TIMEOUT {
+                return send(Reply::busy());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -160,8 +168,9 @@ impl Front {
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
-        exchange.respond(reply);
+        let sent = send(reply);
         self.list_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        sent
     }
 
     /// Has the backend called, by one of few threads.
@@ -178,6 +187,27 @@ impl Front {
             Ok(()) => receiver.recv().unwrap_or_else(|_| Reply::panicked()),
             Err(_) => Reply::busy(),
         }
+    }
+
+    fn send_events(&self, exchange: &mut Exchange) {
+        let Some(follower) = self.scheduler.follower() else {
+            return exchange.respond(Reply::too_many_readers(MAX_FOLLOWERS));
+        };
+        if !self.scheduler.is_ready() {
+            return exchange.respond(Reply::not_ready());
+        }
+        let reader = Reader {
+            scheduler: &self.scheduler,
+            events: &self.events,
+            follower,
+        };
+        let list = |send: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            self.with_list(|list| match list.code {
+                200 => send(&list.body),
+                _ => Err(ErrorKind::TimedOut.into()),
+            })
+        };
+        reader.serve(exchange, list, || self.closes_connections());
     }
 
     fn send_log(&self, exchange: &mut Exchange, name: &str, options: LogOptions) {
