@@ -200,8 +200,22 @@ pub struct Job {
     pub restart_of: Option<JobName>,
     /// Deleted for its users, and kept only because another job uses its payload.
     pub hidden: bool,
+    /// How far it was when that was last kept with it: what is known may be newer
+    /// ([`JobRecord::progress`]).
+    pub progress: Option<Progress>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+}
+
+/// How far a job is, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: u8,
+    /// Empty where it says nothing.
+    pub message: Box<str>,
+    /// When it said so.
+    pub updated: Timestamp,
 }
 
 /// A place in the queue: higher priorities first, then earlier arrivals.
@@ -321,6 +335,8 @@ pub struct JobRecord {
     pub notice: Box<str>,
     /// Whether it is known to have its payload: it was acknowledged, or somebody looked.
     pub is_whole: bool,
+    /// How far it is.
+    pub progress: Option<Progress>,
 }
 
 /// What was known when a list of all jobs was asked for.
@@ -346,6 +362,7 @@ impl JobRecord {
     /// `attempts` are all of this very job.
     pub fn new(job: Job, attempts: Vec<Attempt>) -> JobRecord {
         JobRecord {
+            progress: job.progress.clone(),
             job,
             attempts,
             notice: "".into(),
@@ -355,10 +372,23 @@ impl JobRecord {
 
     /// The same with a newer report of the job.
     pub fn with(&self, job: Job) -> JobRecord {
+        let was_restarted = job.restarted != self.job.restarted
+            || (self.job.status.is_finished() && !job.status.is_finished());
+        // What was not kept yet is newer than what was, unless it is of an earlier run.
+        let progress = match was_restarted || self.is_progress_kept() {
+            true => job.progress.clone(),
+            false => self.progress.clone(),
+        };
         JobRecord {
             job,
+            progress,
             ..self.clone()
         }
+    }
+
+    /// Whether what is known of its progress is kept with the job.
+    pub fn is_progress_kept(&self) -> bool {
+        self.progress == self.job.progress
     }
 
     /// Whether its payload may be missing: it has one, and nothing has shown yet that it is stored.
@@ -516,6 +546,7 @@ impl Job {
             restarted: None,
             restart_of: None,
             hidden: false,
+            progress: None,
             version,
         }
     }
@@ -609,6 +640,49 @@ mod tests {
             message,
             ..Attempt::sample("pod", state, 1)
         }
+    }
+
+    #[test]
+    fn progress_that_is_not_kept_yet_is_newer_and_ends_with_its_run() {
+        let progress = |percent: u8| {
+            Some(Progress {
+                percent,
+                message: "".into(),
+                updated: NOON,
+            })
+        };
+        let percent = |record: &JobRecord| record.progress.as_ref().map(|p| p.percent);
+        let job = |status: Status, kept: Option<u8>| {
+            let mut job = Job::sample("a", status, 1);
+            job.progress = kept.and_then(progress);
+            job
+        };
+        // After a start, what was kept is all that is known.
+        let mut record = JobRecord::new(job(Status::Running, Some(5)), vec![]);
+        assert_eq!(
+            (percent(&record), record.is_progress_kept()),
+            (Some(5), true)
+        );
+        record.progress = progress(7);
+        let later = record.with(job(Status::Running, Some(6)));
+        assert_eq!(
+            (percent(&later), later.is_progress_kept()),
+            (Some(7), false)
+        );
+        let kept = record.with(job(Status::Succeeded, Some(7)));
+        assert_eq!((percent(&kept), kept.is_progress_kept()), (Some(7), true));
+        // Another scheduler's word.
+        assert_eq!(
+            percent(&kept.with(job(Status::Succeeded, Some(9)))),
+            Some(9)
+        );
+
+        let mut restarted = job(Status::Running, None);
+        restarted.restarted = Some(NOON);
+        assert_eq!(percent(&record.with(restarted)), None);
+        let stopped = record.with(job(Status::Stopped, None));
+        assert_eq!(percent(&stopped), Some(7));
+        assert_eq!(percent(&stopped.with(job(Status::Waiting, None))), None);
     }
 
     #[test]

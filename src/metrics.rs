@@ -43,7 +43,7 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 16] = [
+pub const ROUTES: [&str; 17] = [
     "list",
     "create",
     "get",
@@ -52,6 +52,7 @@ pub const ROUTES: [&str; 16] = [
     "stop",
     "stop-all",
     "restart",
+    "progress",
     "logs",
     "events",
     "health",

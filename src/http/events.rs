@@ -3,8 +3,9 @@
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
 use super::reply::Reply;
-use crate::index::Changed;
-use crate::scheduler::Scheduler;
+use crate::index::{Changed, Follower};
+use crate::job::Timestamp;
+use crate::scheduler::JobView;
 use crate::sync::Lock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ pub const COMMENT: &[u8] = b":\n\n";
 pub const RETRY: &[u8] = b"retry: 1000\n\n";
 
 /// Events that are kept for other readers, and the bytes of all of them.
-const MAX_MADE: usize = 512;
-const MAX_MADE_BYTES: usize = 512 * 1024;
+const MAX_MADE: usize = 128;
+const MAX_MADE_BYTES: usize = 128 * 1024;
 
 /// The events of one process. Each is made once, for all that read it.
 pub struct Events {
@@ -60,26 +61,42 @@ impl Events {
         number.parse().ok()
     }
 
-    /// `job`, with its state, or `gone`, with its name.
-    pub fn of(&self, scheduler: &Scheduler, changed: Vec<Changed>) -> Vec<Arc<[u8]>> {
+    /// Puts into `events` what a follower is to be told who knows all up to this number, as many
+    /// as fit without making it larger. Returns up to which number it knows then; `None` if it has
+    /// missed something.
+    pub fn since(
+        &self,
+        number: u64,
+        follower: &Follower,
+        now: Timestamp,
+        events: &mut Vec<Arc<[u8]>>,
+    ) -> Option<u64> {
         let mut made = self.made.lock();
-        let one = |changed: Changed| {
-            if let Some(event) = made.events.get(&changed.number) {
-                return event.clone();
+        events.clear();
+        follower.changed_since(number, events.capacity(), |changed| {
+            let event = made.events.get(&changed.number).cloned();
+            events.push(event.unwrap_or_else(|| {
+                let event = self.make(&changed, now);
+                made.keep(changed.number, &event);
+                event
+            }));
+        })
+    }
+
+    /// `job`, with its state, or `gone`, with its name.
+    fn make(&self, changed: &Changed, now: Timestamp) -> Arc<[u8]> {
+        let (kind, data) = match changed.record {
+            Some(record) => {
+                let view = JobView {
+                    position: changed.position().or(record.job.position),
+                    record: record.clone(),
+                };
+                ("job", Reply::job(&view, now).body)
             }
-            let (kind, data) = match changed.record {
-                Some(record) => {
-                    let view = scheduler.view(record);
-                    ("job", Reply::job(&view, scheduler.now()).body)
-                }
-                None => ("gone", format!("{{\"name\":\"{}\"}}", changed.name).into()),
-            };
-            let parts = [self.head(changed.number, kind), data, END.to_vec()];
-            let event = parts.concat().into();
-            made.keep(changed.number, &event);
-            event
+            None => ("gone", format!("{{\"name\":\"{}\"}}", changed.name).into()),
         };
-        changed.into_iter().map(one).collect()
+        let parts = [self.head(changed.number, kind), data, END.to_vec()];
+        parts.concat().into()
     }
 
     /// What comes before the data of an event, which is one line, and [`END`].

@@ -30,6 +30,7 @@ mod tests {
         Route::DeleteJob { .. } => ["deleteJob"],
         Route::StopJob { .. } => ["stopJob"],
         Route::RestartJob { .. } => ["restartJob"],
+        Route::PutProgress { .. } => ["putJobProgress"],
         Route::GetLog { .. } => ["getJobLog"],
         Route::Events => ["getEvents"],
         Route::Component => ["getComponent"],

@@ -5,7 +5,7 @@ use super::route::{MAX_TAIL_LINES, MAX_WAIT_SECONDS, RouteError};
 use crate::backend::BackendError;
 use crate::config::FieldError;
 use crate::index::Full;
-use crate::job::{Attempt, AttemptState, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Progress, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::{Serialize, Serializer};
@@ -50,8 +50,28 @@ struct JobStatus<'a> {
     restart: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_of: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<JobProgress<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pod_statuses: Vec<PodStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct JobProgress<'a> {
+    percent: u8,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    updated: Time,
+}
+
+impl<'a> From<&'a Progress> for JobProgress<'a> {
+    fn from(progress: &'a Progress) -> JobProgress<'a> {
+        JobProgress {
+            percent: progress.percent,
+            message: &progress.message,
+            updated: progress.updated.into(),
+        }
+    }
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -135,6 +155,7 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
+        progress: record.progress.as_ref().map(JobProgress::from),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
 }
@@ -276,6 +297,11 @@ impl Reply {
             "BadRequest",
             "the header Idempotency-Key must have 1 to 255 visible ASCII characters",
         )
+    }
+
+    pub fn report_too_large(limit: usize, bytes: usize) -> Reply {
+        let message = format!("the body may have {limit} bytes, and has {bytes}");
+        Reply::failure(413, "RequestEntityTooLarge", &message)
     }
 
     pub fn too_many_waiting(limit: usize) -> Reply {
@@ -478,6 +504,9 @@ impl From<JobError> for Reply {
             JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
             JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
             JobError::Full(full) => full.into(),
+            JobError::TooOften { message } => {
+                Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 1)
+            }
             JobError::Backend(error) => error.into(),
         }
     }

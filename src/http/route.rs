@@ -31,6 +31,10 @@ pub enum Route {
     RestartJob {
         name: String,
     },
+    /// The job says how far it is.
+    PutProgress {
+        name: String,
+    },
     /// What the job has written.
     GetLog {
         name: String,
@@ -116,6 +120,12 @@ impl Route {
                 name: name.to_string(),
             }),
             ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
+            ["", "api", "v1", "jobs", name, "progress"] if method == "PUT" => {
+                Ok(Route::PutProgress {
+                    name: name.to_string(),
+                })
+            }
+            ["", "api", "v1", "jobs", _, "progress"] => only("PUT"),
             ["", "api", "v1", "jobs", name, "logs"] if is_get => Ok(Route::GetLog {
                 name: name.to_string(),
                 options: parse_log_options(query)?,
@@ -142,6 +152,7 @@ impl Route {
         match self {
             Route::ListJobs
             | Route::GetJob { .. }
+            | Route::PutProgress { .. }
             | Route::GetLog { .. }
             | Route::Events
             | Route::Component
@@ -170,6 +181,7 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::PutProgress { .. }) => "progress",
         Ok(Route::GetLog { .. }) => "logs",
         Ok(Route::Events) => "events",
         Ok(Route::Component) => "component",
@@ -299,6 +311,10 @@ mod tests {
         );
         check("GET /api/v1/component", Ok(Route::Component));
         check("GET /api/v1/events?x=1", Ok(Route::Events));
+        check(
+            "PUT /api/v1/jobs/compute-1/progress",
+            Ok(Route::PutProgress { name: name() }),
+        );
         check("GET /", Ok(Route::Console));
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));

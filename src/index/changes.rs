@@ -24,13 +24,20 @@ const PLACES: usize = 100;
 const PLACES_EVERY: Duration = Duration::from_secs(1);
 
 /// A job that has changed.
-#[derive(Debug)]
-pub struct Changed {
+pub struct Changed<'a> {
     /// Of its last change: grows over all jobs.
     pub number: u64,
-    pub name: JobName,
+    pub name: &'a JobName,
     /// `None` if it is gone.
-    pub record: Option<Arc<JobRecord>>,
+    pub record: Option<&'a Arc<JobRecord>>,
+    state: &'a State,
+}
+
+impl Changed<'_> {
+    /// Its place in the queue, from 1; `None` if the queue does not hold it.
+    pub fn position(&self) -> Option<usize> {
+        self.state.position(&self.record?.job)
+    }
 }
 
 /// The jobs by the number of their last change. Bounded: a job is in it once, and of those that
@@ -108,6 +115,7 @@ impl Sight {
             attempts,
             notice,
             is_whole: _,
+            progress,
         } = record?;
         let Job {
             name: _,
@@ -130,6 +138,7 @@ impl Sight {
             restarted,
             restart_of,
             hidden,
+            progress: _,
             version: _,
         } = job;
         if *hidden {
@@ -138,7 +147,7 @@ impl Sight {
         let waits = *status == Status::Waiting && (queued.is_some() || position.is_some());
         let mut state = DefaultHasher::new();
         (uid, job_id, created, started, finished, status).hash(&mut state);
-        (failed, urls, restarted, restart_of, notice).hash(&mut state);
+        (failed, urls, restarted, restart_of, notice, progress).hash(&mut state);
         // A backend's own queue says with it what the job waits for.
         Some(message).filter(|_| !waits).hash(&mut state);
         for attempt in attempts {
@@ -231,22 +240,37 @@ impl Follower<'_> {
         self.index.state.read().changes.last
     }
 
-    /// The jobs that have changed after this number, by the number of their last change: the first
-    /// `limit` of them. `None` for who has missed something, or is ahead of all there was.
-    pub fn changed_since(&self, number: u64, limit: usize) -> Option<Vec<Changed>> {
-        let state = self.index.state.read();
-        let changes = &state.changes;
-        if !(changes.forgotten..=changes.last).contains(&number) {
+    /// Looks at the jobs that have changed after this number, by the number of their last change:
+    /// the first `limit` of them. In `look` nothing of the index may be called. Returns the number
+    /// up to which all is known then; `None` for who has missed something, or is ahead of all there
+    /// was.
+    pub fn changed_since(
+        &self,
+        number: u64,
+        limit: usize,
+        mut look: impl FnMut(Changed),
+    ) -> Option<u64> {
+        let state = &*self.index.state.read();
+        let Changes {
+            names,
+            forgotten,
+            last,
+            ..
+        } = &state.changes;
+        if !(forgotten..=last).contains(&&number) {
             return None;
         }
-        let later = (Bound::Excluded(number), Bound::Unbounded);
-        let later = changes.names.range(later).take(limit);
-        let changed = later.map(|(number, name)| Changed {
-            number: *number,
-            name: name.clone(),
-            record: state.visible(name),
-        });
-        Some(changed.collect())
+        let (mut known, later) = (number, (Bound::Excluded(number), Bound::Unbounded));
+        for (number, name) in names.range(later).take(limit) {
+            known = *number;
+            look(Changed {
+                number: *number,
+                name,
+                record: state.jobs.get(name).filter(|record| !record.job.hidden),
+                state,
+            });
+        }
+        Some(known)
     }
 
     /// Waits until something has changed after this number, until `is_over`, for `timeout`, or for

@@ -18,7 +18,7 @@ pub use fate::{Flight, InFlight};
 
 use crate::clock::Clock;
 use crate::job::{
-    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Status,
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Progress, Queued, RequestKey, Status,
 };
 use capacity::Reserved;
 use changes::{Changes, Followed, Sight};
@@ -148,7 +148,9 @@ impl Index {
 
     /// The job of this name, unless it is hidden.
     pub fn get(&self, name: &JobName) -> Option<Arc<JobRecord>> {
-        self.state.read().visible(name)
+        let state = self.state.read();
+        let record = state.jobs.get(name)?;
+        (!record.job.hidden).then(|| record.clone())
     }
 
     /// What is known of the request with this idempotency key (its digest).
@@ -180,21 +182,7 @@ impl Index {
 
     /// The place of a job in the queue, from 1; `None` if the queue does not hold it.
     pub fn position(&self, job: &Job) -> Option<usize> {
-        let key = (job.queued?, job.name.clone());
-        let state = self.state.read();
-        let waiting = &state.waiting;
-        if !waiting.contains(&key) {
-            return None;
-        }
-        // From both ends: most that ask are among the last, who have just come, or among the first.
-        let ends = waiting.iter().zip(waiting.iter().rev());
-        let (before, (first, _)) = ends
-            .enumerate()
-            .find(|(_, (first, last))| **first == key || **last == key)?;
-        match *first == key {
-            true => Some(before + 1),
-            false => Some(waiting.len() - before),
-        }
+        self.state.read().position(job)
     }
 
     /// The queue, first in line first.
@@ -268,6 +256,17 @@ impl Index {
         if state.jobs.get(name).is_some_and(|r| &*r.notice != text) {
             state.change_record(name, |record| record.notice = text.into());
         }
+    }
+
+    /// A job says how far it is. `false` if it has finished or is gone.
+    pub fn set_progress(&self, name: &JobName, progress: Progress) -> bool {
+        let mut state = self.state.write();
+        let is_unfinished = |r: &Arc<JobRecord>| !r.job.hidden && !r.job.status.is_finished();
+        let takes = state.jobs.get(name).is_some_and(is_unfinished);
+        if takes {
+            state.change_record(name, |record| record.progress = Some(progress));
+        }
+        takes
     }
 
     /// This very job was deleted here: it is out, whatever is still reported of it.
@@ -571,9 +570,21 @@ fn merge(attempts: &mut Vec<Attempt>, attempt: Attempt) {
 }
 
 impl State {
-    fn visible(&self, name: &JobName) -> Option<Arc<JobRecord>> {
-        let record = self.jobs.get(name)?;
-        (!record.job.hidden).then(|| record.clone())
+    fn position(&self, job: &Job) -> Option<usize> {
+        let key = (job.queued?, job.name.clone());
+        let waiting = &self.waiting;
+        if !waiting.contains(&key) {
+            return None;
+        }
+        // From both ends: most that ask are among the last, who have just come, or among the first.
+        let ends = waiting.iter().zip(waiting.iter().rev());
+        let (before, (first, _)) = ends
+            .enumerate()
+            .find(|(_, (first, last))| **first == key || **last == key)?;
+        match *first == key {
+            true => Some(before + 1),
+            false => Some(waiting.len() - before),
+        }
     }
 
     fn uses_payload(&self, owner: &JobName) -> bool {

@@ -42,6 +42,8 @@ pub(super) enum Task {
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
+    /// Keep with a job how far it is.
+    KeepProgress(JobName),
     /// Tell who follows the jobs that a running one still has no attempt.
     Remark(JobName),
     /// Take requests with keys, now that no call of an earlier process is on its way.
@@ -60,7 +62,11 @@ impl Urgency for Task {
     fn is_urgent(&self) -> bool {
         !matches!(
             self,
-            Task::Verify(_) | Task::Expose(_) | Task::FindPayload(_) | Task::Remark(_)
+            Task::Verify(_)
+                | Task::Expose(_)
+                | Task::FindPayload(_)
+                | Task::KeepProgress(_)
+                | Task::Remark(_)
         )
     }
 }
@@ -78,6 +84,7 @@ impl Scheduler {
                 self.settle(name);
                 Ok(())
             }
+            Task::KeepProgress(name) => self.keep_progress(name),
             Task::Remark(name) => {
                 self.index.remark(name);
                 Ok(())
@@ -440,6 +447,7 @@ impl Scheduler {
             if transition.from.is_some() {
                 self.metrics.finish(job.status);
             }
+            self.keep_last_progress(record);
             self.queue.add(Task::Retain);
             self.tell(record);
         }

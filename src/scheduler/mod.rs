@@ -6,6 +6,7 @@ mod follow;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod interleavings;
+mod progress;
 mod submit;
 
 pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};
@@ -17,8 +18,9 @@ use crate::index::{Bounds, Follower, Full, Index, Reservation};
 use crate::job::{JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
-use crate::sync::Turns;
+use crate::sync::{Lock, Turns};
 use follow::Task;
+use progress::Rates;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -51,6 +53,7 @@ pub struct Scheduler {
     clock: Clock,
     /// One request at a time for an idempotency key.
     turns: Turns<u128>,
+    rates: Lock<Rates>,
     /// Told of each job that has finished or is gone.
     settled: OnceLock<Settled>,
     siblings: OnceLock<Vec<Sibling>>,
@@ -71,6 +74,10 @@ pub enum JobError {
         message: String,
     },
     Full(Full),
+    /// It was asked for too often in a short time.
+    TooOften {
+        message: String,
+    },
     /// What the job wrote is not there any more.
     NoLog {
         message: String,
@@ -127,6 +134,7 @@ impl Scheduler {
             all_is_known: AtomicBool::new(all_is_known),
             clock,
             turns: Turns::new(),
+            rates: Lock::default(),
             settled: OnceLock::new(),
             siblings: OnceLock::new(),
             metrics,
@@ -232,8 +240,7 @@ impl Scheduler {
         found.ok_or_else(|| not_found(name))
     }
 
-    /// A job that was found, with its place in the queue.
-    pub fn view(&self, record: Arc<JobRecord>) -> JobView {
+    fn view(&self, record: Arc<JobRecord>) -> JobView {
         let job = &record.job;
         let position = self.index.position(job).or(job.position);
         JobView { record, position }

@@ -9,7 +9,9 @@ use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{
+    Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Status, Timestamp,
+};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -30,6 +32,8 @@ impl Backend for Buggy {
             started: None,
             finished: None,
             status: Status::Running,
+            suspension: None,
+            is_stop_unnoticed: false,
             message: "".into(),
             failed: 0,
             has_payload: false,
@@ -41,6 +45,7 @@ impl Backend for Buggy {
             restarted: None,
             restart_of: None,
             hidden: false,
+            progress: None,
             version: 1,
         };
         Ok(Created {
@@ -73,6 +78,12 @@ impl Backend for Buggy {
         unreachable!()
     }
     fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
+        unreachable!()
+    }
+    fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
+        unreachable!()
+    }
+    fn keep_progress(&self, _: &Job, _: &Progress) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn resume(&self, _: &Job, _: Option<Queued>) -> Result<Job, BackendError> {

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// After some events: what changes meanwhile is sent together, and once.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Events that are sent together.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 32;
 /// A reader that has not taken them, or a list, by then is slow, and is cut: at its next look at
 /// the time, which it has after each write.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -71,29 +71,30 @@ impl Reader<'_> {
         is_over: impl Fn() -> bool,
     ) -> io::Result<()> {
         let mut sent = Instant::now();
+        // Once for all: what a thread has had of many sizes, glibc keeps for it.
+        let mut events = Vec::with_capacity(TOGETHER);
         loop {
-            let known = last.and_then(|last| {
-                let changed = self.follower.changed_since(last, TOGETHER)?;
-                Some((last, changed))
-            });
-            let Some((number, changed)) = known else {
+            let (follower, now) = (&self.follower, self.scheduler.now());
+            let known = last.and_then(|last| self.events.since(last, follower, now, &mut events));
+            let Some(number) = known else {
                 // Before the list is made: what changes meanwhile is told after it.
-                let number = self.follower.last_change();
+                let number = follower.last_change();
                 let head = self.events.head(number, "list");
-                list(&mut |jobs| send(stream, &[&head, jobs, END]))?;
+                list(&mut |jobs| send(stream, &[&*head, jobs, END]))?;
                 (last, sent) = (Some(number), Instant::now());
                 continue;
             };
             if is_over() {
                 return Ok(());
             }
-            if let Some(newest) = changed.last() {
-                last = Some(newest.number);
-                let events = self.events.of(self.scheduler, changed);
-                let events: Vec<&[u8]> = events.iter().map(|event| &**event).collect();
+            if !events.is_empty() {
                 send(stream, &events)?;
-                sent = Instant::now();
-                thread::sleep(PAUSE);
+                (last, sent) = (Some(number), Instant::now());
+                let is_all = events.len() < TOGETHER;
+                events.clear();
+                if is_all {
+                    thread::sleep(PAUSE);
+                }
                 continue;
             }
             if sent.elapsed() >= COMMENT_EVERY {
@@ -109,7 +110,17 @@ impl Reader<'_> {
     }
 }
 
-fn send(stream: &TcpStream, parts: &[&[u8]]) -> io::Result<()> {
-    let mut parts: Vec<IoSlice> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    send_all(stream, &mut parts, TAKE_TIMEOUT)
+/// At most [`TOGETHER`] parts.
+fn send(stream: &TcpStream, parts: &[impl AsRef<[u8]>]) -> io::Result<()> {
+    let mut slices = [IoSlice::new(&[]); TOGETHER];
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part.as_ref());
+        count += 1;
+    }
+    send_all(
+        stream,
+        slices.get_mut(..count).unwrap_or_default(),
+        TAKE_TIMEOUT,
+    )
 }

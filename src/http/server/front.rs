@@ -113,7 +113,7 @@ impl Front {
             }) => self.wait(exchange, name, wait),
             Ok(route) => match route.cost() {
                 Cost::Backend => self.write(exchange, route, body),
-                Cost::Memory => answer(&self.scheduler, &route, None, &[]),
+                Cost::Memory => answer(&self.scheduler, &route, None, &body.bytes),
             },
             Err(error) => (&error).into(),
         };
@@ -157,7 +157,8 @@ impl Front {
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
     fn with_list<T>(&self, send: impl FnOnce(Reply) -> T) -> T {
-        let (alone, began) = (self.making_list.lock(), Instant::now());
+        let began = Instant::now();
+        let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
             if began.elapsed() > SEND_TIMEOUT {
                 return send(Reply::busy());
