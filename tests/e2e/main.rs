@@ -15,6 +15,7 @@ mod control;
 mod cost;
 mod deployment;
 mod errors;
+mod events;
 mod footprint;
 mod isolation;
 mod lifecycle;
@@ -69,6 +70,8 @@ const TOGETHER: &[Test] = tests![
     control::a_request_that_is_sent_again_starts_no_second_job
     logs::a_jobs_log_is_read_through_the_api
     logs::a_log_is_followed_to_the_jobs_end
+    events::what_changes_is_told_as_it_does
+    events::a_job_says_how_far_it_is
     lifecycle::answers_have_the_documented_fields
     lifecycle::a_running_job_answers_by_its_name
     lifecycle::resources_are_reserved_while_a_job_runs_and_released_after
