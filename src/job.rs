@@ -219,6 +219,9 @@ pub struct Job {
     pub restart_of: Option<JobName>,
     /// Deleted for its users, and kept only because another job uses its payload.
     pub hidden: bool,
+    /// How far it was when that was last kept with it: what is known may be newer
+    /// ([`JobRecord::progress`]).
+    pub progress: Option<Progress>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
 }
@@ -229,6 +232,17 @@ impl Job {
     pub fn is_stop_unnoticed(&self) -> bool {
         self.status == Status::Stopping && self.is_suspension_earlier
     }
+}
+
+/// How far a job is, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: u8,
+    /// Empty where it says nothing.
+    pub message: Box<str>,
+    /// When it said so.
+    pub updated: Timestamp,
 }
 
 /// A place in the queue: higher priorities first, then earlier arrivals.
@@ -313,7 +327,7 @@ pub struct Attempt {
 pub const MAX_RESULT_BYTES: usize = 4096;
 
 /// What an attempt has left for its job's caller in the file that `JOB_RESULT_FILE` names.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JobResult {
     /// Not empty; at most [`MAX_RESULT_BYTES`] characters. What was not UTF-8 is U+FFFD.
     pub text: Box<str>,
@@ -349,7 +363,7 @@ impl Attempt {
 }
 
 /// Where an attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptState {
     /// Not running yet: to be scheduled, pulling its image, waiting for a volume.
     Pending,
@@ -383,6 +397,8 @@ pub struct JobRecord {
     pub is_whole: bool,
     /// What its users are shown. Whoever changes the record clears it.
     pub shown: Memo<Shown>,
+    /// How far it is.
+    pub progress: Option<Progress>,
 }
 
 /// A record as its users are shown it: made once, since that takes longer than to send it.
@@ -430,7 +446,7 @@ pub struct JobList {
 }
 
 /// Seconds after which a running job without a single pod is worth a remark.
-const NO_POD_REMARK_SECONDS: i64 = 4;
+pub const NO_POD_REMARK_SECONDS: i64 = 4;
 
 /// Whether the container of one of the attempts has started.
 pub fn has_started(attempts: &[Attempt]) -> bool {
@@ -443,6 +459,7 @@ impl JobRecord {
         JobRecord {
             is_whole: has_started(&attempts),
             is_early: false,
+            progress: job.progress.clone(),
             job,
             attempts,
             notice: "".into(),
@@ -461,8 +478,16 @@ impl JobRecord {
             job.finished = self.job.finished;
             job.failed = job.failed.max(self.job.failed);
         }
+        let was_restarted = job.restarted != self.job.restarted
+            || (self.job.status.is_finished() && !job.status.is_finished());
+        // What was not kept yet is newer than what was, unless it is of an earlier run.
+        let progress = match was_restarted || self.is_progress_kept() {
+            true => job.progress.clone(),
+            false => self.progress.clone(),
+        };
         JobRecord {
             job,
+            progress,
             is_early,
             ..self.clone()
         }
@@ -496,6 +521,11 @@ impl JobRecord {
     pub fn change_attempts(&mut self, change: impl FnOnce(&mut Vec<Attempt>)) {
         change(&mut self.attempts);
         self.is_whole |= has_started(&self.attempts);
+    }
+
+    /// Whether what is known of its progress is kept with the job.
+    pub fn is_progress_kept(&self) -> bool {
+        self.progress == self.job.progress
     }
 
     /// Whether its payload may be missing: it has one, and nothing has shown yet that it is stored.
@@ -664,6 +694,7 @@ impl Job {
             restarted: None,
             restart_of: None,
             hidden: false,
+            progress: None,
             version,
         }
     }
@@ -760,6 +791,49 @@ mod tests {
             message,
             ..Attempt::sample("pod", state, 1)
         }
+    }
+
+    #[test]
+    fn progress_that_is_not_kept_yet_is_newer_and_ends_with_its_run() {
+        let progress = |percent: u8| {
+            Some(Progress {
+                percent,
+                message: "".into(),
+                updated: NOON,
+            })
+        };
+        let percent = |record: &JobRecord| record.progress.as_ref().map(|p| p.percent);
+        let job = |status: Status, kept: Option<u8>| {
+            let mut job = Job::sample("a", status, 1);
+            job.progress = kept.and_then(progress);
+            job
+        };
+        // After a start, what was kept is all that is known.
+        let mut record = JobRecord::new(job(Status::Running, Some(5)), vec![]);
+        assert_eq!(
+            (percent(&record), record.is_progress_kept()),
+            (Some(5), true)
+        );
+        record.progress = progress(7);
+        let later = record.with(job(Status::Running, Some(6)));
+        assert_eq!(
+            (percent(&later), later.is_progress_kept()),
+            (Some(7), false)
+        );
+        let kept = record.with(job(Status::Succeeded, Some(7)));
+        assert_eq!((percent(&kept), kept.is_progress_kept()), (Some(7), true));
+        // Another scheduler's word.
+        assert_eq!(
+            percent(&kept.with(job(Status::Succeeded, Some(9)))),
+            Some(9)
+        );
+
+        let mut restarted = job(Status::Running, None);
+        restarted.restarted = Some(NOON);
+        assert_eq!(percent(&record.with(restarted)), None);
+        let stopped = record.with(job(Status::Stopped, None));
+        assert_eq!(percent(&stopped), Some(7));
+        assert_eq!(percent(&stopped.with(job(Status::Waiting, None))), None);
     }
 
     #[test]

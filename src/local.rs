@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -275,6 +275,9 @@ fn read_components(options: &LocalOptions) -> Result<Vec<JobComponent>, LocalErr
         .map_err(LocalError::Config)?;
     let file = options.file.display();
     let mut problems = give_ports(&mut components, &options.ports);
+    for component in &mut components {
+        component.scheduler_url = Some(url_for_jobs(options.address, component.scheduler_port));
+    }
     if components.is_empty() {
         problems.push(format!(
             "{file}: spec.jobs: there is no job component in the environment {environment}: nothing to run"
@@ -493,6 +496,16 @@ fn without_effect(component: &JobComponent) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(field, is_set)| is_set.then_some(field))
     .collect()
+}
+
+/// Where jobs, which are on this machine, reach their scheduler.
+fn url_for_jobs(address: IpAddr, port: u16) -> String {
+    let address = match address {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    };
+    format!("http://{}", SocketAddr::new(address, port))
 }
 
 /// Where a component is served, with a slash at its end.

@@ -45,7 +45,7 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 15] = [
+pub const ROUTES: [&str; 17] = [
     "list",
     "create",
     "get",
@@ -54,7 +54,9 @@ pub const ROUTES: [&str; 15] = [
     "stop",
     "stop-all",
     "restart",
+    "progress",
     "logs",
+    "events",
     "health",
     "metrics",
     "document",
@@ -146,6 +148,8 @@ impl<const ROWS: usize, const COLUMNS: usize> Histograms<ROWS, COLUMNS> {
 pub struct Gauges {
     /// Jobs by status, in the order of [`Status::ALL`].
     pub jobs: [usize; Status::ALL.len()],
+    /// Who reads the events.
+    pub followers: usize,
 }
 
 impl Metrics {
@@ -225,6 +229,12 @@ impl Metrics {
             &[],
             self.parked.load(Ordering::Relaxed),
         );
+        text.family(
+            "job_scheduler_event_readers",
+            "gauge",
+            "Readers of the events.",
+        );
+        text.sample("job_scheduler_event_readers", &[], gauges.followers);
 
         text.counters(
             "job_scheduler_submits_total",
@@ -430,6 +440,7 @@ mod tests {
         metrics.finish(Status::Running);
         let gauges = Gauges {
             jobs: [1, 2, 3, 4, 5, 6],
+            followers: 7,
         };
         let text = metrics.render(
             &gauges,
@@ -441,6 +452,7 @@ mod tests {
         );
         for line in [
             "job_scheduler_jobs{status=\"Waiting\"} 1",
+            "job_scheduler_event_readers 7",
             "job_scheduler_submits_total{outcome=\"created\"} 1",
             "job_scheduler_finishes_total{outcome=\"failed\"} 1",
             "job_scheduler_finishes_total{outcome=\"succeeded\"} 0",

@@ -1,7 +1,7 @@
 //! The body of a request to start a job, and what its headers add.
 
 use crate::config::fields::{Fields, Item, Report};
-use crate::config::tree::{JsonError, Node, Value};
+use crate::config::tree::{JsonError, Node, Value, shown};
 use crate::config::{FieldError, JobComponent, Settings, read_settings};
 use crate::job::{RequestKey, Sent};
 use crate::trace::TraceContext;
@@ -218,6 +218,73 @@ pub fn is_job_id(text: &str) -> bool {
     (1..=253).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
+/// How far a job says that it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressReport {
+    /// 0 to 100.
+    pub percent: u8,
+    /// At most [`MAX_MESSAGE`] characters, none of them a control character.
+    pub message: String,
+}
+
+/// Characters of the message that a job may send of its progress.
+pub const MAX_MESSAGE: usize = 256;
+
+/// Reads the body of a request in which a job says how far it is.
+pub fn parse_progress(body: &[u8]) -> Result<ProgressReport, RequestError> {
+    let node = Node::from_json(body)?;
+    let report = Report::default();
+    if !matches!(node.value, Value::Mapping(_)) {
+        let message = format!(
+            "the request body must be an object, such as {{\"percent\": 40}}, not {}",
+            node.described()
+        );
+        report.error("", 0, message);
+        return Err(RequestError::Fields(report.into_parts().0));
+    }
+    let progress = Item::root(node, &report).mapping().and_then(progress);
+    let (errors, _) = report.into_parts();
+    match progress {
+        Some(progress) if errors.is_empty() => Ok(progress),
+        _ => Err(RequestError::Fields(errors)),
+    }
+}
+
+fn progress(mut fields: Fields<'_>) -> Option<ProgressReport> {
+    let percent = fields.require("percent", "give a number from 0 to 100");
+    let percent = percent.and_then(percent_of);
+    let message = fields.take("message").and_then(|item| {
+        let (report, field, line) = item.place();
+        let message = item.string()?;
+        let is_good = message.chars().count() <= MAX_MESSAGE && !message.contains(char::is_control);
+        if !is_good {
+            let wanted = format!("must be at most {MAX_MESSAGE} characters, on one line");
+            report.error(&field, line, wanted);
+        }
+        is_good.then_some(message)
+    });
+    fields.finish();
+    Some(ProgressReport {
+        percent: percent?,
+        message: message.unwrap_or_default(),
+    })
+}
+
+/// A number, of which the whole percents count: 100 is all of it, and no less.
+fn percent_of(item: Item<'_>) -> Option<u8> {
+    if item.is_text() {
+        item.error("must be a number from 0 to 100, without quotes");
+        return None;
+    }
+    item.parsed_number(|text| {
+        let number: Option<f64> = text.parse().ok();
+        let number = number.filter(|number| (0.0..=100.0).contains(number));
+        number
+            .map(|number| number as u8)
+            .ok_or_else(|| format!("must be a number from 0 to 100, not {}", shown(text)))
+    })
+}
+
 fn payload(item: Item<'_>) -> Option<String> {
     if item.is_text() {
         return item.string();
@@ -242,6 +309,53 @@ mod tests {
     fn refused(body: &str, expected: &str) {
         let error = parse_request(body.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{body}");
+    }
+
+    #[test]
+    fn progress_is_a_number_and_a_short_text() {
+        let check = |body: &str, percent: u8, message: &str| {
+            let message = message.to_string();
+            let expected = ProgressReport { percent, message };
+            assert_eq!(parse_progress(body.as_bytes()).unwrap(), expected, "{body}");
+        };
+        check(r#"{"percent": 0}"#, 0, "");
+        check(r#"{"percent": 100, "message": "done"}"#, 100, "done");
+        check(r#"{"PERCENT": 33.9, "message": null}"#, 33, "");
+        check(r#"{"percent": 99.999999}"#, 99, "");
+        check(r#"{"percent": 1e1}"#, 10, "");
+        let long = "ä".repeat(256);
+        check(
+            &format!(r#"{{"percent": 1, "message": "{long}"}}"#),
+            1,
+            &long,
+        );
+
+        let refused = |body: &str, expected: &str| {
+            let error = parse_progress(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{body}: {error}");
+        };
+        refused("", "not JSON");
+        refused("{", "not JSON");
+        refused("40", "must be an object");
+        refused("{}", "percent: is missing");
+        refused(r#"{"percent": null}"#, "percent: is missing");
+        for bad in ["-1", "100.5", "101", "1e300", "true", "[]"] {
+            refused(&format!(r#"{{"percent": {bad}}}"#), "percent: must be");
+        }
+        refused(
+            r#"{"percent": "40"}"#,
+            "percent: must be a number from 0 to 100, without quotes",
+        );
+        refused(r#"{"percent": 1, "message": 1}"#, "message: must be text");
+        refused(
+            r#"{"percent": 1, "message": "a\nb"}"#,
+            "message: must be at most 256 characters",
+        );
+        refused(
+            &format!(r#"{{"percent": 1, "message": "{long}x"}}"#),
+            "message: must be at most",
+        );
+        refused(r#"{"percent": 1, "massage": "x"}"#, "massage");
     }
 
     #[test]

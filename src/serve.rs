@@ -216,6 +216,10 @@ fn read_component(options: &ServeOptions) -> Result<JobComponent, ServeError> {
     if let Some(image) = &options.image {
         component.settings.image = Some(image.clone());
     }
+    if options.address.is_some_and(|address| address.is_loopback()) {
+        // Its own pod's containers alone reach it, and no job's.
+        component.scheduler_url = None;
+    }
     if component.settings.image.is_none() {
         return Err(ServeError::NoImage {
             component: component.name,

@@ -10,6 +10,7 @@ mod primitives;
 pub mod schedules;
 
 pub use primitives::Condvar;
+pub use primitives::{RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard};
 
 use crate::clock::Clock;
 use primitives::thread::{self, Thread};

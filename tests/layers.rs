@@ -34,10 +34,11 @@ fn one_folder_uses_tiny_http_and_each_client_has_one_file_for_ureq() {
 /// In the order in which a request comes: so there is no circle among them.
 #[test]
 fn the_servers_modules_know_only_of_those_after_them() {
-    const ORDER: [&str; 10] = [
+    const ORDER: [&str; 11] = [
         "listener",
         "connections",
         "front",
+        "event_stream",
         "log_stream",
         "waiting",
         "exchange",

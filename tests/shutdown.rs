@@ -155,6 +155,42 @@ fn on_sigterm_it_answers_on_and_closes_each_connection_until_its_address_is_out_
 }
 
 #[test]
+fn on_sigterm_who_follows_the_jobs_is_let_go_at_once() {
+    let mut serve = Serve::start();
+    let mut reader = serve.connect().unwrap();
+    let request = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    reader.write_all(request).unwrap();
+    let mut told = Vec::new();
+    while !told.ends_with(b"event: list\ndata: []\n\n") {
+        let mut bytes = [0; 1000];
+        let count = reader.read(&mut bytes).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&told));
+        told.extend_from_slice(&bytes[..count]);
+    }
+    let begun = Instant::now();
+    serve.signal("TERM");
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "it is over");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    // One that comes now is told what there is, and is let go as well.
+    let mut reader = serve.connect().unwrap();
+    reader.write_all(request).unwrap();
+    let mut told = String::new();
+    reader.read_to_string(&mut told).unwrap();
+    assert!(told.ends_with("event: list\ndata: []\n\n"), "{told}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    serve.signal("TERM");
+    assert!(serve.ended(begun) < Duration::from_secs(5));
+}
+
+#[test]
 fn a_second_signal_or_an_interrupt_ends_it_at_once() {
     let mut serve = Serve::start();
     let begun = Instant::now();

@@ -5,7 +5,9 @@ pub mod kubernetes;
 pub mod local;
 
 use crate::config::{JobComponent, Settings};
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey};
+use crate::job::{
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Progress, Queued, RequestKey,
+};
 use std::fmt;
 use std::io::Read;
 use std::time::Duration;
@@ -71,7 +73,11 @@ pub trait Backend: Send + Sync {
     /// ([`Job::is_stop_unnoticed`]), if the job is still as described.
     fn note_stop(&self, job: &Job) -> Result<Job, BackendError>;
 
+    /// Keeps with the job how far it is, if it is still as described.
+    fn keep_progress(&self, job: &Job, progress: &Progress) -> Result<Job, BackendError>;
+
     /// Runs a stopped job again in place, at once or from the queue, if it is still as described.
+    /// How far it was is forgotten.
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;
 
     /// Takes the job out of its users' sight, while its payload or its key is still needed.

@@ -23,7 +23,15 @@ pub struct JobState {
     restart: String,
     pub restart_of: Option<String>,
     urls: BTreeMap<String, String>,
+    progress: Option<Progress>,
     pod_statuses: Vec<Attempt>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Progress {
+    percent: u8,
+    message: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +97,24 @@ impl JobState {
             None => self.message.clone(),
         }
     }
+
+    /// How far it is, by its own word.
+    fn progress(&self) -> String {
+        match &self.progress {
+            None => String::new(),
+            Some(Progress { percent, message }) if message.is_empty() => format!("{percent}%"),
+            Some(Progress { percent, message }) => format!("{percent}%: {message}"),
+        }
+    }
+
+    /// [`Self::note`], or else how far a job is that goes on.
+    fn remark(&self) -> String {
+        let note = self.note();
+        match note.is_empty() && !self.is_finished() {
+            true => self.progress(),
+            false => note,
+        }
+    }
 }
 
 /// Whether text may have a terminal's colours.
@@ -145,7 +171,7 @@ pub fn list(jobs: &[JobState], now: Timestamp, colour: Colour) -> String {
             or_dash(age.map(duration)),
             or_dash(job.duration(now).map(duration)),
             or_dash(Some(plain(&job.job_id)).filter(|id| !id.is_empty())),
-            plain(&job.note()),
+            plain(&job.remark()),
         ]);
     }
     aligned(&rows)
@@ -162,6 +188,7 @@ pub fn job(job: &JobState, now: Timestamp, colour: Colour) -> String {
     row("Name", job.name.clone());
     row("Status", colour.status(&job.status));
     row("Message", plain(&job.note()));
+    row("Progress", plain(&job.progress()));
     row("URLs", job.reached_at());
     row("Id", plain(&job.job_id));
     row("Created", job.created.clone());
@@ -219,7 +246,7 @@ pub fn progress(job: &JobState, now: Timestamp, colour: Colour) -> String {
         let word = if job.is_finished() { "in" } else { "for" };
         let _ = write!(line, " {word} {}", duration(seconds));
     }
-    let note = plain(&job.note());
+    let note = plain(&job.remark());
     if !note.is_empty() {
         let _ = write!(line, ": {note}");
     }
@@ -284,6 +311,30 @@ ATTEMPT       STATUS  STARTED               TOOK  EXIT  REASON  IMAGE
 compute-22-a  Failed  2026-01-01T11:59:11Z  1s    3     Error   i:1
 ";
         assert_eq!(job(&jobs()[1], now(), Colour::Off), expected);
+    }
+
+    #[test]
+    fn a_job_says_how_far_it_is_while_it_runs() {
+        let mut job = JobState {
+            name: "a".to_string(),
+            status: "Running".to_string(),
+            progress: Some(Progress {
+                percent: 40,
+                message: "epoch 3".to_string(),
+            }),
+            ..JobState::default()
+        };
+        assert_eq!(
+            progress(&job, now(), Colour::Off),
+            "a Running: 40%: epoch 3"
+        );
+        job.message = "exit code 3".to_string();
+        assert_eq!(progress(&job, now(), Colour::Off), "a Running: exit code 3");
+        job.status = "Succeeded".to_string();
+        job.message.clear();
+        assert_eq!(progress(&job, now(), Colour::Off), "a Succeeded");
+        let text = super::job(&job, now(), Colour::Off);
+        assert!(text.contains("Progress:  40%: epoch 3\n"), "{text}");
     }
 
     #[test]

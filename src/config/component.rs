@@ -168,11 +168,13 @@ impl Job {
         let nothing = Level::default();
         let over = over.unwrap_or(&nothing);
         let base = &self.base;
+        let scheduler_port = over.scheduler_port.or(base.scheduler_port)?;
         Some(JobComponent {
             app: app.to_owned(),
             environment: environment.to_owned(),
             name: self.name.clone(),
-            scheduler_port: over.scheduler_port.or(base.scheduler_port)?,
+            scheduler_port,
+            scheduler_url: Some(format!("http://{}:{scheduler_port}", self.name)),
             payload_path: pick(&over.payload_path, &base.payload_path),
             ports: pick(&over.ports, &base.ports).unwrap_or_default(),
             secrets: pick(&over.secrets, &base.secrets).unwrap_or_default(),

@@ -45,6 +45,9 @@ pub struct JobComponent {
     pub name: String,
     /// The port that the component's scheduler listens on, 1024 to 65535.
     pub scheduler_port: u16,
+    /// Where its jobs reach its scheduler: its Service, unless it is served elsewhere. `None` where
+    /// they cannot.
+    pub scheduler_url: Option<String>,
     /// The folder in the job that gets the file `payload`; absolute. Without it a job takes no
     /// payload.
     pub payload_path: Option<String>,
@@ -159,6 +162,14 @@ impl JobComponent {
                 format!("{}/payload", path.trim_end_matches('/')),
             ));
         }
+        variables.extend(self.progress_url(job));
         variables
+    }
+
+    /// Where a job says how far it is.
+    pub fn progress_url(&self, job: &JobName) -> Option<(&'static str, String)> {
+        let scheduler = self.scheduler_url.as_ref()?;
+        let url = format!("{scheduler}/api/v1/jobs/{job}/progress");
+        Some(("JOB_PROGRESS_URL", url))
     }
 }

@@ -6,7 +6,7 @@ use super::openapi::DOCUMENT;
 use super::reply::Reply;
 use super::route::Route;
 use crate::process::Process;
-use crate::request::{JobRequest, parse_request, request_key};
+use crate::request::{JobRequest, MAX_MESSAGE, parse_progress, parse_request, request_key};
 use crate::scheduler::Scheduler;
 use crate::trace::TraceContext;
 
@@ -48,8 +48,10 @@ pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u
             .restart(name)
             .map(|job| Reply::job(&job, now))
             .map_err(Reply::from),
+        Route::PutProgress { name } => report(scheduler, name, body),
         // To send what follows is the server's, as it comes.
         Route::GetLog { .. } => Ok(Reply::log()),
+        Route::Events => Ok(Reply::events()),
         Route::Component => Ok(component::reply(scheduler)),
         Route::Console => Ok(console::reply()),
         Route::Live => Ok(Reply::success("the scheduler is alive")),
@@ -63,6 +65,19 @@ pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u
         Route::Document => Ok(Reply::document(DOCUMENT)),
     };
     answer.unwrap_or_else(|failure| failure)
+}
+
+/// The most that a report of a job's progress may have: a message of the longest, each of its
+/// characters escaped, and room for the rest.
+const MAX_REPORT_BYTES: usize = 12 * MAX_MESSAGE + 1024;
+
+fn report(scheduler: &Scheduler, name: &str, body: &[u8]) -> Result<Reply, Reply> {
+    if body.len() > MAX_REPORT_BYTES {
+        return Err(Reply::report_too_large(MAX_REPORT_BYTES, body.len()));
+    }
+    let report = parse_progress(body).map_err(Reply::from)?;
+    let name = scheduler.report(name, report).map_err(Reply::from)?;
+    Ok(Reply::success(&format!("progress of job {name} noted")))
 }
 
 fn create(scheduler: &Scheduler, headers: &Headers, body: &[u8]) -> Result<Reply, Reply> {

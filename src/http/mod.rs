@@ -2,6 +2,7 @@
 
 mod component;
 mod console;
+mod events;
 mod guard;
 mod handler;
 mod openapi;

@@ -5,7 +5,7 @@ use super::route::RouteError;
 use crate::backend::BackendError;
 use crate::config::FieldError;
 use crate::index::Full;
-use crate::job::{Attempt, AttemptState, JobResult, Shown, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, JobResult, Progress, Shown, Status, Timestamp};
 use crate::request::RequestError;
 use crate::scheduler::{JobError, JobView, MAX_PAYLOAD_BYTES, SubmitError};
 use serde::{Serialize, Serializer};
@@ -55,8 +55,28 @@ struct JobStatus<'a> {
     restart: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_of: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<JobProgress<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pod_statuses: Vec<PodStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct JobProgress<'a> {
+    percent: u8,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    updated: Time,
+}
+
+impl<'a> From<&'a Progress> for JobProgress<'a> {
+    fn from(progress: &'a Progress) -> JobProgress<'a> {
+        JobProgress {
+            percent: progress.percent,
+            message: &progress.message,
+            updated: progress.updated.into(),
+        }
+    }
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -150,6 +170,7 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
+        progress: record.progress.as_ref().map(JobProgress::from),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
 }
@@ -329,6 +350,11 @@ impl Reply {
         )
     }
 
+    pub fn report_too_large(limit: usize, bytes: usize) -> Reply {
+        let message = format!("the body may have {limit} bytes, and has {bytes}");
+        Reply::failure(413, "RequestEntityTooLarge", &message)
+    }
+
     pub fn too_many_waiting(limit: usize) -> Reply {
         let message = format!(
             "{limit} requests wait for jobs to finish, which is as many as may: ask without wait"
@@ -342,11 +368,25 @@ impl Reply {
         Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 5)
     }
 
+    pub fn too_many_readers(limit: usize) -> Reply {
+        let message = format!("{limit} read the events, which is as many as may: try again");
+        Reply::failure(503, "ServiceUnavailable", &message).with("Retry-After", 5)
+    }
+
     /// What comes before a log. What a job writes is nobody's page.
     pub fn log() -> Reply {
+        Reply::stream("text/plain; charset=utf-8")
+    }
+
+    /// What comes before events.
+    pub fn events() -> Reply {
+        Reply::stream("text/event-stream")
+    }
+
+    fn stream(content_type: &'static str) -> Reply {
         Reply {
             code: 200,
-            content_type: "text/plain; charset=utf-8",
+            content_type,
             headers: vec![
                 ("Cache-Control", "no-store".to_string()),
                 ("X-Content-Type-Options", "nosniff".to_string()),
@@ -502,6 +542,9 @@ impl From<JobError> for Reply {
             JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
             JobError::BadState { message } => Reply::failure(400, "BadRequest", &message),
             JobError::Full(full) => full.into(),
+            JobError::TooOften { message } => {
+                Reply::failure(429, "TooManyRequests", &message).with("Retry-After", 1)
+            }
             JobError::Backend(error) => error.into(),
         }
     }

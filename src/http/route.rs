@@ -35,11 +35,17 @@ pub enum Route {
     RestartJob {
         name: String,
     },
+    /// The job says how far it is.
+    PutProgress {
+        name: String,
+    },
     /// What the job has written.
     GetLog {
         name: String,
         options: LogOptions,
     },
+    /// What changes of the jobs, as it does.
+    Events,
     /// Every unfinished job.
     StopJobs,
     /// What the scheduler is configured to.
@@ -164,12 +170,19 @@ impl Route {
                 name: name.to_string(),
             }),
             ["", "api", "v1", "jobs", _, "stop" | "restart"] => only("POST"),
+            ["", "api", "v1", "jobs", name, "progress"] if method == "PUT" => {
+                Ok(Route::PutProgress {
+                    name: name.to_string(),
+                })
+            }
+            ["", "api", "v1", "jobs", _, "progress"] => only("PUT"),
             ["", "api", "v1", "jobs", name, "logs"] if is_get => Ok(Route::GetLog {
                 name: name.to_string(),
                 options: parse_log_options(query)?,
             }),
             ["", "api", "v1", "component"] if is_get => Ok(Route::Component),
-            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component"] => {
+            ["", "api", "v1", "events"] if is_get => Ok(Route::Events),
+            ["", "api", "v1", "jobs", _, "logs"] | ["", "api", "v1", "component" | "events"] => {
                 only("GET, HEAD")
             }
             [""] if is_get => Ok(Route::Console),
@@ -189,7 +202,9 @@ impl Route {
         match self {
             Route::ListJobs(_)
             | Route::GetJob { .. }
+            | Route::PutProgress { .. }
             | Route::GetLog { .. }
+            | Route::Events
             | Route::Component
             | Route::Console
             | Route::Live
@@ -216,7 +231,9 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::PutProgress { .. }) => "progress",
         Ok(Route::GetLog { .. }) => "logs",
+        Ok(Route::Events) => "events",
         Ok(Route::Component) => "component",
         Ok(Route::Console) => "console",
         Ok(Route::Live | Route::Ready) => "health",
@@ -461,6 +478,11 @@ mod tests {
             }),
         );
         check("GET /api/v1/component", Ok(Route::Component));
+        check("GET /api/v1/events?x=1", Ok(Route::Events));
+        check(
+            "PUT /api/v1/jobs/compute-1/progress",
+            Ok(Route::PutProgress { name: name() }),
+        );
         check("GET /", Ok(Route::Console));
         check("POST /api/v1/jobs/stop", Ok(Route::StopJobs));
         check("GET /health/live", Ok(Route::Live));

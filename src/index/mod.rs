@@ -7,19 +7,21 @@
 //! more, so that a concurrency cap holds at every instant.
 
 mod capacity;
+mod changes;
 mod fate;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use capacity::{Bounds, Full, Reservation};
+pub use changes::{Changed, Follower, MAX_FOLLOWERS};
 pub use fate::{Flight, InFlight, is_live};
 
 use crate::clock::Clock;
 use crate::job::{
-    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Queued, RequestKey, Status,
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Progress, Queued, RequestKey, Status,
 };
-use crate::sync::SharedLock;
 use capacity::Reserved;
+use changes::{Changes, Followed, Sight};
 use fate::{Fate, Tombstone};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub const ABORTED_FOR: Duration = Duration::from_secs(600);
 /// The jobs and their attempts. One writer path (what is observed, created, deleted), any number of
 /// readers.
 pub struct Index {
-    state: SharedLock<State>,
+    state: Followed,
     bounds: Bounds,
     clock: Clock,
 }
@@ -104,6 +106,7 @@ struct State {
     reported: u64,
     /// Of the last list: what it did not show and is no newer was gone by then.
     listed: u64,
+    changes: Changes,
 }
 
 /// What is counted of a name.
@@ -141,7 +144,7 @@ impl Index {
     /// An empty index.
     pub fn new(bounds: Bounds, clock: Clock) -> Index {
         Index {
-            state: SharedLock::new(State::default()),
+            state: Followed::new(State::default()),
             bounds,
             clock,
         }
@@ -206,21 +209,7 @@ impl Index {
 
     /// The place of a job in the queue, from 1; `None` if the queue does not hold it.
     pub fn position(&self, job: &Job) -> Option<usize> {
-        let key = (job.queued?, job.name.clone());
-        let state = self.state.read();
-        let waiting = &state.waiting;
-        if !waiting.contains(&key) {
-            return None;
-        }
-        // From both ends: most that ask are among the last, who have just come, or among the first.
-        let ends = waiting.iter().zip(waiting.iter().rev());
-        let (before, (first, _)) = ends
-            .enumerate()
-            .find(|(_, (first, last))| **first == key || **last == key)?;
-        match *first == key {
-            true => Some(before + 1),
-            false => Some(waiting.len() - before),
-        }
+        self.state.read().position(job)
     }
 
     /// A call that changes or deletes the job, or pins its payload, is in flight until the guard is
@@ -288,6 +277,17 @@ impl Index {
         if state.jobs.get(name).is_some_and(|r| &*r.notice != text) {
             state.change_record(name, |record| record.notice = text.into());
         }
+    }
+
+    /// A job says how far it is. `false` if it has finished or is gone.
+    pub fn set_progress(&self, name: &JobName, progress: Progress) -> bool {
+        let mut state = self.state.write();
+        let is_unfinished = |r: &Arc<JobRecord>| !r.job.hidden && !r.job.status.is_finished();
+        let takes = state.jobs.get(name).is_some_and(is_unfinished);
+        if takes {
+            state.change_record(name, |record| record.progress = Some(progress));
+        }
+        takes
     }
 
     /// This very job was deleted here: it is out, whatever is still reported of it.
@@ -626,6 +626,23 @@ fn merge(attempts: &mut Vec<Attempt>, attempt: Attempt) {
 }
 
 impl State {
+    fn position(&self, job: &Job) -> Option<usize> {
+        let key = (job.queued?, job.name.clone());
+        let waiting = &self.waiting;
+        if !waiting.contains(&key) {
+            return None;
+        }
+        // From both ends: most that ask are among the last, who have just come, or among the first.
+        let ends = waiting.iter().zip(waiting.iter().rev());
+        let (before, (first, _)) = ends
+            .enumerate()
+            .find(|(_, (first, last))| **first == key || **last == key)?;
+        match *first == key {
+            true => Some(before + 1),
+            false => Some(waiting.len() - before),
+        }
+    }
+
     fn uses_payload(&self, owner: &JobName) -> bool {
         self.fates.get(owner).is_some_and(|fate| fate.pins > 0)
             || self
@@ -644,6 +661,7 @@ impl State {
         let mut record = self.jobs.remove(name);
         let known = self.fates.remove(name);
         let before = Tally::of(record.as_deref(), known.as_ref());
+        let seen = Sight::of(record.as_deref());
         if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
             self.waiting.remove(&(queued, name.clone()));
         }
@@ -662,6 +680,8 @@ impl State {
         }
         self.tally
             .replace(before, Tally::of(record.as_deref(), Some(&fate)));
+        self.changes
+            .compare(name, seen, Sight::of(record.as_deref()));
         if let Some(record) = record {
             record.shown.clear();
             self.jobs.insert(name.clone(), record);

@@ -740,3 +740,130 @@ fn a_hidden_job_is_kept_while_its_payload_is_used() {
     index.deleted(&job("a", Running, 0));
     assert!(index.state.read().jobs.is_empty());
 }
+
+/// What a follower who knows all up to this number is told, and up to which number it knows then.
+fn told(index: &Index, number: u64) -> Option<(String, u64)> {
+    let follower = index.follow().unwrap();
+    let mut shown = Vec::new();
+    let last = follower.changed_since(number, 1000, |changed| {
+        shown.push(match &changed.record {
+            Some(record) => format!("{}:{}", changed.name, record.job.status),
+            None => format!("{} gone", changed.name),
+        })
+    })?;
+    Some((shown.join(" "), last))
+}
+
+#[test]
+fn followers_are_told_of_each_job_as_it_is_and_once() {
+    let index = unbounded();
+    let check = |number: u64, expected: &str| {
+        let (shown, last) = told(&index, number).unwrap();
+        assert_eq!(shown, expected);
+        last
+    };
+    let none = check(0, "");
+    index.job_seen(job("a", Running, 1));
+    index.job_seen(job("b", Running, 2));
+    let first = check(none, "a:Running b:Running");
+    index.job_seen(job("a", Succeeded, 3));
+    index.attempt_seen(&name("b"), attempt("p", Going, 1));
+    let second = check(first, "a:Succeeded b:Running");
+    check(none, "a:Succeeded b:Running");
+    // What nobody sees of a job.
+    index.job_seen(job("b", Running, 4));
+    index.attempt_seen(&name("b"), attempt("p", Going, 2));
+    index.confirm(&name("b"));
+    drop(index.begin(&name("b"), Flight::Change));
+    assert_eq!(check(second, ""), second);
+
+    index.notice(&name("b"), "not reachable");
+    index.deleted(&job("a", Succeeded, 3));
+    let third = check(second, "b:Running a gone");
+    let hidden = Job {
+        hidden: true,
+        ..job("b", Succeeded, 9)
+    };
+    index.job_seen(hidden);
+    check(third, "b gone");
+    // Hidden, it goes without another word.
+    let last = check(second, "a gone b gone");
+    index.job_gone(&job("b", Succeeded, 10));
+    check(last, "");
+    // Where a list shows what has changed.
+    let begun = index.relist_begins();
+    relisted(&index, begun, vec![job("c", Running, 11)], 12);
+    check(last, "c:Running");
+    assert_eq!(told(&index, last + 99), None, "nobody was ever there");
+}
+
+#[test]
+fn a_follower_who_missed_that_a_job_is_gone_is_told_that_it_has() {
+    let index = bounded(5000, 0);
+    index.job_seen(job("kept", Running, 1));
+    let (_, before) = told(&index, 0).unwrap();
+    let mut version = 2;
+    let mut make_and_delete = |count: usize| {
+        for number in 0..count {
+            let name = format!("j{number}");
+            index.job_seen(job(&name, Running, version));
+            index.deleted(&job(&name, Running, version));
+            settled(&index, &[&name]);
+            version += 1;
+        }
+    };
+    make_and_delete(1000);
+    assert!(told(&index, before).is_some());
+    make_and_delete(1100);
+    assert_eq!(told(&index, before), None);
+    let follower = index.follow().unwrap();
+    let state = index.state.read();
+    // The kept one, and those that are gone: bounded.
+    assert!(state.changes.len() <= 1025, "{}", state.changes.len());
+    drop(state);
+    assert!(told(&index, follower.last_change()).is_some());
+}
+
+#[test]
+fn as_many_follow_as_may() {
+    let index = unbounded();
+    let followers: Vec<_> = (0..MAX_FOLLOWERS).map(|_| index.follow()).collect();
+    assert!(followers.iter().all(Option::is_some) && index.follow().is_none());
+    assert_eq!(index.followers(), MAX_FOLLOWERS);
+    drop(followers);
+    assert_eq!(index.followers(), 0);
+}
+
+#[test]
+fn the_first_places_of_the_queue_are_told_now_and_then() {
+    let index = bounded(5000, 1);
+    for number in 0..300 {
+        let name = format!("w{number:03}");
+        index.job_seen(queued(&name, 0, number));
+    }
+    let follower = index.follow().unwrap();
+    let wait = || follower.wait(u64::MAX - 1, Duration::ZERO, || false);
+    wait();
+    let all = follower.last_change();
+    let admitted = |name: &str| index.job_seen(job(name, Running, 9));
+    admitted("w000");
+    wait();
+    assert_eq!(told(&index, all).unwrap().0, "w000:Running", "not so soon");
+    index.clock.sleep(Duration::from_secs(1));
+    wait();
+    let mut told = Vec::new();
+    let look = |changed: Changed| told.push((changed.name.to_string(), changed.position()));
+    follower.changed_since(all, 1000, look).unwrap();
+    let expect = |at: usize, name: &str, position| {
+        assert_eq!(told[at], (name.to_string(), position));
+    };
+    assert_eq!(told.len(), 101);
+    expect(0, "w000", None);
+    expect(1, "w001", Some(1));
+    expect(100, "w100", Some(100));
+    // It has not moved since.
+    index.clock.sleep(Duration::from_secs(1));
+    let last = follower.last_change();
+    wait();
+    assert_eq!(follower.last_change(), last);
+}

@@ -4,8 +4,8 @@ use super::{JobError, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight, is_live};
 use crate::job::{
-    Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, Status, Timestamp,
-    has_started,
+    Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, NO_POD_REMARK_SECONDS,
+    Status, Timestamp, has_started,
 };
 use crate::queue::Urgency;
 use crate::retention;
@@ -20,6 +20,8 @@ const REASON_WAIT: Duration = Duration::from_secs(1);
 const CHANGE_LOOK: Duration = Duration::from_millis(500);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
+/// After this, that a running job has no attempt is part of its state.
+const NO_ATTEMPT_REMARK: Duration = Duration::from_secs(NO_POD_REMARK_SECONDS.unsigned_abs() + 1);
 /// Why a job is stopped that nobody asked to stop.
 const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
 
@@ -40,6 +42,10 @@ pub(super) enum Task {
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
+    /// Keep with a job how far it is.
+    KeepProgress(JobName),
+    /// Tell who follows the jobs that a running one still has no attempt.
+    Remark(JobName),
     /// Take requests with keys, now that no call of an earlier process is on its way.
     Open,
     /// Let jobs run under the cap, now that nothing of an earlier process can run that is not
@@ -56,7 +62,11 @@ impl Urgency for Task {
     fn is_urgent(&self) -> bool {
         !matches!(
             self,
-            Task::Verify(_) | Task::Expose(_) | Task::FindPayload(_)
+            Task::Verify(_)
+                | Task::Expose(_)
+                | Task::FindPayload(_)
+                | Task::KeepProgress(_)
+                | Task::Remark(_)
         )
     }
 }
@@ -72,6 +82,11 @@ impl Scheduler {
             Task::Forget(name) => self.forget(name),
             Task::Settle(name) => {
                 self.settle(name);
+                Ok(())
+            }
+            Task::KeepProgress(name) => self.keep_progress(name),
+            Task::Remark(name) => {
+                self.index.remark(name);
                 Ok(())
             }
             Task::Open => self.open(),
@@ -434,6 +449,10 @@ impl Scheduler {
                 }
             }
         }
+        if job.status == Status::Running && record.attempts.is_empty() {
+            let task = Task::Remark(job.name.clone());
+            self.queue.add_after(task, NO_ATTEMPT_REMARK);
+        }
         if job.status == Status::Running && transition.from.is_some() {
             self.queue.add(Task::Expose(job.name.clone()));
             self.find_payload_later(record);
@@ -442,6 +461,7 @@ impl Scheduler {
             if transition.from.is_some() {
                 self.metrics.finish(job.status);
             }
+            self.keep_last_progress(record);
             self.queue.add(Task::Retain);
             self.tell(record);
         }

@@ -7,9 +7,10 @@ use crate::backend::{
     Condition, CreateError, Created, HiddenKey, LogOptions, NewJob, Observer, Resend,
 };
 use crate::config;
+use crate::index::Changed;
 use crate::index::tests::check_tally;
-use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
-use crate::request::JobRequest;
+use crate::job::{Attempt, AttemptState, Job, JobList, Progress, RequestKey, Sent};
+use crate::request::{JobRequest, ProgressReport};
 use crate::sync::schedules::{Time, check};
 use shuttle::thread::{self, Thread};
 use std::collections::{BTreeMap, VecDeque};
@@ -247,14 +248,28 @@ impl Backend for Cluster {
         })
     }
 
+    fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
+        unreachable!("each stop is noticed here")
+    }
+
+    fn keep_progress(&self, known: &Job, progress: &Progress) -> Result<Job, BackendError> {
+        let progress = Some(progress.clone());
+        self.change_job(known, |truth, job| match job.version == known.version {
+            true => Ok(truth.put(Job { progress, ..job })),
+            false => Err(changed()),
+        })
+    }
+
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
         self.change_job(job, |truth, job| match (job.status, queued) {
             (Status::Stopped, None) => Ok(truth.put(Job {
                 status: Status::Running,
+                progress: None,
                 ..job
             })),
             (Status::Stopped, Some(_)) => Ok(truth.put(Job {
                 status: Status::Waiting,
+                progress: None,
                 queued,
                 ..job
             })),
@@ -400,6 +415,7 @@ impl World {
             scope.spawn(move || cluster.watch_jobs(scheduler, relist_after));
             scope.spawn(move || cluster.watch_pods(scheduler));
             scope.spawn(move || cluster.run_pods());
+            scope.spawn(|| self.follow());
             for _ in 0..2 {
                 scope.spawn(|| scheduler.work());
             }
@@ -422,7 +438,51 @@ impl World {
             assert!(scheduler.index.is_at_rest(), "{}", self.describe());
             scheduler.end();
             cluster.change(|truth| truth.is_over = true);
+            scheduler.call_followers();
         });
+    }
+
+    /// Follows the changes to the end. Of no job an older state comes after a newer one, and the
+    /// last one comes of each.
+    fn follow(&self) {
+        let follower = self.scheduler.follower().unwrap();
+        let (mut number, mut known) = (0, BTreeMap::<JobName, Arc<JobRecord>>::new());
+        let is_over = || self.cluster.truth.lock().unwrap().is_over;
+        loop {
+            let was_over = is_over();
+            let mut changed = Vec::new();
+            let look = |one: Changed| {
+                changed.push((one.number, one.name.clone(), one.record.cloned()));
+            };
+            follower.changed_since(number, 2, look).unwrap();
+            if changed.is_empty() {
+                match was_over {
+                    true => break,
+                    false => follower.wait(number, Duration::from_secs(1), is_over),
+                }
+            }
+            for (newer, name, record) in changed {
+                assert!(newer > number);
+                number = newer;
+                let before = match record {
+                    Some(record) => known.insert(name.clone(), record),
+                    None => known.remove(&name),
+                };
+                if let (Some(before), Some(after)) = (before, known.get(&name)) {
+                    assert!(after.job.version >= before.job.version, "{name} is older");
+                }
+            }
+        }
+        let shown = |record: &JobRecord| {
+            let attempts = record.attempts.iter().map(|attempt| attempt.state);
+            (record.job.status, attempts.collect::<Vec<_>>())
+        };
+        let listed = self.scheduler.index.list();
+        let listed = listed
+            .iter()
+            .map(|record| (&record.job.name, shown(record)));
+        let told = known.iter().map(|(name, record)| (name, shown(record)));
+        assert_eq!(told.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
     }
 
     /// Whether what the index holds is what there is, and nothing can run.
@@ -434,7 +494,8 @@ impl World {
         let jobs: Vec<_> = truth.jobs.values().cloned().collect();
         drop(truth);
         let known = self.scheduler.index.list();
-        let is_known = known.iter().map(|record| &record.job).eq(&jobs);
+        let is_known = known.iter().map(|record| &record.job).eq(&jobs)
+            && known.iter().all(|record| record.is_progress_kept());
         is_at_rest && is_known && self.scheduler.index.is_idle()
     }
 
@@ -478,6 +539,24 @@ fn submits(world: &World) {
         Err(SubmitError::Backend(BackendError::Gone { .. })) => {}
         Err(other) => panic!("{other:?}"),
     }
+}
+
+/// A job that says how far it is, as long as it is taken.
+fn submits_and_reports(world: &World) {
+    let made = match world.submit(None) {
+        Ok(made) => made,
+        Err(other) => panic!("{other:?}"),
+    };
+    let name = &made.record.job.name;
+    for percent in [1, 2] {
+        let message = String::new();
+        match (world.scheduler).report(name.as_str(), ProgressReport { percent, message }) {
+            Ok(_) => {}
+            Err(JobError::BadState { .. }) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    world.wait_for(name);
 }
 
 fn deletes(world: &World) {
@@ -528,6 +607,16 @@ fn a_job_that_is_stopped_and_restarted_keeps_to_the_cap() {
         let made = [world.submit(None), world.submit(None)];
         assert!(made.iter().all(Result::is_ok));
         world.run(NEVER, &[stops_and_restarts]);
+    });
+}
+
+/// Whatever comes between: the end of the job, or a stop and a restart, after which it has said
+/// nothing.
+#[test]
+fn how_far_a_job_is_is_kept_with_it() {
+    check(SCHEDULES, || {
+        World::start(0).run(1, &[submits_and_reports, submits_and_reports]);
+        World::start(1).run(NEVER, &[submits_and_reports, stops_and_restarts]);
     });
 }
 

@@ -6,6 +6,7 @@ mod follow;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod interleavings;
+mod progress;
 mod submit;
 
 pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};
@@ -13,12 +14,13 @@ pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};
 use crate::backend::{Backend, BackendError};
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::index::{Bounds, Full, Index, Reservation};
+use crate::index::{Bounds, Follower, Full, Index, Reservation};
 use crate::job::{JobFilter, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
-use crate::sync::Turns;
+use crate::sync::{Lock, Turns};
 use follow::Task;
+use progress::Rates;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -50,6 +52,7 @@ pub struct Scheduler {
     clock: Clock,
     /// One request at a time for an idempotency key.
     turns: Turns<u128>,
+    rates: Lock<Rates>,
     /// Told of each job that has finished or is gone.
     settled: OnceLock<Settled>,
     siblings: OnceLock<Vec<Sibling>>,
@@ -70,6 +73,10 @@ pub enum JobError {
         message: String,
     },
     Full(Full),
+    /// It was asked for too often in a short time.
+    TooOften {
+        message: String,
+    },
     /// What the job wrote is not there any more.
     NoLog {
         message: String,
@@ -126,6 +133,7 @@ impl Scheduler {
             all_is_known: AtomicBool::new(all_is_known),
             clock,
             turns: Turns::new(),
+            rates: Lock::default(),
             settled: OnceLock::new(),
             siblings: OnceLock::new(),
             metrics,
@@ -170,7 +178,10 @@ impl Scheduler {
 
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges::default();
+        let mut gauges = Gauges {
+            followers: self.index.followers(),
+            ..Gauges::default()
+        };
         for record in self.index.list() {
             let statuses = Status::ALL.iter().zip(&mut gauges.jobs);
             for (_, count) in statuses.filter(|(status, _)| **status == record.job.status) {
@@ -216,6 +227,16 @@ impl Scheduler {
     /// The job of this name.
     pub fn get(&self, name: &str) -> Result<JobView, JobError> {
         self.find(name).map(|record| self.view(record))
+    }
+
+    /// Follows what changes of the jobs; `None` if as many do as may.
+    pub fn follower(&self) -> Option<Follower<'_>> {
+        self.index.follow()
+    }
+
+    /// Has those that follow look whether it is over.
+    pub fn call_followers(&self) {
+        self.index.call_followers();
     }
 
     fn find(&self, name: &str) -> Result<Arc<JobRecord>, JobError> {

@@ -17,6 +17,8 @@ REQUESTS = "JobScheduleDescription"
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
+    # It goes on until one side closes it.
+    del raw_schema["paths"]["/api/v1/events"]
     schemas = raw_schema["components"]["schemas"]
     seen = set()
 

@@ -146,6 +146,7 @@ pub fn valid(value: &Value, schema: &'static Value, place: &str) -> Result<(), S
         Some("array") => value.is_array(),
         Some("string") => value.is_string(),
         Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
         Some("boolean") => value.is_boolean(),
         other => return Err(format!("{place}: the type {other:?} is not known here")),
     };

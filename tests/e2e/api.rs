@@ -156,6 +156,11 @@ impl Scheduler {
         }
     }
 
+    /// Where its jobs are, by its own name.
+    pub fn jobs_url(&self) -> String {
+        format!("http://{}:{}{JOBS}", self.component, self.port)
+    }
+
     #[track_caller]
     pub fn call(&mut self, method: &str, path: &str, body: &str) -> Response {
         self.call_with(&[], method, path, body)

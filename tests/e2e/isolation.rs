@@ -101,6 +101,7 @@ pub fn a_job_knows_where_it_is_and_has_its_secrets(cluster: &Cluster) -> Vec<Str
             format!("RADIX_COMPONENT={component}"),
             format!("RADIX_ENVIRONMENT={environment}"),
             format!("RADIX_JOB_NAME={job}"),
+            format!("JOB_PROGRESS_URL={}/{job}/progress", scheduler.jobs_url()),
         ]);
         if component == "report" {
             expected.push(password.clone());

@@ -15,6 +15,7 @@ mod control;
 mod cost;
 mod deployment;
 mod errors;
+mod events;
 mod footprint;
 mod isolation;
 mod lifecycle;
@@ -70,6 +71,8 @@ const TOGETHER: &[Test] = tests![
     control::a_job_is_part_of_its_requests_trace
     logs::a_jobs_log_is_read_through_the_api
     logs::a_log_is_followed_to_the_jobs_end
+    events::what_changes_is_told_as_it_does
+    events::a_job_says_how_far_it_is
     lifecycle::answers_have_the_documented_fields
     lifecycle::a_job_leaves_a_result
     lifecycle::a_list_is_in_order_and_of_those_that_are_asked_for

@@ -20,6 +20,15 @@ pub fn a_restarted_scheduler_knows_every_job(cluster: &Cluster) -> Vec<String> {
     etl.wait_until_started(&finishing);
     etl.wait_for(&succeeding, "Succeeded");
     etl.wait_for(&failing, "Failed");
+    let progress = json!({"percent": 40, "message": "four of ten"}).to_string();
+    let path = format!("{JOBS}/{running}/progress");
+    assert_eq!(etl.call("PUT", &path, &progress).code, 200);
+    within(SOON, || {
+        let selector = format!("metadata.name={running}");
+        let jobs = objects("prod", &["jobs", "--field-selector", &selector]);
+        let kept = &jobs[0]["metadata"]["annotations"]["job-scheduler/progress"];
+        kept.is_string().then_some(()).ok_or(jobs[0].to_string())
+    });
     let before = etl.list();
 
     // Killed at once, without a chance to say good-bye.

@@ -9,7 +9,9 @@ use job_scheduler::clock::Clock;
 use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status, Timestamp};
+use job_scheduler::job::{
+    Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Status, Timestamp,
+};
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -45,6 +47,7 @@ impl Backend for Buggy {
             restarted: None,
             restart_of: None,
             hidden: false,
+            progress: None,
             version: 1,
         };
         Ok(Created {
@@ -76,10 +79,13 @@ impl Backend for Buggy {
     fn list(&self) -> Result<JobList, BackendError> {
         unreachable!()
     }
+    fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
+        unreachable!()
+    }
     fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn stop(&self, _: &Job, _: &str) -> Result<Job, BackendError> {
+    fn keep_progress(&self, _: &Job, _: &Progress) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn resume(&self, _: &Job, _: Option<Queued>) -> Result<Job, BackendError> {

@@ -381,6 +381,7 @@ impl Sim {
                 }
             }
             self.check_exit_codes(&views);
+            self.check_progress(&views);
             self.check_waiters(number);
         }
     }
@@ -420,6 +421,30 @@ impl Sim {
             (.., true) if stopped => Status::Stopped,
             (.., true) => Status::Waiting,
             _ => Status::Running,
+        }
+    }
+
+    /// How far a job is, is of this very run of it, and the cluster has what a process was told.
+    fn check_progress(&mut self, views: &[job_scheduler::scheduler::JobView]) {
+        for view in views {
+            let record = &view.record;
+            let (name, told) = (record.job.name.to_string(), record.progress.clone());
+            let Some(message) = told.map(|progress| progress.message) else {
+                continue;
+            };
+            let run = (record.job.uid.to_string(), record.job.restarted);
+            if self.reports.get(&*message) != Some(&run) {
+                let what = format!("{name} has {message:?}, which was said of another run");
+                return self.violate("progress", what);
+            }
+            // Nor can it be changed where somebody refuses that.
+            let held = self.world.jobs.get(&name);
+            let held = held.and_then(|job| job.annotations.get("job-scheduler/progress"));
+            let is_kept = held.is_some_and(|held| held.ends_with(&*message));
+            if !is_kept && !self.is_guarded(&name) {
+                let what = format!("{name} has {message:?}, and its Job {held:?}");
+                return self.violate("progress", what);
+            }
         }
     }
 

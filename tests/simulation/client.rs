@@ -4,8 +4,8 @@ use crate::coroutine::Done;
 use crate::sim::{Sim, What, pick};
 use crate::step::Kind;
 use job_scheduler::backend::BackendError;
-use job_scheduler::job::{JobName, RequestKey, Status};
-use job_scheduler::request::{JobRequest, parse_request, request_key};
+use job_scheduler::job::{JobName, JobRecord, RequestKey, Status};
+use job_scheduler::request::{JobRequest, ProgressReport, parse_request, request_key};
 use job_scheduler::scheduler::{JobError, JobView, SubmitError};
 use std::sync::Arc;
 
@@ -84,9 +84,9 @@ impl Outcome {
             JobError::NotReady => Outcome::NotReady,
             JobError::NotFound { .. } => Outcome::NotFound,
             JobError::Full(_) => Outcome::Full,
-            JobError::BadState { message } | JobError::NoLog { message } => {
-                Outcome::Refused(message)
-            }
+            JobError::BadState { message }
+            | JobError::NoLog { message }
+            | JobError::TooOften { message } => Outcome::Refused(message),
             JobError::Backend(error) => Outcome::backend(error),
         }
     }
@@ -265,6 +265,10 @@ impl Sim {
                 self.wait(number, process, &name);
                 0
             }
+            Kind::Report => {
+                self.report(number, process, &name);
+                0
+            }
             Kind::Stop => self.start(process, What::Request(number), move || {
                 Done::Named(scheduler.stop(&name))
             }),
@@ -292,6 +296,33 @@ impl Sim {
             (true, Some(job)) => self.processes[process].waiters.push((job, number)),
             _ => self.answered(process, number, Done::Viewed(view)),
         }
+    }
+
+    /// A job says how far it is, which takes no call.
+    fn report(&mut self, number: usize, process: usize, name: &str) {
+        let scheduler = self.processes[process].scheduler.clone();
+        let message = format!("report {number}");
+        let report = ProgressReport {
+            percent: (number % 101) as u8,
+            message: message.clone(),
+        };
+        let done = scheduler.report(name, report);
+        if done.is_ok() {
+            match scheduler.get(name) {
+                Ok(view) => {
+                    let JobRecord { job, progress, .. } = &*view.record;
+                    let told = progress.as_ref().map(|progress| &*progress.message);
+                    if told != Some(&message) {
+                        let what = format!("{name} has {told:?} right after {message}");
+                        self.violate("progress", what);
+                    }
+                    let run = (job.uid.to_string(), job.restarted);
+                    self.reports.insert(message, run);
+                }
+                Err(e) => self.violate("progress", format!("{name} is gone: {e:?}")),
+            }
+        }
+        self.answered(process, number, Done::Named(done));
     }
 
     /// A request is answered.

@@ -461,6 +461,48 @@ pub const USE_CASES: &[UseCase] = &[
         act: end_first_pod,
     },
     UseCase {
+        name: "report, keep now and then",
+        options: capped,
+        setup: one,
+        act: |sim| {
+            on_first(sim, Kind::Report);
+            sim.settle(SHORT, false);
+            on_first(sim, Kind::Report);
+            sim.settle(LONG, false);
+        },
+    },
+    UseCase {
+        name: "report, keep at the end",
+        options: short,
+        setup: one,
+        act: |sim| {
+            on_first(sim, Kind::Report);
+            end_first_pod(sim);
+        },
+    },
+    UseCase {
+        name: "report, stop",
+        options: capped,
+        setup: one,
+        act: |sim| {
+            on_first(sim, Kind::Report);
+            on_first(sim, Kind::Stop);
+        },
+    },
+    UseCase {
+        name: "report, stop, restart",
+        options: capped,
+        setup: one,
+        act: |sim| {
+            on_first(sim, Kind::Report);
+            on_first(sim, Kind::Stop);
+            sim.settle(LONG, false);
+            on_first(sim, Kind::Restart);
+            sim.settle(LONG, false);
+            on_first(sim, Kind::Report);
+        },
+    },
+    UseCase {
         name: "verify, discard",
         options: capped,
         setup: cut_off,

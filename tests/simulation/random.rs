@@ -14,6 +14,7 @@ const WEIGHTS: &[(Kind, u32, bool)] = &[
     (Kind::Restart, 4, true),
     (Kind::Delete, 4, true),
     (Kind::Wait, 3, true),
+    (Kind::Report, 5, true),
     (Kind::End, 2, true),
     (Kind::Start, 12, false),
     (Kind::Work, 30, false),

@@ -12,7 +12,7 @@ use job_scheduler::backend::kubernetes::{Kubernetes, watch};
 use job_scheduler::clock::Clock;
 use job_scheduler::config::JobComponent;
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{JobName, Status};
+use job_scheduler::job::{JobName, Status, Timestamp};
 use job_scheduler::metrics::Metrics;
 use job_scheduler::scheduler::{Limits, Scheduler};
 use std::cell::RefCell;
@@ -216,6 +216,9 @@ pub struct Sim {
     pub requested_stops: BTreeSet<String>,
     pub requested_restarts: BTreeSet<String>,
     pub requested_deletes: BTreeSet<String>,
+    /// What jobs said of their progress: by the message, of which run of which job it was, as the
+    /// process knew it.
+    pub reports: BTreeMap<String, (String, Option<Timestamp>)>,
     next: u32,
     checked_pods: usize,
     pub healed: bool,
@@ -258,6 +261,7 @@ impl Sim {
             requested_stops: BTreeSet::new(),
             requested_restarts: BTreeSet::new(),
             requested_deletes: BTreeSet::new(),
+            reports: BTreeMap::new(),
             next: 0,
             checked_pods: 0,
             healed: false,
@@ -896,9 +900,12 @@ impl Sim {
             Kind::Submit => self.submit_new(which, how, false),
             Kind::SubmitKeyed => self.submit_new(which, how, true),
             Kind::Resend => self.resend(which),
-            Kind::Stop | Kind::StopAll | Kind::Restart | Kind::Delete | Kind::Wait => {
-                self.request_on(kind, which, how)
-            }
+            Kind::Stop
+            | Kind::StopAll
+            | Kind::Restart
+            | Kind::Delete
+            | Kind::Wait
+            | Kind::Report => self.request_on(kind, which, how),
             Kind::End => match pick(&self.alive(), which) {
                 Some(number) => {
                     self.end_process(number);

@@ -8,6 +8,7 @@
 pub mod api;
 #[path = "../contract/mod.rs"]
 pub mod contract;
+pub mod events;
 pub mod local;
 
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued, Status};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Status};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -34,8 +34,8 @@ use std::time::{Duration, Instant};
 use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
     EARLIER_SUSPENSION_ANNOTATION, HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION,
-    PodObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION, STOP_REASON_ANNOTATION, STOPPED_ANNOTATION,
-    queued_text,
+    PROGRESS_ANNOTATION, PodObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION,
+    STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, progress_text, queued_text,
 };
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
@@ -333,11 +333,18 @@ impl Backend for Kubernetes {
         self.change_job(job, Condition::Unchanged, annotations, None)
     }
 
+    fn keep_progress(&self, job: &Job, progress: &Progress) -> Result<Job, BackendError> {
+        // Unchanged, so that it does not come late to a job that was restarted meanwhile.
+        let annotations = json!({PROGRESS_ANNOTATION: progress_text(progress)});
+        self.change_job(job, Condition::Unchanged, annotations, None)
+    }
+
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError> {
         // Unchanged, so that of two restarts one does nothing.
         let annotations = json!({
             STOPPED_ANNOTATION: null,
             STOP_REASON_ANNOTATION: null,
+            PROGRESS_ANNOTATION: null,
             RESTARTED_ANNOTATION: self.clock.now().to_string(),
             QUEUED_ANNOTATION: queued.map(queued_text),
             EARLIER_SUSPENSION_ANNOTATION: suspension_text(job).filter(|_| queued.is_none()),

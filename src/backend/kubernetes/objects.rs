@@ -167,11 +167,12 @@ pub fn job_again(
         .pointer_mut("/template/spec/containers/0/env")
         .and_then(Value::as_array_mut)
     {
-        for variable in env
-            .iter_mut()
-            .filter(|v| v.get("name") == Some(&json!("RADIX_JOB_NAME")))
-        {
-            *variable = json!({"name": "RADIX_JOB_NAME", "value": name.as_str()});
+        let own = [("RADIX_JOB_NAME", name.to_string())];
+        for (own, value) in own.into_iter().chain(component.progress_url(name)) {
+            let named = env
+                .iter_mut()
+                .filter(|v| v.get("name") == Some(&json!(own)));
+            named.for_each(|variable| *variable = json!({"name": own, "value": value}));
         }
     }
     let annotation = |name: &str| {

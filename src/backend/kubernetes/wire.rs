@@ -10,8 +10,8 @@ pub use numbered::{Event, decode_object};
 use crate::config::{ExitCodes, FailureAction, FailureRule};
 use crate::finished::Retries;
 use crate::job::{
-    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Queued, RequestKey, Sent,
-    Status, Timestamp, uid_digest,
+    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Progress, Queued, RequestKey,
+    Sent, Status, Timestamp, uid_digest,
 };
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -42,6 +42,8 @@ pub const HIDDEN_ANNOTATION: &str = "job-scheduler/deleted";
 pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 /// Orders jobs by when they came, within a second too: microseconds since 1970.
 pub const ARRIVAL_ANNOTATION: &str = "job-scheduler/arrival";
+/// How far the job is, by its own word: `<percent>/<when>/<message>`.
+pub const PROGRESS_ANNOTATION: &str = "job-scheduler/progress";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// Of a pod: its job component, which is also the name of the job's own container.
@@ -352,6 +354,26 @@ fn parse_queued(text: &str) -> Option<Queued> {
     })
 }
 
+/// How far a job is, as it is kept with it.
+pub fn progress_text(progress: &Progress) -> String {
+    let Progress {
+        percent,
+        message,
+        updated,
+    } = progress;
+    format!("{percent}/{updated}/{message}")
+}
+
+fn parse_progress(text: &str) -> Option<Progress> {
+    let (percent, rest) = text.split_once('/')?;
+    let (updated, message) = rest.split_once('/')?;
+    Some(Progress {
+        percent: percent.parse().ok().filter(|percent| *percent <= 100)?,
+        message: message.into(),
+        updated: Timestamp::parse(updated)?,
+    })
+}
+
 /// A request's key as it is kept with the job.
 pub fn key_text(key: RequestKey) -> String {
     let Sent { version, micros } = key.sent;
@@ -447,6 +469,7 @@ impl JobObject {
             restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
             restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
             hidden: annotation(HIDDEN_ANNOTATION).is_some(),
+            progress: annotation(PROGRESS_ANNOTATION).and_then(parse_progress),
             version: version(&self.metadata),
             name,
         })
@@ -703,6 +726,18 @@ mod tests {
         );
         assert_eq!(parse_queued(&queued_text(queued)), Some(queued));
         assert_eq!(parse_key(&key_text(key)), Some(key));
+        for message in ["", "epoch 3/10", "ä"] {
+            let progress = Progress {
+                percent: 30,
+                message: message.into(),
+                updated: Timestamp(1_617_796_556),
+            };
+            let text = progress_text(&progress);
+            assert_eq!(parse_progress(&text), Some(progress), "{text}");
+        }
+        for bad in ["", "30", "30/", "30/now/", "101/2021-04-07T09:08:37Z/"] {
+            assert_eq!(parse_progress(bad), None, "{bad}");
+        }
         for bad in ["", "1", "x/1", "1/x", "1000/1"] {
             assert_eq!(parse_queued(bad), None, "{bad}");
         }

@@ -4,7 +4,8 @@ use super::admission::{Admission, Amount};
 use super::mounts::View;
 use super::process::Processes;
 use super::store::{
-    Change, End, EndStatus, Ending, FORMAT, Folder, Header, Key, Left, OpenError, Record, Store,
+    Change, End, EndStatus, Ending, FORMAT, Folder, Header, Kept, Key, Left, OpenError, Record,
+    Store,
 };
 use super::supervisor::{Cause, Event, Over, Supervisor};
 use super::table::{
@@ -14,7 +15,7 @@ use super::work::Work;
 use crate::backend::{BackendError, Condition, CreateError, HiddenKey, NewJob, Observer};
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Job, JobList, JobName};
+use crate::job::{Job, JobList, JobName, Progress, Timestamp};
 use crate::sync::{Lock, Turn, Turns};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -613,6 +614,29 @@ impl Machine {
         entry.end_version.set(None);
         self.queue_or_start(&mut table, name, starts)
             .ok_or_else(|| gone(name))
+    }
+
+    /// Writes down how far a job is, unless it was restarted meanwhile.
+    pub(super) fn keep_progress(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        job: &Job,
+        progress: &Progress,
+    ) -> Result<Job, BackendError> {
+        let name = &job.name;
+        let _turn = self.turn(name)?;
+        let resumed = self.with_entry(number, name, |entry| entry.record.resumed)?;
+        if resumed.map(Timestamp) != job.restarted {
+            return Err(changed(name));
+        }
+        let change = Change::Progress(Kept::from(progress));
+        let written = part.store.append(name, std::slice::from_ref(&change));
+        written.map_err(not_written)?;
+        self.with_entry(number, name, |entry| {
+            entry.record.apply(&change);
+            entry.job(name, self.next_version())
+        })
     }
 
     /// Takes a finished job out of its users' sight, while another copies its payload or its key stands for it.

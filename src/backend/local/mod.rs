@@ -38,7 +38,7 @@ pub use supervisor::Supervisor;
 use crate::backend::{
     Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob, Resend,
 };
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Queued};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued};
 use logs::{Follow, Log};
 use machine::RunningPart;
 use std::io::Read;
@@ -125,6 +125,11 @@ impl Backend for Local {
     /// It is told of each stop.
     fn note_stop(&self, job: &Job) -> Result<Job, BackendError> {
         Ok(job.clone())
+    }
+
+    fn keep_progress(&self, job: &Job, progress: &Progress) -> Result<Job, BackendError> {
+        let part = self.part()?;
+        self.machine.keep_progress(self.part, part, job, progress)
     }
 
     fn resume(&self, job: &Job, _queued: Option<Queued>) -> Result<Job, BackendError> {

@@ -17,7 +17,9 @@
 
 use super::files::{Disk, Files, Mode};
 use super::work::Work;
-use crate::job::{JobName, MAX_RESULT_BYTES, Queued, RequestKey, Sent, Status};
+use crate::job::{
+    JobName, MAX_RESULT_BYTES, Progress, Queued, RequestKey, Sent, Status, Timestamp,
+};
 use crate::sync::Lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -110,6 +112,36 @@ pub enum Change {
     Hidden,
     /// Its idempotency key does not stand for it any more.
     KeyForgotten,
+    /// It said how far it is.
+    Progress(Kept),
+}
+
+/// A [`Progress`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    percent: u8,
+    message: String,
+    at: i64,
+}
+
+impl From<&Progress> for Kept {
+    fn from(progress: &Progress) -> Kept {
+        Kept {
+            percent: progress.percent,
+            message: progress.message.to_string(),
+            at: progress.updated.0,
+        }
+    }
+}
+
+impl Kept {
+    pub fn progress(&self) -> Progress {
+        Progress {
+            percent: self.percent,
+            message: self.message.as_str().into(),
+            updated: Timestamp(self.at),
+        }
+    }
 }
 
 /// How a job ended.
@@ -195,6 +227,7 @@ pub struct Record {
     pub stop_asked: bool,
     pub hidden: bool,
     pub key_forgotten: bool,
+    pub progress: Option<Kept>,
 }
 
 impl Record {
@@ -213,6 +246,7 @@ impl Record {
             stop_asked: false,
             hidden: false,
             key_forgotten: false,
+            progress: None,
         }
     }
 
@@ -232,9 +266,11 @@ impl Record {
                 self.resumed = Some(*at);
                 self.resumed_after = self.attempts.len();
                 self.queued.arrival = *arrival;
+                self.progress = None;
             }
             Change::Hidden => self.hidden = true,
             Change::KeyForgotten => self.key_forgotten = true,
+            Change::Progress(kept) => self.progress = Some(kept.clone()),
         }
     }
 

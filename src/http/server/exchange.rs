@@ -94,10 +94,18 @@ fn with_length(reply: Reply) -> Reply {
     reply.with("Content-Length", length)
 }
 
-/// Head and body in one write, if the socket takes them.
-fn send(mut stream: &TcpStream, head: &[u8], body: &[u8]) -> io::Result<()> {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let mut parts = &mut [IoSlice::new(head), IoSlice::new(body)][..];
+fn send(stream: &TcpStream, head: &[u8], body: &[u8]) -> io::Result<()> {
+    let mut parts = [IoSlice::new(head), IoSlice::new(body)];
+    send_all(stream, &mut parts, ANSWER_TIMEOUT)
+}
+
+/// All of it in one write, if the socket takes it.
+pub fn send_all(
+    mut stream: &TcpStream,
+    mut parts: &mut [IoSlice],
+    timeout: Duration,
+) -> io::Result<()> {
+    let deadline = Instant::now() + timeout;
     while !parts.is_empty() {
         match stream.write_vectored(parts) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -122,7 +130,8 @@ pub fn is_gone(stream: &TcpStream) -> bool {
     }
 }
 
-fn new_id() -> String {
+/// One that nobody has had.
+pub fn new_id() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 

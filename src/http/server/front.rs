@@ -1,26 +1,30 @@
 //! From a request's head to its answer: who answers what, and the bounds on it.
 
 use super::body::{BODY_TIMEOUT, Body, Framing};
-use super::exchange::{Exchange, SEND_TIMEOUT};
+use super::event_stream::Reader;
+use super::exchange::{Exchange, SEND_TIMEOUT, new_id};
 use super::input::Input;
 use super::log_stream;
 use super::waiting::{MAX_WAITING, Waiting};
 use crate::backend::LogOptions;
+use crate::http::events::Events;
 use crate::http::guard::Guard;
 use crate::http::handler::{Headers, handle};
 use crate::http::reply::Reply;
 use crate::http::route::{Cost, Route};
+use crate::index::MAX_FOLLOWERS;
+use crate::job::JobFilter;
 use crate::logs::JobLog;
 use crate::scheduler::Scheduler;
 use crate::sync::{Giver, Lock, Taker, handover};
 use crate::trace::TraceContext;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of lists in memory at once, beyond which no other is made.
 const MAX_LIST_BYTES: usize = 16 << 20;
@@ -39,6 +43,7 @@ pub struct Front {
     making_list: Lock<()>,
     list_bytes: AtomicUsize,
     logs: AtomicUsize,
+    events: Events,
     is_draining: AtomicBool,
     is_stopping: AtomicBool,
 }
@@ -62,6 +67,7 @@ impl Front {
             making_list: Lock::new(()),
             list_bytes: AtomicUsize::new(0),
             logs: AtomicUsize::new(0),
+            events: Events::new(new_id()),
             is_draining: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
         };
@@ -71,6 +77,7 @@ impl Front {
     /// Requests are answered as before, and no connection goes on after its next answer.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
+        self.scheduler.call_followers();
     }
 
     /// Whether a connection is closed with its next answer.
@@ -82,6 +89,7 @@ impl Front {
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.waiting.tell_all();
+        self.scheduler.call_followers();
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -98,7 +106,10 @@ impl Front {
             }
         };
         let reply = match exchange.route.clone() {
-            Ok(route @ Route::ListJobs(_)) => return self.list(exchange, &route),
+            Ok(route @ Route::ListJobs(_)) => {
+                return self.with_list(&route, |list| exchange.respond(list));
+            }
+            Ok(Route::Events) => return self.send_events(exchange),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
             Ok(Route::GetJob {
                 name,
@@ -106,7 +117,7 @@ impl Front {
             }) => self.wait(exchange, name, wait),
             Ok(route) => match route.cost() {
                 Cost::Backend => self.write(exchange, route, body),
-                Cost::Memory => answer(&self.scheduler, &route, &Headers::default(), &[]),
+                Cost::Memory => answer(&self.scheduler, &route, &Headers::default(), &body.bytes),
             },
             Err(error) => (&error).into(),
         };
@@ -149,11 +160,12 @@ impl Front {
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn list(&self, exchange: &mut Exchange, route: &Route) {
+    fn with_list<T>(&self, route: &Route, send: impl FnOnce(Reply) -> T) -> T {
+        let began = Instant::now();
         let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
-            if exchange.began.elapsed() > SEND_TIMEOUT {
-                return exchange.respond(Reply::busy());
+            if began.elapsed() > SEND_TIMEOUT {
+                return send(Reply::busy());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -161,8 +173,9 @@ impl Front {
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
-        exchange.respond(reply);
+        let sent = send(reply);
         self.list_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        sent
     }
 
     /// Has the backend called, by one of few threads.
@@ -183,6 +196,28 @@ impl Front {
             Ok(()) => receiver.recv().unwrap_or_else(|_| Reply::panicked()),
             Err(_) => Reply::busy(),
         }
+    }
+
+    fn send_events(&self, exchange: &mut Exchange) {
+        let Some(follower) = self.scheduler.follower() else {
+            return exchange.respond(Reply::too_many_readers(MAX_FOLLOWERS));
+        };
+        if !self.scheduler.is_ready() {
+            return exchange.respond(Reply::not_ready());
+        }
+        let reader = Reader {
+            scheduler: &self.scheduler,
+            events: &self.events,
+            follower,
+        };
+        let list = |send: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            let all = Route::ListJobs(JobFilter::default());
+            self.with_list(&all, |list| match list.code {
+                200 => send(&list.body),
+                _ => Err(ErrorKind::TimedOut.into()),
+            })
+        };
+        reader.serve(exchange, list, || self.closes_connections());
     }
 
     fn send_log(&self, exchange: &mut Exchange, name: &str, options: LogOptions) {

@@ -70,7 +70,7 @@ fn with_payload(key: bool) -> Step {
 }
 
 fn cases() -> Vec<Case> {
-    use Step::{Delete, Exit, Pass, Restart, Settle, Stop};
+    use Step::{Delete, Exit, Pass, Report, Restart, Settle, Stop};
     let case = |name, before: &[Step], act: &[Step]| Case {
         name,
         before: before.to_vec(),
@@ -121,6 +121,22 @@ fn cases() -> Vec<Case> {
             "stop, before a retry",
             &[retries, Settle, Exit(0, 1), Settle],
             &[Stop(0), Settle, Pass(5)],
+        ),
+        case(
+            "progress, kept now and then",
+            &[submit(), Settle],
+            &[Report(0), Pass(11), Report(0), Pass(11)],
+        ),
+        case(
+            "progress, kept at the end",
+            &[submit(), Settle],
+            &[Report(0), Exit(0, 0), Settle],
+        ),
+        case(
+            "progress, stop, restart",
+            &[submit(), Settle, Report(0), Pass(11)],
+            // It takes its time to end.
+            &[Report(0), Stop(0), Pass(6), Restart(0), Settle],
         ),
         case("stop all", &three, &[Step::StopAll, Settle]),
         case("restart, stopped", &stopped, &[Restart(0), Settle]),

@@ -32,7 +32,7 @@ fn fault(random: &mut fastrand::Rng, kinds: u32) -> Option<Fault> {
 }
 
 fn request(random: &mut fastrand::Rng) -> Step {
-    match random.u32(..12) {
+    match random.u32(..14) {
         0..5 => Step::Submit {
             key: random.bool(),
             payload: random.bool().then(|| random.usize(..200)),
@@ -42,6 +42,7 @@ fn request(random: &mut fastrand::Rng) -> Step {
         6 | 7 => Step::Stop(random.usize(..20)),
         8 => Step::Delete(random.usize(..20)),
         9 | 10 => Step::Restart(random.usize(..20)),
+        11 | 12 => Step::Report(random.usize(..20)),
         _ => Step::StopAll,
     }
 }

@@ -8,8 +8,10 @@ use job_scheduler::backend::{Backend, BackendError, Observer};
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::config::{self, JobComponent};
 use job_scheduler::index::Bounds;
-use job_scheduler::job::{Attempt, Job, JobList, JobName, ListBegun, RequestKey, Sent, Status};
-use job_scheduler::request::JobRequest;
+use job_scheduler::job::{
+    Attempt, Job, JobList, JobName, ListBegun, Progress, RequestKey, Sent, Status,
+};
+use job_scheduler::request::{JobRequest, ProgressReport};
 use job_scheduler::scheduler::{JobError, Limits, Scheduler, SubmitError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,6 +32,8 @@ pub enum Step {
     Resend(usize),
     Stop(usize),
     StopAll,
+    /// A job says that it has got further.
+    Report(usize),
     Restart(usize),
     Delete(usize),
     /// A request that comes while the next step's operation of this number is under way.
@@ -408,15 +412,36 @@ impl World {
         views.iter().map(|view| view.record.job.clone()).collect()
     }
 
+    /// How far each job is.
+    fn progress(&self) -> BTreeMap<JobName, Option<Progress>> {
+        let scheduler = self.alive.as_ref().map(|alive| &alive.scheduler);
+        let views = scheduler.and_then(|scheduler| scheduler.list().ok());
+        let views = views.unwrap_or_default().into_iter();
+        views
+            .map(|view| (view.record.job.name.clone(), view.record.progress.clone()))
+            .collect()
+    }
+
     /// The faults have stopped: all that is to happen happens. Then what is left is looked at.
     pub fn finish(&mut self) {
         self.step(&Step::Heal);
         self.step(&Step::Start);
         self.oracle.say("all runs to its end".to_string());
         self.guarded(World::run_all);
+        // What could not be written is tried again.
+        for _ in 0..4 {
+            self.time.pass(Duration::from_secs(30));
+            self.guarded(World::settle);
+        }
         self.look();
+        let before = self.progress();
         self.step(&Step::End);
         self.step(&Step::Start);
+        let after = self.progress();
+        if before != after {
+            let what = format!("progress was {before:?}, and after a start is {after:?}");
+            self.oracle.violated(what);
+        }
         self.guarded(World::run_all);
         self.look();
         // Until no key stands for a job any more that retention let go.
@@ -546,6 +571,16 @@ fn send(scheduler: &Scheduler, oracle: &Oracle, request: &Step) {
             let answer = scheduler.stop(name.as_str()).map(drop);
             report(oracle, &answer);
         }),
+        Step::Report(number) => on_job(oracle, *number, |name| {
+            let known = scheduler.get(name.as_str()).ok();
+            let known = known.and_then(|view| view.record.progress.as_ref().map(|p| p.percent));
+            let report = ProgressReport {
+                percent: known.map_or(1, |percent| (percent + 1).min(100)),
+                message: "so far".to_string(),
+            };
+            let answer = scheduler.report(name.as_str(), report).map(drop);
+            oracle.say(format!("    answer: {answer:?}"));
+        }),
         Step::Delete(number) => on_job(oracle, *number, |name| {
             oracle.deletes(name);
             let answer = scheduler.delete(name.as_str()).map(drop);
@@ -613,6 +648,9 @@ fn restart(scheduler: &Scheduler, oracle: &Oracle, name: &JobName) {
         Ok(view) => {
             let job = &view.record.job;
             oracle.say(format!("    answer: job {} is {}", job.name, job.status));
+            if view.record.progress.is_some() {
+                oracle.violated(format!("job {} begins with progress", job.name));
+            }
             if !stopped {
                 oracle.recreated(name, job);
             }
@@ -672,6 +710,7 @@ pub fn words(step: &Step) -> String {
         Step::Resend(number) => format!("request {number} is sent again"),
         Step::Stop(job) => format!("stop job {job}"),
         Step::StopAll => "stop all jobs".to_string(),
+        Step::Report(job) => format!("job {job} says that it has got further"),
         Step::Restart(job) => format!("restart job {job}"),
         Step::Delete(job) => format!("delete job {job}"),
         Step::During(after, request) => {

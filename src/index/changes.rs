@@ -1,0 +1,415 @@
+//! What has changed of the jobs, for those who follow them: names, by the number of their last
+//! change. A follower is given each job as it is when it looks, so that it may skip what has been
+//! overtaken, is never given an older state after a newer one, and costs nothing while it is slow.
+//!
+//! Numbers are given under the index's own lock, with the change.
+
+use super::{Index, State};
+use crate::job::{Attempt, Job, JobName, JobRecord, Status};
+use crate::sync::{Condvar, Lock, ReadGuard, SharedLock, WriteGuard};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::{Bound, Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Jobs that are gone and still told of, beside those that are there.
+const MAX_GONE: usize = 1024;
+/// Who may follow the changes at once.
+pub const MAX_FOLLOWERS: usize = 64;
+/// Of the queue, so many from its front are told as their places change.
+const PLACES: usize = 100;
+/// Places change with every job that leaves the queue: they are told no more often than this.
+const PLACES_EVERY: Duration = Duration::from_secs(1);
+
+/// A job that has changed.
+pub struct Changed<'a> {
+    /// Of its last change: grows over all jobs.
+    pub number: u64,
+    pub name: &'a JobName,
+    /// `None` if it is gone.
+    pub record: Option<&'a Arc<JobRecord>>,
+    state: &'a State,
+}
+
+impl Changed<'_> {
+    /// Its place in the queue, from 1; `None` if the queue does not hold it.
+    pub fn position(&self) -> Option<usize> {
+        self.state.position(&self.record?.job)
+    }
+}
+
+/// The jobs by the number of their last change. Bounded: a job is in it once, and of those that
+/// are gone the last [`MAX_GONE`] are.
+#[derive(Default)]
+pub(super) struct Changes {
+    last: u64,
+    names: BTreeMap<u64, JobName>,
+    numbers: HashMap<JobName, u64>,
+    gone: VecDeque<u64>,
+    /// The last number that was forgotten: who knows no later one has missed something.
+    forgotten: u64,
+    /// The first places in the queue, as they were told last, and when.
+    places: Vec<(usize, JobName)>,
+    places_told: Option<Instant>,
+    /// The queue has moved since.
+    places_moved: bool,
+}
+
+impl Changes {
+    /// The job has changed, or is gone.
+    fn note(&mut self, name: &JobName, is_gone: bool) {
+        self.last += 1;
+        if let Some(known) = self.numbers.insert(name.clone(), self.last) {
+            self.names.remove(&known);
+        }
+        self.names.insert(self.last, name.clone());
+        if !is_gone {
+            return;
+        }
+        self.gone.push_back(self.last);
+        if self.gone.len() > MAX_GONE
+            && let Some(oldest) = self.gone.pop_front()
+            // Another may have come under its name.
+            && let Some(name) = self.names.remove(&oldest)
+        {
+            self.numbers.remove(&name);
+            self.forgotten = oldest;
+        }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        assert_eq!(self.names.len(), self.numbers.len());
+        self.names.len()
+    }
+
+    /// What followers are to be called for, if it changes.
+    fn seen(&self) -> (u64, bool) {
+        (self.last, self.places_moved)
+    }
+
+    /// What was seen of a job before and after a change, `None` where there was nothing to see.
+    pub fn compare(&mut self, name: &JobName, before: Option<Sight>, after: Option<Sight>) {
+        if before.map(|sight| sight.state) != after.map(|sight| sight.state) {
+            self.note(name, after.is_none());
+        }
+        self.places_moved |= before.and_then(|s| s.place) != after.and_then(|s| s.place);
+    }
+}
+
+/// Digests of what users see of a job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sight {
+    state: u64,
+    /// Its place in a queue, which changes with other jobs.
+    place: Option<u64>,
+}
+
+impl Sight {
+    /// `None` for a job that is hidden. Each field is named, so that one that is new is thought of.
+    pub fn of(record: Option<&JobRecord>) -> Option<Sight> {
+        let JobRecord {
+            job,
+            attempts,
+            notice,
+            is_whole: _,
+            is_early: _,
+            shown: _,
+            progress,
+        } = record?;
+        let Job {
+            name: _,
+            uid,
+            job_id,
+            created,
+            started,
+            finished,
+            status,
+            suspension: _,
+            is_suspension_earlier: _,
+            retries: _,
+            arrival: _,
+            message,
+            failed,
+            has_payload: _,
+            payload_of: _,
+            queued,
+            position,
+            urls,
+            key: _,
+            restarted,
+            restart_of,
+            hidden,
+            progress: _,
+            version: _,
+        } = job;
+        if *hidden {
+            return None;
+        }
+        let waits = *status == Status::Waiting && (queued.is_some() || position.is_some());
+        let mut state = DefaultHasher::new();
+        (uid, job_id, created, started, finished, status).hash(&mut state);
+        (failed, urls, restarted, restart_of, notice, progress).hash(&mut state);
+        // A backend's own queue says with it what the job waits for.
+        Some(message).filter(|_| !waits).hash(&mut state);
+        for attempt in attempts {
+            let Attempt {
+                name,
+                job_uid: _,
+                created,
+                started,
+                finished,
+                state: attempt_state,
+                is_over: _,
+                is_certain: _,
+                exit_code,
+                result,
+                reason,
+                message,
+                image,
+                image_id,
+                restarts,
+                version: _,
+            } = attempt;
+            (name, created, started, finished, attempt_state).hash(&mut state);
+            (exit_code, result, reason, message).hash(&mut state);
+            (image, image_id, restarts).hash(&mut state);
+        }
+        let mut place = DefaultHasher::new();
+        (queued.map(|q| (q.priority, q.arrival)), position, message).hash(&mut place);
+        Some(Sight {
+            state: state.finish(),
+            place: waits.then(|| place.finish()),
+        })
+    }
+}
+
+impl State {
+    /// Tells those of the first places in the queue that are other jobs' than when they were told
+    /// last.
+    fn tell_places(&mut self, now: Instant) {
+        let queue = self.waiting.iter().map(|(_, name)| name.clone());
+        let mut places: Vec<(usize, JobName)> = (1..=PLACES).zip(queue).collect();
+        let of_backend = self.jobs.values().filter_map(|record| {
+            let job = &record.job;
+            let position = job.position.filter(|_| !job.hidden)?;
+            (position <= PLACES).then(|| (position, job.name.clone()))
+        });
+        places.extend(of_backend);
+        let told = std::mem::take(&mut self.changes.places);
+        for place in places.iter().filter(|place| !told.contains(place)) {
+            self.changes.note(&place.1, false);
+        }
+        self.changes.places = places;
+        self.changes.places_moved = false;
+        self.changes.places_told = Some(now);
+    }
+}
+
+/// One who is told of changes, until it is dropped.
+pub struct Follower<'a> {
+    index: &'a Index,
+}
+
+impl Index {
+    /// Follows the changes. `None` if as many do as may: [`MAX_FOLLOWERS`].
+    pub fn follow(&self) -> Option<Follower<'_>> {
+        let follower = Follower { index: self };
+        let others = self.state.bell.followers.fetch_add(1, Ordering::SeqCst);
+        (others < MAX_FOLLOWERS).then_some(follower)
+    }
+
+    pub fn followers(&self) -> usize {
+        self.state.bell.followers.load(Ordering::SeqCst)
+    }
+
+    /// Time alone has changed what is said of a running job: that it has no attempt.
+    pub fn remark(&self, name: &JobName) {
+        let mut state = self.state.write();
+        let is_alone = |r: &Arc<JobRecord>| {
+            r.job.status == Status::Running && r.attempts.is_empty() && !r.job.hidden
+        };
+        if state.jobs.get(name).is_some_and(is_alone) {
+            state.changes.note(name, false);
+        }
+    }
+
+    /// Has the followers that wait look up.
+    pub fn call_followers(&self) {
+        self.state.bell.ring();
+    }
+}
+
+impl Follower<'_> {
+    /// The number of the last change.
+    pub fn last_change(&self) -> u64 {
+        self.index.state.read().changes.last
+    }
+
+    /// Looks at the jobs that have changed after this number, by the number of their last change:
+    /// the first `limit` of them. In `look` nothing of the index may be called. Returns the number
+    /// up to which all is known then; `None` for who has missed something, or is ahead of all there
+    /// was.
+    pub fn changed_since(
+        &self,
+        number: u64,
+        limit: usize,
+        mut look: impl FnMut(Changed),
+    ) -> Option<u64> {
+        let state = &*self.index.state.read();
+        let Changes {
+            names,
+            forgotten,
+            last,
+            ..
+        } = &state.changes;
+        if !(forgotten..=last).contains(&&number) {
+            return None;
+        }
+        let (mut known, later) = (number, (Bound::Excluded(number), Bound::Unbounded));
+        for (number, name) in names.range(later).take(limit) {
+            known = *number;
+            look(Changed {
+                number: *number,
+                name,
+                record: state.jobs.get(name).filter(|record| !record.job.hidden),
+                state,
+            });
+        }
+        Some(known)
+    }
+
+    /// Waits until something has changed after this number, until `is_over`, for `timeout`, or for
+    /// no reason.
+    pub fn wait(&self, number: u64, timeout: Duration, is_over: impl Fn() -> bool) {
+        let index = self.index;
+        // Before the look, so that nothing is missed.
+        let rung = index.state.bell.rung();
+        let now = index.clock.instant();
+        let places_due = self.places_due(now);
+        if places_due.is_some_and(|due| due <= now) {
+            index.state.write().tell_places(now);
+        }
+        if is_over() || self.last_change() > number {
+            return;
+        }
+        let until_due = places_due.map(|due| due.saturating_duration_since(now));
+        let timeout = timeout.min(until_due.unwrap_or(timeout));
+        index.state.bell.wait(rung, timeout);
+    }
+
+    /// When the places in the queue are to be told, if they have moved.
+    fn places_due(&self, now: Instant) -> Option<Instant> {
+        let changes = &self.index.state.read().changes;
+        let due = changes.places_told.map_or(now, |told| told + PLACES_EVERY);
+        changes.places_moved.then_some(due)
+    }
+}
+
+impl Drop for Follower<'_> {
+    fn drop(&mut self) {
+        let bell = &self.index.state.bell;
+        bell.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The state of an index. Followers are called once a write of it that changed something is
+/// unlocked.
+pub(super) struct Followed {
+    state: SharedLock<State>,
+    bell: Bell,
+}
+
+#[derive(Default)]
+struct Bell {
+    followers: AtomicUsize,
+    count: Lock<u64>,
+    changed: Condvar,
+}
+
+impl Bell {
+    /// How often it has rung.
+    fn rung(&self) -> u64 {
+        *self.count.lock()
+    }
+
+    fn ring(&self) {
+        *self.count.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it rings again.
+    fn wait(&self, rung: u64, timeout: Duration) {
+        let count = self.count.lock();
+        if *count == rung {
+            drop(self.count.wait_timeout(&self.changed, count, timeout));
+        }
+    }
+}
+
+impl Followed {
+    pub fn new(state: State) -> Followed {
+        Followed {
+            state: SharedLock::new(state),
+            bell: Bell::default(),
+        }
+    }
+
+    pub fn read(&self) -> ReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub fn write(&self) -> Writing<'_> {
+        let state = self.state.write();
+        Writing {
+            before: state.changes.seen(),
+            state,
+            call: Call {
+                bell: &self.bell,
+                is_due: false,
+            },
+        }
+    }
+}
+
+/// A write. Its fields are dropped in their order: unlocked first, called then.
+pub(super) struct Writing<'a> {
+    before: (u64, bool),
+    state: WriteGuard<'a, State>,
+    call: Call<'a>,
+}
+
+struct Call<'a> {
+    bell: &'a Bell,
+    is_due: bool,
+}
+
+impl Deref for Writing<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.call.is_due = self.state.changes.seen() != self.before;
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.is_due && self.bell.followers.load(Ordering::SeqCst) > 0 {
+            self.bell.ring();
+        }
+    }
+}
