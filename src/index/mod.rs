@@ -64,6 +64,8 @@ pub struct Change {
     pub doubtful: Option<JobName>,
     /// The backend tells another end than its attempts did.
     pub contradicts: bool,
+    /// It is out of its users' sight now.
+    pub is_hidden: bool,
 }
 
 /// Where a picture of a job is from.
@@ -155,6 +157,11 @@ impl Index {
         let state = self.state.read();
         let record = state.jobs.get(name)?;
         (!record.job.hidden).then(|| record.clone())
+    }
+
+    /// Whether there is a job of this name, hidden or not.
+    pub fn has(&self, name: &JobName) -> bool {
+        self.state.read().jobs.contains_key(name)
     }
 
     /// What is known of the request with this idempotency key (its digest).
@@ -606,8 +613,11 @@ impl Index {
     }
 }
 
+/// In the order in which they ran. Times are in seconds: of the same, one has ended before the next
+/// is made.
 fn sort(attempts: &mut [Attempt]) {
-    attempts.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    let place = |a: &Attempt| (a.created, a.finished.is_none(), a.finished);
+    attempts.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.name.cmp(&b.name)));
 }
 
 /// Takes out the attempts that are of this very job.
@@ -766,6 +776,7 @@ impl State {
                 fate.may_start = None;
             }
             (fate.unanswered, fate.request) = (None, None);
+            let is_hidden = job.hidden && !known.as_ref().is_some_and(|r| r.job.hidden);
             let contradicts = known.as_ref().is_some_and(|r| r.is_contradicted_by(&job));
             let mut new = match known {
                 Some(known) => known.with(job),
@@ -784,6 +795,7 @@ impl State {
                 unwanted: None,
                 doubtful: fate.doubtful_since(before, &name),
                 contradicts,
+                is_hidden,
             }
         });
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {

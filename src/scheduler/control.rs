@@ -53,8 +53,6 @@ impl Scheduler {
         let hidden = self.backend.hide(job, key)?;
         self.observe(hidden);
         self.settle(&job.name);
-        // What it was hidden for may be over already.
-        self.queue.add(Task::Retain);
         Ok(())
     }
 

@@ -185,7 +185,10 @@ impl Scheduler {
             self.find_payload_later(&record);
             return Ok(());
         }
-        if self.backend.has_payload(&record.job)? {
+        // With the job that had it, its Secret goes.
+        let owner = record.job.payload_of.as_ref();
+        let is_gone = owner.is_some_and(|owner| !self.index.has(owner));
+        if !is_gone && self.backend.has_payload(&record.job)? {
             return Ok(());
         }
         log::warn!("job={name} event=stopped reason=\"{PAYLOAD_GONE}\"");
@@ -424,6 +427,10 @@ impl Scheduler {
                 "job={name} event=contradiction reason=\"its end was told by its container, and Kubernetes makes it {status}\""
             );
             self.metrics.contradictions.fetch_add(1, Ordering::Relaxed);
+        }
+        if change.is_hidden {
+            // What it was hidden for may be over already.
+            self.queue.add(Task::Retain);
         }
         if let Some(name) = change.doubtful {
             self.queue
