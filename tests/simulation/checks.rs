@@ -104,6 +104,73 @@ impl Sim {
         }
     }
 
+    /// Whoever is turned away for the number of jobs is so rightly, and nobody is let in beyond it.
+    pub fn check_bounds(&mut self, process: usize, outcome: &Outcome) {
+        let Ok(views) = self.processes[process].scheduler.list() else {
+            return;
+        };
+        let count = |wanted: fn(&Status) -> bool| {
+            let statuses = views.iter().map(|view| view.record.job.status);
+            statuses.filter(wanted).count()
+        };
+        let unfinished = count(|status| !status.is_finished());
+        let waiting = count(|status| *status == Status::Waiting);
+        let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
+        match outcome {
+            Outcome::Full => {
+                let hidden = self.world.jobs.values().filter(|job| {
+                    let hidden = job.annotations.contains_key(HIDDEN);
+                    hidden && !self.status_of(job).is_finished()
+                });
+                // One that is being made or let in holds a place beside its own.
+                let asks = |thread: &&crate::sim::Thread| {
+                    use crate::sim::What::{Request, Work};
+                    thread.process == process && matches!(thread.what, Request(_) | Work)
+                };
+                let places = self.threads.iter().filter(asks).count() + hidden.count();
+                let is_full = unfinished + places >= most;
+                let is_long = self.options.cap > 0 && waiting + places >= longest;
+                if !is_full && !is_long {
+                    let what = format!("{unfinished} of {most} jobs, {waiting} of {longest} wait");
+                    self.violate("full", format!("refused with {what}"));
+                }
+            }
+            Outcome::Job { .. } => {
+                let none_came_late = self.clients.iter().all(|client| !client.was_in_doubt);
+                if self.processes.len() == 1 && none_came_late && unfinished > most {
+                    self.violate("full", format!("{unfinished} jobs, not {most}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Places in the queue are counted from 1, and the list is by arrival.
+    fn check_places(&mut self, views: &[job_scheduler::scheduler::JobView]) {
+        let job = |view: &job_scheduler::scheduler::JobView| view.record.job.clone();
+        let order: Vec<_> = views
+            .iter()
+            .map(|view| (job(view).arrival, job(view).name))
+            .collect();
+        if !order.is_sorted() {
+            return self.violate("places", format!("the list is {order:?}"));
+        }
+        let queued = |view: &&job_scheduler::scheduler::JobView| view.record.job.queued.is_some();
+        let mut queue: Vec<_> = views.iter().filter(queued).collect();
+        queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
+        let wrong = queue.iter().zip(1..).find(|(view, place)| {
+            let alone = self.processes.iter().filter(|p| p.alive);
+            let name = view.record.job.name.as_str();
+            let mut alone = alone.filter_map(|p| p.scheduler.get(name).ok());
+            let is_wrong = alone.any(|one| !self.options.two && one.position != Some(*place));
+            view.position != Some(*place) || is_wrong
+        });
+        if let Some((view, place)) = wrong {
+            let (name, told) = (&view.record.job.name, view.position);
+            self.violate("places", format!("{name} is told {told:?}, and is {place}"));
+        }
+    }
+
     /// What was deleted since it was last looked.
     pub fn check_deletions(&mut self) {
         let history = self.options.history;
@@ -381,6 +448,7 @@ impl Sim {
                 }
             }
             self.check_exit_codes(&views);
+            self.check_places(&views);
             self.check_progress(&views);
             self.check_waiters(number);
         }

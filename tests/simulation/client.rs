@@ -330,6 +330,7 @@ impl Sim {
         let outcome = Outcome::of(done);
         self.say(|| format!("request {number} is answered: {outcome:?}"));
         self.requests[number].outcome = Some(outcome.clone());
+        self.check_bounds(process, &outcome);
         let (kind, client) = (self.requests[number].kind, self.requests[number].client);
         match kind {
             Kind::Submit => self.submitted(client, process, outcome),
