@@ -27,8 +27,14 @@ async function follow() {
   }
 }
 
+/** Ends the stream. Another follows if somebody looks. */
+function stopFollowing() {
+  stream?.abort();
+}
+
 async function readEvents() {
   stream = new AbortController();
+  heardAt = performance.now();
   try {
     const headers = lastEvent ? { "Last-Event-ID": lastEvent } : {};
     const response = await fetch("/api/v1/events", { headers, signal: stream.signal });
@@ -37,9 +43,9 @@ async function readEvents() {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
-      heardAt = performance.now();
       const { done, value } = await reader.read();
       if (done) return;
+      heardAt = performance.now();
       text = takeEvents(text + value);
     }
   } catch (error) {
@@ -87,16 +93,16 @@ async function watchHealth() {
   for (;;) {
     await pause(state.lostAt ? AGAIN_MS : HEALTH_EVERY_MS);
     if (!isFollowing()) {
-      stream.abort();
+      stopFollowing();
       continue;
     }
     try {
       await fetch("/health/live", { signal: AbortSignal.timeout(HEALTH_PATIENCE_MS) });
-      if (performance.now() - heardAt > SILENCE_MS) stream.abort();
+      if (performance.now() - heardAt > SILENCE_MS) stopFollowing();
     } catch {
       lost(NO_ANSWER);
       // It may never come back to life: another is asked for, and answered as soon as one can be.
-      stream.abort();
+      stopFollowing();
     }
   }
 }

@@ -4,8 +4,10 @@ function listed(map) {
   return Object.entries(map || {}).map(([name, value]) => `${name}=${value}`).join("\n");
 }
 
+/** While nobody looks, the title may say that a job has ended. */
 function title() {
-  if (state.component) document.title = `${state.component.name} · job-scheduler`;
+  if (!state.component || document.hidden) return;
+  document.title = `${state.component.name} · job-scheduler`;
 }
 
 /** A rule of the failure policy in words. */
@@ -93,7 +95,7 @@ $("skip").addEventListener("click", (event) => {
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     stopLog();
-    if (!isFollowing()) stream.abort();
+    if (!isFollowing()) stopFollowing();
     return;
   }
   title();

@@ -49,21 +49,21 @@ function drawTimeline(found) {
   describe(lines, found.length, from, until);
 }
 
-/** The latest jobs that were there since a time, the first to come on top. */
+/** The jobs that were there since a time, the first to come on top. */
 function linesOf(found, since) {
-  const lines = latestFirst([...found]).map((job) => {
-    const { came, started, ended } = timesOf(job);
-    const until = ended || (isUnfinished(job) ? now() : started || came);
-    return { job, came, started: started && Math.max(came, started), until: Math.max(came, until) };
-  });
-  // What waits last of all, so that a long queue leaves room for what runs and ran.
-  const waits = ({ job }) => Number(job.status === "Waiting");
-  return lines
-    .filter(({ until }) => until >= since)
-    .sort((a, b) => waits(a) - waits(b) || b.came - a.came)
-    .slice(0, MAX_DRAWN)
-    .reverse()
-    .sort((a, b) => a.came - b.came);
+  const lines = found.map(lineOf).filter(({ until }) => until >= since);
+  const jobs = lines.map(({ job }) => job);
+  const waits = FILTERS.Queue;
+  // What waits is left out first: a long queue leaves room for what runs and ran.
+  const others = latestFirst(jobs.filter((job) => !waits(job)));
+  const kept = new Set([...others, ...nextFirst(jobs.filter(waits))].slice(0, MAX_DRAWN));
+  return lines.filter(({ job }) => kept.has(job)).sort((a, b) => a.came - b.came);
+}
+
+function lineOf(job) {
+  const { came, started, ended } = timesOf(job);
+  const until = ended || (isUnfinished(job) ? now() : started || came);
+  return { job, came, started: started && Math.max(came, started), until: Math.max(came, until) };
 }
 
 /** Draws all bars of a kind as one path, so that hundreds cost little. */
@@ -131,7 +131,7 @@ function nameOf({ job, came, until }, index, line, x, width) {
 /** The picture in words, for who does not see it. */
 function describe(lines, count, from, until) {
   const of = lines.length < count ? ` of ${count}` : "";
-  const limit = lines.length === MAX_DRAWN ? ", the latest and those that run first" : "";
+  const limit = lines.length === MAX_DRAWN ? ": the latest, and the first of the queue" : "";
   setText($("timeline-count"), `${lines.length}${of} jobs${limit}`);
   const times = [from, until].map(shown).join(" to ");
   const text = `Timeline of ${lines.length} jobs from ${times}; the list has what is on it`;
