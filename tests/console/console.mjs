@@ -13,7 +13,7 @@ import { join } from "node:path";
 const require = createRequire(join(process.env.NODE_PATH, "x.js"));
 const { chromium } = require("playwright-core");
 const [scheduler, screenshots, pattern] = process.argv.slice(2);
-const PATIENCE = Number(process.env.PATIENCE_MS || 30_000);
+const PATIENCE = 30_000;
 
 /** Ports that were free a moment ago. */
 async function freePorts(count) {
@@ -409,7 +409,9 @@ const tests = {
     await behind.goto(base + "/");
     await behind.waitForTimeout(2000);
     assert.equal(await behind.locator("tr.job").count(), 0);
+    const sign = behind.waitForRequest((request) => request.url().endsWith("/health/live"));
     await hide(behind, false);
+    await sign;
     await row(behind, name).waitFor({ timeout: 2000 });
     await context.close();
   },
@@ -601,6 +603,7 @@ const tests = {
     await page.locator("#stop").click();
     const error = page.locator("#errors .said");
     await error.getByText(`${name}: it <b>cannot</b> be stopped`).waitFor();
+    await shot(page, "error");
     await page.unroute("**/stop");
     await page.locator("#stop").click();
     const news = page.locator("#news", { hasText: `${name} stops` });
@@ -749,6 +752,7 @@ const tests = {
   async "a scheduler that hangs is said to within 5 s, and is found at once when it does not any more"() {
     const name = await submit({ args: ["exec sleep 1000"], ...WHOLE });
     await row(page, name).waitFor();
+    const narrow = await open({ viewport: { width: 400, height: 860 }, isMobile: true, hasTouch: true });
     // Whenever it is, and however long.
     for (const [before, hung] of [[0, 1000], [700, 8000]]) {
       await page.waitForTimeout(before);
@@ -757,6 +761,9 @@ const tests = {
         const stopped = Date.now();
         await page.getByText("the scheduler does not answer").waitFor({ timeout: 5000 });
         console.log(`   said after ${Date.now() - stopped} ms`);
+        await narrow.getByText("the scheduler does not answer").waitFor({ timeout: 5000 });
+        assert.ok((await narrow.evaluate(() => document.documentElement.scrollWidth)) <= 400);
+        await shot(narrow, "lost-phone");
         await page.waitForTimeout(hung);
       } finally {
         server.kill("SIGCONT");
@@ -765,6 +772,7 @@ const tests = {
       await page.getByText("live", { exact: true }).waitFor({ timeout: 2000 });
       console.log(`   found after ${Date.now() - resumed} ms`);
     }
+    await narrow.context().close();
     await api("DELETE", `/api/v1/jobs/${name}`);
     await row(page, name).waitFor({ state: "detached", timeout: 2000 });
   },

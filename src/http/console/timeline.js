@@ -71,7 +71,8 @@ function drawBars(lines, line, x, width, ticks) {
   const paths = Object.fromEntries(BARS.map((kind) => [kind, ""]));
   const isThin = line < 4;
   const thick = isThin ? line : line - 1;
-  const [inset, waitThick] = isThin ? [0, line] : [thick / 4, thick / 2];
+  // Thin ones overlap a little, or there would be gaps where pixels are rounded.
+  const [inset, waitThick] = isThin ? [0, line + 0.1] : [thick / 4, thick / 2];
   const bar = (left, right, top, height) => {
     const length = Math.max(MIN_BAR, right - left).toFixed(1);
     return `M${left.toFixed(1)} ${top.toFixed(2)}h${length}v${height.toFixed(2)}h-${length}z`;
