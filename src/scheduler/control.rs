@@ -14,11 +14,8 @@ impl Scheduler {
     pub fn delete(&self, name: &str) -> Result<JobName, JobError> {
         let record = self.find(name)?;
         let name = record.job.name.clone();
-        if self.index.is_being_created(&name) {
-            // A try of its create that was not answered would bring it back.
-            let message = format!("job {name} is still being made: try again");
-            return Err(JobError::Backend(BackendError::Unavailable { message }));
-        }
+        // A try of its create that was not answered would bring it back.
+        self.not_while_it_is_made(&name)?;
         let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten);
         match removed.map_err(|e| job_error(&name, e))? {
             true => log::info!("job={name} event=deleted"),
@@ -161,7 +158,32 @@ impl Scheduler {
         changed
     }
 
+    /// A job that is to run again must be whole: its submit may have been cut off.
+    fn make_sure_of_payload(&self, job: &Job) -> Result<(), JobError> {
+        let record = self.index.get(&job.name);
+        if !record.is_some_and(|record| record.may_lack_payload()) {
+            return Ok(());
+        }
+        self.not_while_it_is_made(&job.name)?;
+        let found = self.backend.has_payload(job);
+        if !found.map_err(|e| job_error(&job.name, e))? {
+            let message = format!("the payload of job {} is gone: submit it anew", job.name);
+            return Err(JobError::BadState { message });
+        }
+        self.index.confirm(&job.name);
+        Ok(())
+    }
+
+    fn not_while_it_is_made(&self, name: &JobName) -> Result<(), JobError> {
+        if !self.index.is_being_created(name) {
+            return Ok(());
+        }
+        let message = format!("job {name} is still being made: try again");
+        Err(JobError::Backend(BackendError::Unavailable { message }))
+    }
+
     fn resume(&self, job: &Job) -> Result<JobView, JobError> {
+        self.make_sure_of_payload(job)?;
         self.with_place(|place| {
             let _flight = self.index.begin(&job.name, Flight::Change);
             let queued = self.queued(place, 0);
@@ -204,15 +226,7 @@ impl Scheduler {
     }
 
     fn make_again(&self, old: &Job) -> Result<JobView, JobError> {
-        let record = self.index.get(&old.name);
-        if record.is_some_and(|record| record.may_lack_payload()) {
-            let found = self.backend.has_payload(old);
-            if !found.map_err(|e| job_error(&old.name, e))? {
-                let message = format!("the payload of job {} is gone: submit it anew", old.name);
-                return Err(JobError::BadState { message });
-            }
-            self.index.confirm(&old.name);
-        }
+        self.make_sure_of_payload(old)?;
         self.with_place(|place| {
             for _ in 0..NAME_TRIES {
                 let name = self.new_name();

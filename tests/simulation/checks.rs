@@ -93,6 +93,26 @@ impl Sim {
         }
     }
 
+    /// A job that does another again has its payload, whoever else deletes that one.
+    pub fn check_payload_of(&mut self, name: &str, uid: &str) {
+        let job = self.world.jobs.get(name);
+        let Some(job) = job.filter(|job| uid_text(job.uid) == uid) else {
+            return;
+        };
+        let Some(secret) = job.mounts.clone() else {
+            return;
+        };
+        let mut lives = self.world.lives.values();
+        let by_a_person =
+            lives.any(|life| life.name == secret && matches!(life.gone, Some((_, Who::Kubectl))));
+        let is_robbed = by_a_person || self.world.robbed.contains(&secret);
+        // Two schedulers do not know what the other pins.
+        let is_lost = !self.options.two && !self.world.secrets.contains_key(&secret);
+        if !is_robbed && is_lost {
+            self.violate("payload", format!("{name} runs again without its payload"));
+        }
+    }
+
     /// A client is given another job for its key than before.
     pub fn check_same_key(&mut self, client: usize, before: &Given, now: &str) {
         let holds = self.life(&before.uid).is_some_and(|life| {

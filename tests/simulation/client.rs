@@ -337,6 +337,7 @@ impl Sim {
             Kind::Restart => {
                 if let Outcome::Job { name, uid, .. } = outcome {
                     self.check_acknowledged(&name, &uid, None);
+                    self.check_payload_of(&name, &uid);
                 }
             }
             _ => {}
