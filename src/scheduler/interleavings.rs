@@ -229,10 +229,6 @@ impl Backend for Cluster {
         })
     }
 
-    fn note_stop(&self, _: &Job) -> Result<Job, BackendError> {
-        unreachable!("it tells of each stop")
-    }
-
     fn stop(&self, job: &Job, _: &str) -> Result<Job, BackendError> {
         self.change_job(job, |truth, job| {
             let status = match job.status {
