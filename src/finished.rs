@@ -44,9 +44,9 @@ pub struct End {
 pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
     let started = job.started?;
     // Times are in seconds: one of before a restart may be of the same.
-    let is_of_this_run = |attempt: &&Attempt| match job.restarted {
-        Some(_) => attempt.created > started,
-        None => attempt.created >= started,
+    let is_of_this_run = |attempt: &&Attempt| match job.is_rerun {
+        true => attempt.created > started,
+        false => attempt.created >= started,
     };
     let certain = attempts.iter().filter(|attempt| attempt.is_certain);
     let certain = certain.filter(is_of_this_run);
@@ -159,7 +159,7 @@ mod tests {
         check(|job| job.started = None, "s0", None);
         check(|job| job.retries = None, "f7", None);
         check(|job| job.retries = None, "s0", done(11));
-        check(|job| job.restarted = Some(Timestamp(9)), "s0", None);
-        check(|job| job.restarted = Some(Timestamp(9)), "s0@11", done(12));
+        check(|job| job.is_rerun = true, "s0", None);
+        check(|job| job.is_rerun = true, "s0@11", done(12));
     }
 }

@@ -215,6 +215,8 @@ pub struct Job {
     pub key: Option<RequestKey>,
     /// When it was last restarted in place.
     pub restarted: Option<Timestamp>,
+    /// Whether it was stopped before and runs again, whoever let it.
+    pub is_rerun: bool,
     /// The finished job that this one does again.
     pub restart_of: Option<JobName>,
     /// Deleted for its users, and kept only because another job uses its payload.
@@ -692,6 +694,7 @@ impl Job {
             urls: BTreeMap::new(),
             key: None,
             restarted: None,
+            is_rerun: false,
             restart_of: None,
             hidden: false,
             progress: None,

@@ -1163,6 +1163,8 @@ fn killed_at_any_moment_it_loses_no_job_and_runs_none_twice() {
             for client in 0..4u64 {
                 let (stop, acknowledged, runs) = (&stop, &acknowledged, &runs);
                 let mut api = scheduler.api();
+                // Connected to this very scheduler: another test may have its port after its end.
+                api.list();
                 let host = format!("localhost:{}", place.ports[0]);
                 let first = number + client;
                 scope.spawn(move || {

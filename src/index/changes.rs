@@ -140,6 +140,7 @@ impl Sight {
             urls,
             key: _,
             restarted,
+            is_rerun: _,
             restart_of,
             hidden,
             progress: _,

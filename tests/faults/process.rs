@@ -45,6 +45,7 @@ impl Backend for Buggy {
             urls: BTreeMap::new(),
             key: None,
             restarted: None,
+            is_rerun: false,
             restart_of: None,
             hidden: false,
             progress: None,

@@ -223,7 +223,9 @@ impl Sim {
                 let first = life.first_end();
                 other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
             });
+            // A person may since have let one run that was told to have stopped.
             let is_alike = |other: &&Life| match life.end() {
+                Some("Stopped") if other.touched => true,
                 Some("Stopped") => is_stopping(other) || other.end() == life.end(),
                 outcome => other.end() == outcome,
             };

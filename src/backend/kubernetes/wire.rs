@@ -467,6 +467,8 @@ impl JobObject {
             urls: BTreeMap::new(),
             key: annotation(KEY_ANNOTATION).and_then(parse_key),
             restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
+            is_rerun: annotation(RESTARTED_ANNOTATION).is_some()
+                || (stopped.is_some() && !self.spec.suspend),
             restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
             hidden: annotation(HIDDEN_ANNOTATION).is_some(),
             progress: annotation(PROGRESS_ANNOTATION).and_then(parse_progress),

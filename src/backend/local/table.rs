@@ -177,6 +177,7 @@ impl Entry {
             urls: self.urls.clone(),
             key: header.key().filter(|_| !self.record.key_forgotten),
             restarted: self.record.resumed.map(Timestamp),
+            is_rerun: self.record.resumed.is_some(),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
             progress: self.record.progress.as_ref().map(Kept::progress),
