@@ -522,6 +522,8 @@ impl Index {
         // Two may list at a time, and a watch may have told meanwhile what became of a job that is
         // not here.
         let is_latest = is_older || version >= state.reported;
+        // Nothing can have gone that was never here.
+        let is_first = state.listed == 0;
         state.reported = match is_older {
             true => version,
             false => version.max(state.reported),
@@ -537,8 +539,9 @@ impl Index {
         let mut gone: BTreeSet<JobName> = known.map(|(name, _)| name.clone()).collect();
         let mut changes = Vec::new();
         for job in jobs {
+            let may_be_new = is_latest || is_first;
             let is_newer =
-                gone.remove(&job.name) || (is_latest && !state.jobs.contains_key(&job.name));
+                gone.remove(&job.name) || (may_be_new && !state.jobs.contains_key(&job.name));
             let source = match is_newer {
                 true => Source::List,
                 false => Source::Report,

@@ -256,6 +256,16 @@ fn a_relist_leaves_no_ghosts_and_keeps_what_was_done_meanwhile() {
 }
 
 #[test]
+fn the_first_list_is_taken_whole_although_reports_came_before_it() {
+    let index = unbounded();
+    let begun = index.relist_begins();
+    index.job_seen(job("a", Running, 9));
+    let listed = vec![job("a", Waiting, 1), job("b", Waiting, 2)];
+    relisted(&index, begun, listed, 3);
+    assert_eq!(names(&index), "a:Running b:Waiting");
+}
+
+#[test]
 fn what_was_deleted_before_a_relist_needs_no_mark_after_it() {
     let index = unbounded();
     index.answered(job("a", Succeeded, 1));
