@@ -2,6 +2,7 @@
 
 use crate::api::{JOBS, SOON, name};
 use crate::cluster::{Cluster, logs, objects, within};
+use crate::logs::log;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -135,10 +136,8 @@ pub fn a_job_is_part_of_its_requests_trace(cluster: &Cluster) -> Vec<String> {
     etl.call("POST", &format!("{JOBS}/{stopped}/stop"), "");
     etl.wait_for(&stopped, "Stopped");
     etl.call("POST", &format!("{JOBS}/{stopped}/restart"), "");
-    let log = format!("{JOBS}/{stopped}/logs");
     within(SOON, || {
-        let response = etl.call("GET", &log, "");
-        let said = String::from_utf8_lossy(&response.body).into_owned();
+        let said = log(&mut etl, &stopped, "");
         (said == expected).then_some(()).ok_or(said)
     });
     assert_eq!(etl.delete(&stopped).code, 200);

@@ -106,7 +106,7 @@ impl Events {
         let (backend, namespace) = ("deployment/backend", namespace("dev"));
         let mut kubectl = Command::new("kubectl")
             .args(["exec", backend, "-n", &namespace, "--"])
-            .args(["timeout", "120", "wget", "-q", "-O-", url])
+            .args(["wget", "-q", "-O-", url])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -207,6 +207,7 @@ pub fn answers_have_the_documented_fields(cluster: &Cluster) -> Vec<String> {
             "jobId",
             "message",
             "result",
+            "progress",
             "failed",
             "restart",
             "restartOf",

@@ -104,7 +104,7 @@ fn follow(job: &str) -> String {
 
 /// The text of a log, out of its chunks.
 #[track_caller]
-fn log(scheduler: &mut Scheduler, job: &str, query: &str) -> String {
+pub fn log(scheduler: &mut Scheduler, job: &str, query: &str) -> String {
     let response = get(scheduler, job, query);
     assert_eq!(response.code, 200, "{response}");
     let mut rest = response.body.as_slice();
