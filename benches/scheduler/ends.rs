@@ -36,7 +36,7 @@ pub fn ends(table: &mut Table) {
     run(&scheduler);
     for unfinished in [0, SOME] {
         if unfinished > 0 {
-            Raw::new(&namespace, 8).jobs(&writes, unfinished);
+            Raw::new(&namespace, 8).held_jobs(&writes, unfinished);
             within(PATIENCE, || {
                 let known = scheduler.list().len();
                 let is_known = known >= unfinished;

@@ -150,9 +150,21 @@ impl Raw {
 
     /// Makes Jobs as if the scheduler had, without payloads.
     pub fn jobs(&self, writes: &Writes, count: usize) {
+        self.make_jobs(writes, count, &[]);
+    }
+
+    /// The same as if somebody held them back, so that the scheduler lets none of them run.
+    pub fn held_jobs(&self, writes: &Writes, count: usize) {
+        self.make_jobs(writes, count, &["job-scheduler/queued"]);
+    }
+
+    fn make_jobs(&self, writes: &Writes, count: usize, without: &[&str]) {
         let mut job: Value = serde_json::from_str(&writes.job).unwrap();
         let annotations = job["metadata"]["annotations"].as_object_mut().unwrap();
         annotations.remove("job-scheduler/payload");
+        for name in without {
+            annotations.remove(*name);
+        }
         for part in ["volumes", "containers/0/volumeMounts"] {
             let (parent, key) = part.rsplit_once('/').unwrap_or(("", part));
             let path = format!("/spec/template/spec/{parent}");
