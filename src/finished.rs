@@ -81,7 +81,8 @@ mod tests {
     use super::*;
     use crate::config::ExitCodes;
 
-    /// Attempts as `<state><exit code>[@second]…`: `s0`, `f1`, `r`, with `?` after one that is not certain.
+    /// Attempts as `<state><exit code>[@second]…`: `s0`, `f1`, `r`, with `?` after one that is not
+    /// certain.
     fn attempt(text: &str) -> Attempt {
         let (text, is_certain) = match text.strip_suffix('?') {
             Some(text) => (text, false),

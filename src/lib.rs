@@ -7,7 +7,8 @@
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands
 //! apart, and prints the objects that run `serve`. [`client`] asks a scheduler over HTTP, and knows
 //! nothing of the rest; [`validate`] checks a file.
-//! [`trace`] reads which trace a request is part of. What the commands print for people is aligned by `columns`.
+//! [`trace`] reads which trace a request is part of, and [`finished`] whether a job has ended. What
+//! the commands print for people is aligned by `columns`.
 //!
 //! Invariants:
 //! - A request is acknowledged only once the backend has the job and its payload durably. The

@@ -2,8 +2,8 @@
 //!
 //! Every figure stands beside a yardstick that is measured in the same run, in turns with it, so that a busy machine slows
 //! both: submits against the same two writes sent straight at the API server, reads against a bare tiny_http that
-//! returns the same bytes. Jobs are suspended, so that thousands of them cost no pods; but for those whose ends are timed,
-//! beside the Job's own condition.
+//! returns the same bytes. Jobs are suspended, so that thousands of them cost no pods; but for those
+//! whose ends are timed, beside the Job's own condition.
 //!
 //! `make bench` runs it against `target/job-scheduler`, on the cluster of `KUBECONFIG`, and writes `target/bench.md`.
 //! `JOB_SCHEDULER=target/job-scheduler cargo bench local-reads` needs no cluster.

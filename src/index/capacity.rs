@@ -65,7 +65,7 @@ impl Index {
     /// The backend does at once what it is asked, and tells of it: nothing of it is in doubt.
     pub fn is_told_at_once(&self) {
         let mut state = self.state.write();
-        (state.is_open, state.is_known, state.is_exact) = (true, true, true);
+        (state.is_open, state.concludes, state.is_exact) = (true, true, true);
     }
 
     /// Whether a job waits and another may run.

@@ -98,8 +98,9 @@ struct State {
     tally: Tally,
     reserved: Reserved,
     is_open: bool,
-    /// No call of a process before this one is on its way any more.
-    is_known: bool,
+    /// Ends are told as attempts show them: no call of a process before this one is on its way any
+    /// more that could make another of one.
+    concludes: bool,
     /// No attempt comes to a job that was held back.
     is_exact: bool,
     /// Lists that were begun.
@@ -405,11 +406,11 @@ impl Index {
         state.change(name, |_, fate| fate.stop_may_come = until);
     }
 
-    /// No call of a process before this one is on its way any more: what the attempts show of an
-    /// end is one.
-    pub fn is_known(&self) -> Vec<Change> {
+    /// No call of a process before this one is on its way any more: from now on ends are told as
+    /// attempts show them.
+    pub fn conclude_all(&self) -> Vec<Change> {
         let mut state = self.state.write();
-        state.is_known = true;
+        state.concludes = true;
         let names: Vec<JobName> = state.jobs.keys().cloned().collect();
         names.iter().map(|name| state.conclude(name)).collect()
     }
@@ -707,11 +708,11 @@ impl State {
 
     /// Ends the job if its attempts show that it has ended.
     fn conclude(&mut self, name: &JobName) -> Change {
-        let may_be_stopped = !self.is_known;
+        let concludes = self.concludes;
         let transition = self.change(name, |record, fate| {
             let record = record.as_mut()?;
             let from = record.job.status;
-            Arc::make_mut(record).conclude(may_be_stopped || fate.may_be_stopped());
+            Arc::make_mut(record).conclude(!concludes || fate.may_be_stopped());
             (from != record.job.status).then(|| Transition {
                 from: Some(from),
                 record: record.clone(),
@@ -734,7 +735,7 @@ impl State {
     /// Takes in a job unless it is gone or given up, or a newer version of it is here.
     fn put(&mut self, job: Job, now: Instant, source: Source) -> Change {
         let (name, key, listed) = (job.name.clone(), job.key, self.listed);
-        let (is_exact, is_known_all) = (self.is_exact, self.is_known);
+        let (is_exact, concludes) = (self.is_exact, self.concludes);
         let mut result = self.change(&name, |record, fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
@@ -788,7 +789,7 @@ impl State {
                     JobRecord::new(job, attempts)
                 }
             };
-            new.conclude(!is_known_all || fate.may_be_stopped());
+            new.conclude(!concludes || fate.may_be_stopped());
             let to = new.job.status;
             let new = Arc::new(new);
             *record = Some(new.clone());

@@ -113,7 +113,7 @@ impl Scheduler {
         let list = self.backend.list()?;
         self.relisted(list, begun);
         self.all_is_known.store(true, Ordering::Release);
-        for change in self.index.is_known() {
+        for change in self.index.conclude_all() {
             self.follow(change);
         }
         // One that it deleted at the last moment may yet get an attempt.

@@ -3,9 +3,9 @@
 //! In the order in which a request comes: [`listener`] has the socket; [`connections`] accepts, and
 //! each connection has a thread; [`front`] has its body read and decides who answers. The
 //! connection's own thread does from memory: at once, when a job has finished ([`waiting`]), or as
-//! a log is written ([`log_stream`]) or jobs change ([`event_stream`]). A `write` thread does with the backend. [`exchange`] sends
-//! the answer, [`body`] knows how a body ends, [`input`] has what the client sends, and [`tiny`]
-//! says what a head is. Each knows only of those after it.
+//! a log is written ([`log_stream`]) or jobs change ([`event_stream`]). A `write` thread does with
+//! the backend. [`exchange`] sends the answer, [`body`] knows how a body ends, [`input`] has what
+//! the client sends, and [`tiny`] says what a head is. Each knows only of those after it.
 
 mod body;
 mod connections;
