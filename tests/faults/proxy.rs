@@ -345,6 +345,10 @@ impl Relay<'_> {
             };
             self.note(Event::Asked(asked.clone()));
             self.wait_while_stalled()?;
+            // Before the rules are looked at: a watch that met none of a new one is cut by who cuts after it is set.
+            if let Some(peer) = lock(&self.shared.connections).get_mut(&self.number) {
+                peer.is_watch = asked.is_watch();
+            }
             let fault = lock(&self.shared.rules)
                 .iter()
                 .find_map(|rule| rule(&asked));
@@ -416,9 +420,6 @@ impl Relay<'_> {
             }
         };
         if asked.is_watch() && answer.code() == 200 {
-            if let Some(peer) = lock(&self.shared.connections).get_mut(&self.number) {
-                peer.is_watch = true;
-            }
             return self.relay_watch(&answer);
         }
         let server = self.server.as_mut().ok_or_else(broken)?;
