@@ -3,8 +3,9 @@
 use crate::client::{Given, Outcome};
 use crate::cluster::has_noticed_suspension;
 use crate::sim::Sim;
+use crate::step::Kind;
 use crate::world::{HIDDEN, Life, Pod, Who, left_by, uid_text};
-use job_scheduler::job::Status;
+use job_scheduler::job::{JobRecord, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -165,6 +166,38 @@ impl Sim {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Who is told that a job was stopped or deleted, or cannot be stopped, is told the truth.
+    pub fn check_done(&mut self, kind: Kind, uid: &str, outcome: &Outcome) {
+        let Some(life) = self.life(uid) else {
+            return;
+        };
+        // Somebody else may have let it run again at this moment.
+        let again = life.touched || self.requested_restarts.contains(uid);
+        let is_out = life.gone.is_some() || life.hidden.is_some();
+        let wrong = match (kind, outcome) {
+            (Kind::Delete, Outcome::Done) => !is_out,
+            (Kind::Stop, Outcome::Done) => {
+                !is_out && !life.stopped && life.end().is_none() && !again
+            }
+            (Kind::Stop, Outcome::Refused(message)) => {
+                let is_state = message.contains("only an unfinished job");
+                is_state && !is_out && life.end().is_none() && !again
+            }
+            _ => false,
+        };
+        if wrong {
+            let what = format!("{kind:?} of {} is answered {outcome:?}", life.name);
+            self.violate("told", what);
+        }
+    }
+
+    /// The scheduler stops a job of its own accord where its payload is gone, and there alone.
+    pub fn check_stops(&mut self) {
+        if let Some(name) = self.world.stopped_with_payload.pop() {
+            self.violate("stopped", format!("{name} is stopped, and has its payload"));
         }
     }
 
@@ -370,6 +403,9 @@ impl Sim {
                 wrong = Some(("back", what));
             }
         }
+        if told.len() % 2 == 1 {
+            self.read_changes(number, 2);
+        }
         let process = &mut self.processes[number];
         let before = std::mem::take(&mut process.told);
         process.told = told
@@ -407,6 +443,7 @@ impl Sim {
     /// All has come to rest while jobs still run.
     pub fn check_running(&mut self) {
         self.check_index();
+        self.check_notices();
         if self.options.ports && !self.world.service_quota {
             let world = &self.world;
             let without = world.pods.values().filter(|pod: &&Pod| {
@@ -428,6 +465,34 @@ impl Sim {
             let name = without.map(|pod| pod.job.clone()).next();
             if let Some(name) = name {
                 self.violate("service", format!("{name} runs without its Service"));
+            }
+        }
+    }
+
+    /// Of a job whose Service is refused its user is told so, and of one that has it, not.
+    fn check_notices(&mut self) {
+        if !self.options.ports {
+            return;
+        }
+        for number in self.alive() {
+            let Ok(views) = self.processes[number].scheduler.list() else {
+                continue;
+            };
+            let wrong = views.iter().find(|view| {
+                let JobRecord { job, notice, .. } = &*view.record;
+                let owner = self.world.services.get(job.name.as_str());
+                let is_reached = owner.is_some_and(|uid| uid_text(*uid) == *job.uid);
+                let is_told = notice.contains("not reachable by its name");
+                // The quota answers before it is seen that there is one already.
+                let is_right = match self.world.service_quota {
+                    true => is_told || is_reached,
+                    false => !is_told,
+                };
+                job.status == Status::Running && !is_right
+            });
+            if let Some(view) = wrong {
+                let (name, said) = (&view.record.job.name, &view.record.notice);
+                self.violate("notice", format!("of {name} is said {said:?}"));
             }
         }
     }
@@ -476,6 +541,7 @@ impl Sim {
             self.check_places(&views);
             self.check_progress(&views);
             self.check_waiters(number);
+            self.check_reader(number);
         }
     }
 

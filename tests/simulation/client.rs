@@ -116,6 +116,8 @@ pub struct Request {
     pub kind: Kind,
     /// The client, for a submit.
     pub client: usize,
+    /// The job that it is about, as the process knew it.
+    pub job: Option<String>,
     pub outcome: Option<Outcome>,
     /// The process ended before it was answered.
     pub cut_off: bool,
@@ -170,6 +172,7 @@ impl Sim {
         self.requests.push(Request {
             kind: Kind::Submit,
             client,
+            job: None,
             outcome: None,
             cut_off: false,
         });
@@ -244,6 +247,10 @@ impl Sim {
         self.requests.push(Request {
             kind,
             client: usize::MAX,
+            job: scheduler
+                .get(name)
+                .ok()
+                .map(|view| view.record.job.uid.to_string()),
             outcome: None,
             cut_off: false,
         });
@@ -338,6 +345,11 @@ impl Sim {
                 if let Outcome::Job { name, uid, .. } = outcome {
                     self.check_acknowledged(&name, &uid, None);
                     self.check_payload_of(&name, &uid);
+                }
+            }
+            Kind::Stop | Kind::Delete => {
+                if let Some(uid) = self.requests[number].job.clone() {
+                    self.check_done(kind, &uid, &outcome);
                 }
             }
             _ => {}

@@ -12,6 +12,7 @@ mod cluster;
 mod coroutine;
 mod enumerate;
 mod random;
+mod reader;
 mod sim;
 mod step;
 mod world;
@@ -39,7 +40,11 @@ fn main() -> ExitCode {
     if let Some(cell) = std::env::var("CELL").ok().filter(|cell| !cell.is_empty()) {
         return code(enumerate::enumerate(Some(&cell), true));
     }
-    let all_well = enumerate::enumerate(None, std::env::var("ALL").is_ok());
+    let shows_all = std::env::var("ALL").is_ok();
+    let all_well = enumerate::enumerate(None, shows_all);
+    if !all_well && !shows_all {
+        return ExitCode::FAILURE;
+    }
     let seconds = Duration::from_secs(number("SECONDS").unwrap_or(60));
     let first = number("FIRST").unwrap_or(1);
     code(are_repeatable(first) & histories(first, seconds) & all_well)

@@ -4,6 +4,7 @@ use crate::client::{Client, Outcome, Request};
 use crate::coroutine::{Answer, Ask, Asked, Clocks, Done, Line, Now, Step as Went, Task};
 use crate::coroutine::{instant, micros, mix};
 use crate::enumerate::Point;
+use crate::reader::Reader;
 use crate::step::{Fault, Kind, Step};
 use crate::world::{Refusal, World, refusal};
 use job_scheduler::backend::Observer;
@@ -130,6 +131,7 @@ pub struct Process {
     pub told: BTreeMap<String, Status>,
     pub gone: BTreeSet<String>,
     pub waiters: Vec<(JobName, usize)>,
+    pub reader: Reader,
 }
 
 #[derive(Debug)]
@@ -343,6 +345,7 @@ impl Sim {
             told: BTreeMap::new(),
             gone: BTreeSet::new(),
             waiters: Vec::new(),
+            reader: Reader::default(),
         });
         self.say(|| {
             format!(
@@ -878,6 +881,7 @@ impl Sim {
     /// What is checked whenever the world may have changed.
     pub fn after_world(&mut self) {
         self.check_deletions();
+        self.check_stops();
         if self.world.pod_log.events.len() == self.checked_pods {
             return;
         }

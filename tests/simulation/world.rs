@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 pub const PAYLOAD: &str = "job-scheduler/payload";
 pub const STOPPED: &str = "job-scheduler/stopped";
+/// It was stopped of the scheduler's own accord.
+const STOP_REASON: &str = "job-scheduler/stop-reason";
 pub const EARLIER_SUSPENSION: &str = "job-scheduler/earlier-suspension";
 pub const QUEUED: &str = "job-scheduler/queued";
 pub const HIDDEN: &str = "job-scheduler/deleted";
@@ -296,6 +298,8 @@ pub struct World {
     pub guarded: Vec<String>,
     /// Names of Jobs whose Secret a person deleted.
     pub robbed: Vec<String>,
+    /// Names of Jobs that were stopped of the scheduler's own accord, while their payload was there.
+    pub stopped_with_payload: Vec<String>,
     pub sidecars: bool,
     /// Containers exit with 0, unless they are told to end.
     pub all_well: bool,
@@ -585,6 +589,16 @@ impl World {
     fn note_change(&mut self, before: &Job, after: &Job) {
         if after.suspend && !before.suspend {
             self.remember_stale(before);
+        }
+        let is_news = !before.annotations.contains_key(STOP_REASON);
+        if is_news && after.annotations.contains_key(STOP_REASON) {
+            let secret = after
+                .mounts
+                .as_ref()
+                .and_then(|name| self.secrets.get(name));
+            if secret.is_some() {
+                self.stopped_with_payload.push(after.name.clone());
+            }
         }
         let now = self.now;
         if let Some(life) = self.lives.get_mut(&after.uid) {
