@@ -80,9 +80,9 @@ mutants: cargo ## changes to the core that its tests let pass; MUTANTS="--shard 
 	@cargo mutants --version >/dev/null 2>&1 || cargo install cargo-mutants --locked
 	rm -rf target/mutants.out*
 	@# First what the simulation lets pass; 2 says that there is some. Then what of that the other tests let pass, too.
-	SECONDS=8 $(mutants) --cargo-test-arg=--test=simulate || [ $$? = 2 ]
+	SECONDS=8 $(mutants) --cargo-arg=--test=simulate || [ $$? = 2 ]
 	cp target/mutants.out/missed.txt target/mutants-simulated.txt
-	$(mutants) $(addprefix --cargo-test-arg=,--lib --test=events --test=progress --test=local)
+	$(mutants) $(addprefix --cargo-arg=,--lib --test=events --test=progress --test=local)
 
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler

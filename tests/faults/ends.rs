@@ -63,7 +63,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         name: "ignored",
-        script: "n=$(head -c1 /dev/urandom | od -An -tu1); exit $((n % 2 * 42))",
+        script: "n=$(head -c1 /dev/urandom | od -An -tu1); exit $((n % 4 ? 0 : 42))",
         settings: || {
             let codes = json!({"operator": "In", "values": [42]});
             json!({"failurePolicy": {"rules": [{"action": "Ignore", "onExitCodes": codes}]}})

@@ -1,6 +1,7 @@
 //! What Kubernetes itself tells of the ends of jobs, and when.
 
 use super::cluster::{Namespace, name_of};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -17,40 +18,51 @@ pub struct Told {
 /// Watches until nobody has the answer any more.
 pub fn watch(namespace: &Namespace) -> Arc<Mutex<Told>> {
     let told: Arc<Mutex<Told>> = Arc::default();
-    let (api, path, jobs) = (namespace.api.clone(), namespace.jobs_path(), told.clone());
-    std::thread::spawn(move || {
-        api.watch(&path, |frame| {
-            let object = &frame["object"];
-            let conditions = object["status"]["conditions"].as_array();
-            for condition in conditions.into_iter().flatten() {
-                let status = match condition["type"].as_str() {
-                    Some("Complete") => "Succeeded",
-                    Some("Failed") => "Failed",
-                    _ => continue,
-                };
-                let mut jobs = jobs.lock().unwrap();
-                let name = name_of(object);
-                jobs.conditions
-                    .entry(name)
-                    .or_insert((status, Instant::now()));
-            }
-            Arc::strong_count(&jobs) > 1
-        });
+    follow(namespace, namespace.jobs_path(), &told, |told, job| {
+        let conditions = job["status"]["conditions"].as_array();
+        for condition in conditions.into_iter().flatten() {
+            let status = match condition["type"].as_str() {
+                Some("Complete") => "Succeeded",
+                Some("Failed") => "Failed",
+                _ => continue,
+            };
+            let first = (status, Instant::now());
+            told.conditions.entry(name_of(job)).or_insert(first);
+        }
     });
-    let (api, path) = (namespace.api.clone(), namespace.core_path("pods"));
-    let pods = told.clone();
-    std::thread::spawn(move || {
-        api.watch(&path, |frame| {
-            let pod = &frame["object"];
+    follow(
+        namespace,
+        namespace.core_path("pods"),
+        &told,
+        |told, pod| {
             let state = &pod["status"]["containerStatuses"][0]["state"];
             if state["terminated"].is_object() {
                 let job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"].as_str();
                 let job = job.unwrap_or_default().to_string();
-                let mut told = pods.lock().unwrap();
                 told.containers.entry(job).or_insert_with(Instant::now);
             }
-            Arc::strong_count(&pods) > 1
-        });
-    });
+        },
+    );
     told
+}
+
+/// Watches again where a watch ends: the API server closes one whose reader is slow.
+fn follow(
+    namespace: &Namespace,
+    path: String,
+    told: &Arc<Mutex<Told>>,
+    note: impl Fn(&mut Told, &Value) + Send + 'static,
+) {
+    let (api, told) = (namespace.api.clone(), Arc::downgrade(told));
+    std::thread::spawn(move || {
+        while told.strong_count() > 0 {
+            api.watch(&path, |frame| {
+                let told = told.upgrade();
+                if let Some(told) = &told {
+                    note(&mut told.lock().unwrap(), &frame["object"]);
+                }
+                told.is_some()
+            });
+        }
+    });
 }

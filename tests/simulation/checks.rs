@@ -5,11 +5,13 @@ use crate::cluster::has_noticed_suspension;
 use crate::sim::Sim;
 use crate::step::Kind;
 use crate::world::{HIDDEN, Life, Pod, Who, left_by, uid_text};
-use job_scheduler::job::{JobRecord, Status};
+use job_scheduler::job::{JobName, JobRecord, Status};
+use job_scheduler::scheduler::JobError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
-const MINUTE: u64 = 60_000_000;
+const SECOND: u64 = 1_000_000;
+const MINUTE: u64 = 60 * SECOND;
 /// Clocks may be wrong by a minute, and the promise is of 15: before this it surely holds.
 const PROMISE: u64 = 13 * MINUTE;
 
@@ -191,6 +193,29 @@ impl Sim {
         if wrong {
             let what = format!("{kind:?} of {} is answered {outcome:?}", life.name);
             self.violate("told", what);
+        }
+    }
+
+    /// A job may say ten times a second how far it is, and ten times at once.
+    pub fn check_rate(&mut self, process: usize, name: &str, done: &Result<JobName, JobError>) {
+        let now = self.time();
+        let taken = &mut self.processes[process].reports_taken;
+        let taken = taken.entry(name.to_string()).or_default();
+        let within = |taken: &[u64], time: u64| {
+            let since = now.saturating_sub(time);
+            taken.iter().filter(|at| **at >= since).count()
+        };
+        let wrong = match done {
+            Ok(_) => {
+                taken.push(now);
+                within(taken, 50_000) > 10 || within(taken, SECOND) > 20
+            }
+            Err(JobError::TooOften { .. }) => within(taken, SECOND) < 10,
+            Err(_) => false,
+        };
+        if wrong {
+            let what = format!("{name} says how far it is at {taken:?}, then {done:?}");
+            self.violate("rate", what);
         }
     }
 

@@ -314,6 +314,7 @@ impl Sim {
             message: message.clone(),
         };
         let done = scheduler.report(name, report);
+        self.check_rate(process, name, &done);
         if done.is_ok() {
             match scheduler.get(name) {
                 Ok(view) => {

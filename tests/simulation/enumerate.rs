@@ -237,6 +237,30 @@ fn end_first_pod(sim: &mut Sim) {
     sim.after_world();
 }
 
+/// The scheduler goes on for so long, and the cluster does not.
+fn run_alone(sim: &mut Sim, time: u64) {
+    const STEP: u64 = 500_000;
+    for _ in 0..(time / STEP).max(1) {
+        for _ in 0..4 {
+            sim.progress_threads(None);
+            for number in sim.alive() {
+                while sim.may_work(number) && sim.violation.is_none() {
+                    sim.work(number);
+                }
+            }
+        }
+        sim.advance(STEP);
+    }
+}
+
+/// Each job gets its pod, which does not start.
+fn make_pods(sim: &mut Sim) {
+    for name in sim.world.jobs.keys().cloned().collect::<Vec<_>>() {
+        sim.world.sync_job(&name);
+    }
+    sim.after_world();
+}
+
 fn cut_off(sim: &mut Sim) {
     sim.submit_new(0, PAYLOAD, false);
     for at in 0..sim.threads.len() {
@@ -393,6 +417,31 @@ pub const USE_CASES: &[UseCase] = &[
         act: |sim| on_first(sim, Kind::Restart),
     },
     UseCase {
+        name: "restart as new, slow to start",
+        options: plain,
+        setup: one_ended,
+        act: |sim| {
+            on_first(sim, Kind::Restart);
+            run_alone(sim, SHORT);
+            make_pods(sim);
+            run_alone(sim, LONG);
+        },
+    },
+    UseCase {
+        name: "restart in place, stop at once",
+        options: capped,
+        setup: |sim| {
+            one(sim);
+            on_first(sim, Kind::Stop);
+            sim.settle(LONG, false);
+        },
+        act: |sim| {
+            on_first(sim, Kind::Restart);
+            run_alone(sim, 0);
+            on_first(sim, Kind::Stop);
+        },
+    },
+    UseCase {
         name: "delete",
         options: capped,
         setup: |sim| {
@@ -469,6 +518,16 @@ pub const USE_CASES: &[UseCase] = &[
             sim.settle(SHORT, false);
             on_first(sim, Kind::Report);
             sim.settle(LONG, false);
+        },
+    },
+    UseCase {
+        name: "report, too often",
+        options: plain,
+        setup: one,
+        act: |sim| {
+            (0..12).for_each(|_| on_first(sim, Kind::Report));
+            sim.settle(SHORT, false);
+            (0..12).for_each(|_| on_first(sim, Kind::Report));
         },
     },
     UseCase {

@@ -132,6 +132,8 @@ pub struct Process {
     pub gone: BTreeSet<String>,
     pub waiters: Vec<(JobName, usize)>,
     pub reader: Reader,
+    /// When each job said how far it was, and was heard, by its name.
+    pub reports_taken: BTreeMap<String, Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -346,6 +348,7 @@ impl Sim {
             gone: BTreeSet::new(),
             waiters: Vec::new(),
             reader: Reader::default(),
+            reports_taken: BTreeMap::new(),
         });
         self.say(|| {
             format!(

@@ -592,11 +592,11 @@ impl World {
         }
         let is_news = !before.annotations.contains_key(STOP_REASON);
         if is_news && after.annotations.contains_key(STOP_REASON) {
-            let secret = after
-                .mounts
-                .as_ref()
-                .and_then(|name| self.secrets.get(name));
-            if secret.is_some() {
+            let secret = after.mounts.as_ref();
+            let secret = secret.and_then(|name| self.secrets.get(name));
+            // With the job that it belongs to, it goes.
+            let owner = secret.and_then(|secret| self.job_of(secret.owner));
+            if owner.is_some_and(|owner| owner.deletion.is_none()) {
                 self.stopped_with_payload.push(after.name.clone());
             }
         }
