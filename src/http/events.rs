@@ -91,7 +91,7 @@ impl Events {
                     position: changed.position().or(record.job.position),
                     record: record.clone(),
                 };
-                ("job", Reply::job(&view, now).body)
+                ("job", Reply::changed_job(&view, now).body)
             }
             None => ("gone", format!("{{\"name\":\"{}\"}}", changed.name).into()),
         };

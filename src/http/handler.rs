@@ -46,7 +46,7 @@ pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u
             .map_err(Reply::from),
         Route::RestartJob { name } => scheduler
             .restart(name)
-            .map(|job| Reply::job(&job, now))
+            .map(|job| Reply::changed_job(&job, now))
             .map_err(Reply::from),
         Route::PutProgress { name } => report(scheduler, name, body),
         // To send what follows is the server's, as it comes.
@@ -91,5 +91,5 @@ fn create(scheduler: &Scheduler, headers: &Headers, body: &[u8]) -> Result<Reply
         ..parse_request(body).map_err(Reply::from)?
     };
     let job = scheduler.submit(&request, key).map_err(Reply::from)?;
-    Ok(Reply::job(&job, scheduler.now()))
+    Ok(Reply::changed_job(&job, scheduler.now()))
 }

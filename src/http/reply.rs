@@ -255,8 +255,14 @@ impl Reply {
         }
     }
 
+    /// A job that somebody looks at, as others may.
     pub fn job(view: &JobView, now: Timestamp) -> Reply {
         Reply::of_bytes(200, shown(view, now).bytes.to_vec())
+    }
+
+    /// A job that has just changed, and mostly does again before anybody looks: nothing is kept.
+    pub fn changed_job(view: &JobView, now: Timestamp) -> Reply {
+        Reply::of_bytes(200, to_json(&job_status(view, now)))
     }
 
     pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {

@@ -5,15 +5,17 @@ use crate::cluster::has_noticed_suspension;
 use crate::sim::Sim;
 use crate::step::Kind;
 use crate::world::{HIDDEN, Life, Pod, Who, left_by, uid_text};
-use job_scheduler::job::{JobName, JobRecord, Status};
-use job_scheduler::scheduler::JobError;
+use job_scheduler::job::{AttemptState, JobName, JobRecord, Status};
+use job_scheduler::scheduler::{JobError, JobView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
-/// Clocks may be wrong by a minute, and the promise is of 15: before this it surely holds.
-const PROMISE: u64 = 13 * MINUTE;
+/// How long a key stands for a job that has ended.
+const PROMISE: u64 = 15 * MINUTE;
+/// A clock may be wrong by a minute when the end is noted, and another when it is looked.
+const VAGUE_PROMISE: u64 = 13 * MINUTE;
 
 impl Sim {
     /// Whether somebody refuses to have the Job of this name changed.
@@ -45,11 +47,18 @@ impl Sim {
         self.options.two && life.client.is_some_and(was_in_doubt)
     }
 
+    fn promise(&self) -> u64 {
+        match self.options.skew {
+            true => VAGUE_PROMISE,
+            false => PROMISE,
+        }
+    }
+
     /// Whether the key of a job still stands for it.
     fn promise_holds(&self, life: &Life) -> bool {
         let over = life
             .first_end()
-            .is_some_and(|end| self.time() > end + PROMISE);
+            .is_some_and(|end| self.time() > end + self.promise());
         !self.deleted_by_owner(life) && !over
     }
 
@@ -226,9 +235,82 @@ impl Sim {
         }
     }
 
+    /// A request with a key is kept waiting after a start, before it is told to come again.
+    pub fn check_patience(&mut self, number: usize, outcome: &Outcome) {
+        let waited = self.time() - self.requests[number].at;
+        if let Outcome::Failed(message) = outcome
+            && message.starts_with("starting, and")
+            && waited < 2 * SECOND
+        {
+            let what = format!("request {number} is told {message:?} after {waited} µs");
+            self.violate("patience", what);
+        }
+    }
+
+    /// A job is let run at once where nothing else runs, nor has for a while, nor is asked for. In
+    /// random histories what ran long ago may not be known to have ended.
+    pub fn check_room(&mut self, number: usize, process: usize, outcome: &Outcome) {
+        let Outcome::Job { name, status, .. } = outcome else {
+            return;
+        };
+        let now = self.time();
+        let is_past = |at: Option<u64>| at.is_some_and(|at| at + 30 * SECOND < now);
+        let others = self.world.lives.values().filter(|life| life.name != *name);
+        let are_past = others.into_iter().all(|life| {
+            let gone = life.gone.map(|(at, _)| at);
+            is_past(gone) || (is_past(life.last_end()) && life.outcome.is_some() && !life.touched)
+        });
+        let asks = |thread: &crate::sim::Thread| {
+            use crate::sim::What::{Request, Work};
+            thread.process == process && matches!(thread.what, Request(_) | Work)
+        };
+        let touched = |life: &Life| life.name == *name && life.touched;
+        let asked = self
+            .requests
+            .iter()
+            .filter(|other| !is_past(Some(other.at)));
+        let is_sure = self.watch_writes
+            && are_past
+            && self.requests[number].is_alone
+            && asked.count() == 1
+            && !self.world.lives.values().any(touched)
+            && self.processes.len() == 1
+            && is_past(Some(self.processes[process].since))
+            && !self.threads.iter().any(asks)
+            && self.late.is_empty()
+            && self.clients.iter().all(|client| !client.was_in_doubt)
+            && !self.world.pods.values().any(Pod::may_run);
+        if is_sure && *status == Status::Waiting {
+            self.violate("room", format!("{name} waits, and nothing else runs"));
+        }
+    }
+
+    /// Who waits for a job that fails is told why, or after a second without.
+    pub fn check_reason(&mut self, record: &JobRecord) {
+        let ended = self.life(&record.job.uid).and_then(Life::last_end);
+        let is_known = record
+            .attempts
+            .iter()
+            .any(|attempt| attempt.state == AttemptState::Failed);
+        let is_soon = ended.is_some_and(|ended| self.time() < ended + SECOND);
+        if record.job.status == Status::Failed && !is_known && is_soon {
+            let what = format!("{} is told to have failed, at once", record.job.name);
+            self.violate("reason", what);
+        }
+    }
+
+    /// Whoever waits for a job is answered as soon as its container has ended.
+    pub fn check_early(&mut self) {
+        let waits = |process: &&crate::sim::Process| process.alive && !process.waiters.is_empty();
+        if let Some(process) = self.processes.iter().find(waits) {
+            let what = format!("{:?} wait, and the container has ended", process.waiters);
+            self.violate("early", what);
+        }
+    }
+
     /// Places in the queue are counted from 1, and the list is by arrival.
-    fn check_places(&mut self, views: &[job_scheduler::scheduler::JobView]) {
-        let job = |view: &job_scheduler::scheduler::JobView| view.record.job.clone();
+    fn check_places(&mut self, views: &[JobView]) {
+        let job = |view: &JobView| view.record.job.clone();
         let order: Vec<_> = views
             .iter()
             .map(|view| (job(view).arrival, job(view).name))
@@ -236,7 +318,8 @@ impl Sim {
         if !order.is_sorted() {
             return self.violate("places", format!("the list is {order:?}"));
         }
-        let queued = |view: &&job_scheduler::scheduler::JobView| view.record.job.queued.is_some();
+        self.check_arrivals(views);
+        let queued = |view: &&JobView| view.record.job.queued.is_some();
         let mut queue: Vec<_> = views.iter().filter(queued).collect();
         queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
         let wrong = queue.iter().zip(1..).find(|(view, place)| {
@@ -249,6 +332,31 @@ impl Sim {
         if let Some((view, place)) = wrong {
             let (name, told) = (&view.record.job.name, view.position);
             self.violate("places", format!("{name} is told {told:?}, and is {place}"));
+        }
+    }
+
+    /// A job that was asked for after another was made comes after it.
+    fn check_arrivals(&mut self, views: &[JobView]) {
+        // A clock may be wrong, or another scheduler's.
+        if self.options.skew || self.options.two {
+            return;
+        }
+        let mut made = 0;
+        let mut wrong = None;
+        for view in views {
+            let job = &view.record.job;
+            let Some(life) = self.life(&job.uid).filter(|l| l.restart_of.is_none()) else {
+                continue;
+            };
+            let asked = life.client.map(|client| self.clients[client].since);
+            // It was there before one that is listed before it was asked for.
+            if life.created < made {
+                wrong = Some(format!("{} is listed after what came later", job.name));
+            }
+            made = made.max(asked.unwrap_or(0));
+        }
+        if let Some(what) = wrong {
+            self.violate("places", what);
         }
     }
 
@@ -366,7 +474,7 @@ impl Sim {
                 let began = second.ran.max(first.ran).unwrap_or(0);
                 let over = first
                     .first_end()
-                    .is_some_and(|end| second.created > end + PROMISE);
+                    .is_some_and(|end| second.created > end + self.promise());
                 let ended_by_owner = |life: &Life| {
                     self.name_was_deleted(life) || self.world.robbed.contains(&life.name)
                 };
@@ -393,8 +501,12 @@ impl Sim {
         let Ok(views) = self.processes[number].scheduler.list() else {
             return;
         };
+        if self.processes[number].listed != [true; 2] {
+            let what = format!("process {number} tells of jobs before it has listed them");
+            return self.violate("ready", what);
+        }
         let before = &self.processes[number].told;
-        let is_known = |view: &job_scheduler::scheduler::JobView| {
+        let is_known = |view: &JobView| {
             let job = &view.record.job;
             before.get(&*job.uid) == Some(&job.status)
         };
@@ -570,7 +682,7 @@ impl Sim {
         }
     }
 
-    fn check_exit_codes(&mut self, views: &[job_scheduler::scheduler::JobView]) {
+    fn check_exit_codes(&mut self, views: &[JobView]) {
         let mut wrong = None;
         for view in views {
             for attempt in &view.record.attempts {
@@ -609,7 +721,7 @@ impl Sim {
     }
 
     /// How far a job is, is of this very run of it, and the cluster has what a process was told.
-    fn check_progress(&mut self, views: &[job_scheduler::scheduler::JobView]) {
+    fn check_progress(&mut self, views: &[JobView]) {
         for view in views {
             let record = &view.record;
             let (name, told) = (record.job.name.to_string(), record.progress.clone());
@@ -929,9 +1041,17 @@ impl Sim {
                         .as_ref()
                         .is_some_and(|s| robbed(s) && !world.secrets.contains_key(s))
             });
-            let Some(name) = stuck.map(|pod| pod.name.clone()) else {
+            let Some(pod) = stuck else {
                 return;
             };
+            let (name, job) = (pod.name.clone(), pod.job.clone());
+            // In a minute it can be seen that the payload is gone.
+            let is_old = pod.taken.is_some_and(|taken| taken + 60 < world.seconds());
+            let is_left = world.jobs.get(&job).is_some_and(|job| !job.suspend);
+            if is_old && is_left && !world.secret_quota && !self.is_guarded(&job) {
+                let what = format!("{job} waits for ever for a payload that is gone");
+                return self.violate("stuck", what);
+            }
             self.say(|| format!("{name} comes to its time limit"));
             self.world.time_out(&name);
             self.settle(60_000_000, true);

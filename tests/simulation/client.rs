@@ -16,6 +16,8 @@ pub struct Client {
     pub payload: Option<String>,
     pub in_flight: bool,
     pub sends: u32,
+    /// When it first sent its request.
+    pub since: u64,
     /// Names that it was given, in order.
     pub names: Vec<Given>,
     pub last: Option<Outcome>,
@@ -118,6 +120,9 @@ pub struct Request {
     pub client: usize,
     /// The job that it is about, as the process knew it.
     pub job: Option<String>,
+    pub at: u64,
+    /// The process had nothing else to do, then or later.
+    pub is_alone: bool,
     pub outcome: Option<Outcome>,
     /// The process ended before it was answered.
     pub cut_off: bool,
@@ -140,6 +145,7 @@ impl Sim {
             request: Arc::new(request),
             in_flight: false,
             sends: 0,
+            since: self.time(),
             names: Vec::new(),
             last: None,
             in_doubt: false,
@@ -173,6 +179,8 @@ impl Sim {
             kind: Kind::Submit,
             client,
             job: None,
+            at: self.time(),
+            is_alone: self.is_idle(process),
             outcome: None,
             cut_off: false,
         });
@@ -240,6 +248,15 @@ impl Sim {
         true
     }
 
+    /// Whether a process has nothing to do, now or later, but to watch.
+    fn is_idle(&self, process: usize) -> bool {
+        let works = |thread: &crate::sim::Thread| {
+            thread.process == process && matches!(thread.what, What::Request(_) | What::Work)
+        };
+        let scheduler = &self.processes[process].scheduler;
+        scheduler.next_task_due().is_none() && !self.threads.iter().any(works)
+    }
+
     /// Sends a request about a job.
     pub fn ask(&mut self, kind: Kind, name: &str, process: usize) -> u32 {
         let scheduler = self.processes[process].scheduler.clone();
@@ -251,6 +268,8 @@ impl Sim {
                 .get(name)
                 .ok()
                 .map(|view| view.record.job.uid.to_string()),
+            at: self.time(),
+            is_alone: self.is_idle(process),
             outcome: None,
             cut_off: false,
         });
@@ -341,7 +360,11 @@ impl Sim {
         self.check_bounds(process, &outcome);
         let (kind, client) = (self.requests[number].kind, self.requests[number].client);
         match kind {
-            Kind::Submit => self.submitted(client, process, outcome),
+            Kind::Submit => {
+                self.check_patience(number, &outcome);
+                self.check_room(number, process, &outcome);
+                self.submitted(client, process, outcome);
+            }
             Kind::Restart => {
                 if let Outcome::Job { name, uid, .. } = outcome {
                     self.check_acknowledged(&name, &uid, None);

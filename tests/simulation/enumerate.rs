@@ -351,6 +351,20 @@ pub const USE_CASES: &[UseCase] = &[
         },
     },
     UseCase {
+        name: "submit again, late",
+        options: short,
+        setup: |sim| {
+            keyed_ended(sim);
+            keyed_ended(sim);
+            keyed_ended(sim);
+            sim.settle(870_000_000, false);
+        },
+        act: |sim| {
+            sim.resend(0);
+            sim.submit_new(0, PAYLOAD, false);
+        },
+    },
+    UseCase {
         name: "get with wait, retain",
         options: short,
         setup: |sim| {
@@ -360,6 +374,8 @@ pub const USE_CASES: &[UseCase] = &[
         act: |sim| {
             on_last(sim, Kind::Wait);
             end_first_pod(sim);
+            run_alone(sim, SHORT);
+            sim.check_early();
         },
     },
     UseCase {

@@ -69,6 +69,10 @@ impl Reader {
             Some(known) => self.known = known,
             None => wrong = Some(format!("it missed something after {before}")),
         }
+        drop(follower);
+        if scheduler.gauges().followers > 0 {
+            wrong = Some("one follows who has gone".to_string());
+        }
         (self.known > before, wrong)
     }
 }

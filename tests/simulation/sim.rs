@@ -132,6 +132,10 @@ pub struct Process {
     pub gone: BTreeSet<String>,
     pub waiters: Vec<(JobName, usize)>,
     pub reader: Reader,
+    /// When it began.
+    pub since: u64,
+    /// Whether it has listed all jobs, and all pods.
+    pub listed: [bool; 2],
     /// When each job said how far it was, and was heard, by its name.
     pub reports_taken: BTreeMap<String, Vec<u64>>,
 }
@@ -348,6 +352,8 @@ impl Sim {
             gone: BTreeSet::new(),
             waiters: Vec::new(),
             reader: Reader::default(),
+            since: self.time(),
+            listed: [false; 2],
             reports_taken: BTreeMap::new(),
         });
         self.say(|| {
@@ -555,6 +561,7 @@ impl Sim {
             true => self.open(&asked, fault),
             false => self.called(&asked, fault),
         };
+        self.note_list(at, &outcome);
         let name = self.said_name(at);
         if fault.is_late() {
             let by = self.time() + LATE_EFFECT;
@@ -582,6 +589,21 @@ impl Sim {
         thread.answer = Some(outcome);
         thread.state = State::Ready { from };
         self.after_world();
+    }
+
+    /// Whoever watches has all that was asked for.
+    fn note_list(&mut self, at: usize, outcome: &Answer) {
+        let thread = &self.threads[at];
+        let kind = match thread.what {
+            What::WatchJobs => 0,
+            What::WatchPods => 1,
+            What::Request(_) | What::Work => return,
+        };
+        if let Answer::Called(Ok(page)) = outcome
+            && String::from_utf8_lossy(page).contains("\"continue\":\"\"")
+        {
+            self.processes[thread.process].listed[kind] = true;
+        }
     }
 
     fn called(&mut self, asked: &Asked, fault: Fault) -> Answer {
@@ -765,6 +787,9 @@ impl Sim {
             for request in woken {
                 let scheduler = self.processes[number].scheduler.clone();
                 let view = scheduler.get(name.as_str());
+                if let Ok(view) = &view {
+                    self.check_reason(&view.record);
+                }
                 self.answered(number, request, Done::Viewed(view));
             }
         }
