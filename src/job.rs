@@ -211,8 +211,9 @@ pub struct Job {
     pub position: Option<usize>,
     /// Where it is reached while it runs, by the names of its ports; empty where its own name is its host name.
     pub urls: BTreeMap<String, String>,
-    /// The request that made it, where the request had an idempotency key.
-    pub key: Option<RequestKey>,
+    /// The request that made it, where the request had an idempotency key. Boxed, as most have
+    /// none.
+    pub key: Option<Box<RequestKey>>,
     /// When it was last restarted in place.
     pub restarted: Option<Timestamp>,
     /// Whether it was stopped before and runs again, whoever let it.
@@ -223,12 +224,17 @@ pub struct Job {
     pub hidden: bool,
     /// How far it was when that was last kept with it: what is known may be newer
     /// ([`JobRecord::progress`]).
-    pub progress: Option<Progress>,
+    pub progress: Option<Arc<Progress>>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
 }
 
 impl Job {
+    /// The request that made it.
+    pub fn request(&self) -> Option<RequestKey> {
+        self.key.as_deref().copied()
+    }
+
     /// It is Stopping, and the backend may never say that it has stopped: what stopped it came so
     /// soon after what let it run that neither may have been noticed.
     pub fn is_stop_unnoticed(&self) -> bool {
@@ -400,7 +406,7 @@ pub struct JobRecord {
     /// What its users are shown. Whoever changes the record clears it.
     pub shown: Memo<Shown>,
     /// How far it is.
-    pub progress: Option<Progress>,
+    pub progress: Option<Arc<Progress>>,
 }
 
 /// A record as its users are shown it: made once, since that takes longer than to send it.
@@ -799,11 +805,11 @@ mod tests {
     #[test]
     fn progress_that_is_not_kept_yet_is_newer_and_ends_with_its_run() {
         let progress = |percent: u8| {
-            Some(Progress {
+            Some(Arc::new(Progress {
                 percent,
                 message: "".into(),
                 updated: NOON,
-            })
+            }))
         };
         let percent = |record: &JobRecord| record.progress.as_ref().map(|p| p.percent);
         let job = |status: Status, kept: Option<u8>| {

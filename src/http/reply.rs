@@ -170,7 +170,7 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         failed: job.failed,
         restart: Time(job.restarted),
         restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
-        progress: record.progress.as_ref().map(JobProgress::from),
+        progress: record.progress.as_deref().map(JobProgress::from),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
 }

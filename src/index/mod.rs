@@ -293,7 +293,7 @@ impl Index {
         let is_unfinished = |r: &Arc<JobRecord>| !r.job.hidden && !r.job.status.is_finished();
         let takes = state.jobs.get(name).is_some_and(is_unfinished);
         if takes {
-            state.change_record(name, |record| record.progress = Some(progress));
+            state.change_record(name, |record| record.progress = Some(Arc::new(progress)));
         }
         takes
     }
@@ -734,7 +734,7 @@ impl State {
 
     /// Takes in a job unless it is gone or given up, or a newer version of it is here.
     fn put(&mut self, job: Job, now: Instant, source: Source) -> Change {
-        let (name, key, listed) = (job.name.clone(), job.key, self.listed);
+        let (name, key, listed) = (job.name.clone(), job.request(), self.listed);
         let (is_exact, concludes) = (self.is_exact, self.concludes);
         let mut result = self.change(&name, |record, fate| {
             let is_old = match record {
@@ -816,7 +816,10 @@ impl State {
             .get(&key.key)
             .filter(|other| *other != name)?
             .clone();
-        let other_key = self.jobs.get(&other).and_then(|record| record.job.key);
+        let other_key = self
+            .jobs
+            .get(&other)
+            .and_then(|record| record.job.request());
         // One that is only in doubt is looked at again when it is seen.
         if other_key.is_some_and(|other_key| (other_key.sent, &other) > (key.sent, name)) {
             return Some(name.clone());
@@ -861,5 +864,5 @@ impl State {
 
 /// The request that a name belongs to.
 fn request(record: Option<&JobRecord>, fate: &Fate) -> Option<RequestKey> {
-    record.map_or(fate.request, |record| record.job.key)
+    record.map_or(fate.request, |record| record.job.request())
 }

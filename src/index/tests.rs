@@ -48,11 +48,11 @@ fn with_key(name: &str, status: Status, version: u64, sent: u64) -> Job {
         micros: 0,
     };
     Job {
-        key: Some(RequestKey {
+        key: Some(Box::new(RequestKey {
             key: 7,
             body: 1,
             sent,
-        }),
+        })),
         ..job(name, status, version)
     }
 }
@@ -683,7 +683,7 @@ fn a_key_finds_its_job_until_that_is_gone_also_hidden() {
 #[test]
 fn a_key_in_doubt_keeps_its_name_until_that_is_resolved() {
     let index = unbounded();
-    let request = with_key("a", Running, 1, 1).key;
+    let request = with_key("a", Running, 1, 1).request();
     index.create_unanswered(&name("a"), request.unwrap());
     assert!(matches!(index.by_key(7), Some(Keyed::InDoubt { name: n, .. }) if n == name("a")));
     index.resolved(&name("a"));

@@ -151,7 +151,7 @@ impl Scheduler {
         }
         // The request may come again at this moment, and store the payload.
         let turn = job
-            .key
+            .request()
             .map(|key| self.turns.wait(key.key, super::TURN_TIMEOUT, &self.clock));
         let is_served = turn.as_ref().is_some_and(Option::is_none);
         if is_served || self.index.is_changing(name) {

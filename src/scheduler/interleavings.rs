@@ -207,7 +207,7 @@ impl Backend for Cluster {
                 None => Status::Running,
             };
             Ok(truth.put(Job {
-                key: new.key,
+                key: new.key.map(Box::new),
                 queued: new.queued,
                 ..Job::sample(new.name.as_str(), status, 0)
             }))
@@ -249,7 +249,7 @@ impl Backend for Cluster {
     }
 
     fn keep_progress(&self, known: &Job, progress: &Progress) -> Result<Job, BackendError> {
-        let progress = Some(progress.clone());
+        let progress = Some(Arc::new(progress.clone()));
         self.change_job(known, |truth, job| match job.version == known.version {
             true => Ok(truth.put(Job { progress, ..job })),
             false => Err(changed()),

@@ -109,7 +109,7 @@ impl Scheduler {
         match self.index.by_key(key.key) {
             Some(Keyed::Job(record)) => {
                 let job = &record.job;
-                is_same(job.key.unwrap_or(key), &job.name)?;
+                is_same(job.request().unwrap_or(key), &job.name)?;
                 self.complete(&record, request)
                     .map_err(SubmitError::Backend)?;
                 // It may have gone meanwhile, and another have come in its place.

@@ -725,7 +725,7 @@ impl Sim {
         for view in views {
             let record = &view.record;
             let (name, told) = (record.job.name.to_string(), record.progress.clone());
-            let Some(message) = told.map(|progress| progress.message) else {
+            let Some(message) = told.map(|progress| progress.message.clone()) else {
                 continue;
             };
             let run = (record.job.uid.to_string(), record.job.restarted);

@@ -17,6 +17,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// The name of the Secret with the job's payload: its own name, unless it uses the payload of
 /// another. Tells a crash between the two writes.
@@ -465,13 +466,15 @@ impl JobObject {
             queued: queued.filter(|_| status == Status::Waiting),
             position: None,
             urls: BTreeMap::new(),
-            key: annotation(KEY_ANNOTATION).and_then(parse_key),
+            key: annotation(KEY_ANNOTATION).and_then(parse_key).map(Box::new),
             restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
             is_rerun: annotation(RESTARTED_ANNOTATION).is_some()
                 || (stopped.is_some() && !self.spec.suspend),
             restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
             hidden: annotation(HIDDEN_ANNOTATION).is_some(),
-            progress: annotation(PROGRESS_ANNOTATION).and_then(parse_progress),
+            progress: annotation(PROGRESS_ANNOTATION)
+                .and_then(parse_progress)
+                .map(Arc::new),
             version: version(&self.metadata),
             name,
         })

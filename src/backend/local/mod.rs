@@ -79,7 +79,7 @@ impl Backend for Local {
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError> {
         let part = self.part().map_err(CreateError::Nothing)?;
         let is_same = |job: &Job| {
-            let keys = job.key.zip(new.key);
+            let keys = job.request().zip(new.key);
             keys.is_some_and(|(known, sent)| known.is_same_request(&sent))
         };
         match (resend, self.machine.look(self.part, &new.name)) {

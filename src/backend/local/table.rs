@@ -1,7 +1,7 @@
 //! What is known of each job, and what follows from it: the picture that is on disk, in memory.
 
 use super::admission::{Admission, Amount, Place};
-use super::store::{EndStatus, Ending, Kept, NotWritten, Record};
+use super::store::{EndStatus, Ending, NotWritten, Record};
 use super::work::Next;
 use crate::backend::BackendError;
 use crate::job::{Attempt, AttemptState, Job, JobName, JobResult, Status, Timestamp};
@@ -175,12 +175,19 @@ impl Entry {
             queued: None,
             position: place.map(|place| place.position),
             urls: self.urls.clone(),
-            key: header.key().filter(|_| !self.record.key_forgotten),
+            key: header
+                .key()
+                .filter(|_| !self.record.key_forgotten)
+                .map(Box::new),
             restarted: self.record.resumed.map(Timestamp),
             is_rerun: self.record.resumed.is_some(),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
-            progress: self.record.progress.as_ref().map(Kept::progress),
+            progress: self
+                .record
+                .progress
+                .as_ref()
+                .map(|kept| Arc::new(kept.progress())),
             version,
         }
     }

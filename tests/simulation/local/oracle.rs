@@ -278,8 +278,8 @@ impl Oracle {
             state.is_missing(&name, jobs);
         }
         for job in jobs {
-            let key = job.key.map(|key| key.key);
-            let same = |other: &&Job| key.is_some() && other.key.map(|key| key.key) == key;
+            let key = job.request().map(|key| key.key);
+            let same = |other: &&Job| key.is_some() && other.request().map(|key| key.key) == key;
             if jobs.iter().filter(same).count() > 1 {
                 state.violated(format!("one key has two jobs, one of them {}", job.name));
             }

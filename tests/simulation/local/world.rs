@@ -413,7 +413,7 @@ impl World {
     }
 
     /// How far each job is.
-    fn progress(&self) -> BTreeMap<JobName, Option<Progress>> {
+    fn progress(&self) -> BTreeMap<JobName, Option<Arc<Progress>>> {
         let scheduler = self.alive.as_ref().map(|alive| &alive.scheduler);
         let views = scheduler.and_then(|scheduler| scheduler.list().ok());
         let views = views.unwrap_or_default().into_iter();
