@@ -5,6 +5,7 @@ use crate::sync::Memo;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -407,6 +408,8 @@ pub struct JobRecord {
     pub shown: Memo<Shown>,
     /// How far it is.
     pub progress: Option<Arc<Progress>>,
+    /// The number of its last change among those of all jobs, where anything of it is seen.
+    pub changed: Option<NonZeroU64>,
 }
 
 /// A record as its users are shown it: made once, since that takes longer than to send it.
@@ -472,6 +475,7 @@ impl JobRecord {
             attempts,
             notice: "".into(),
             shown: Memo::default(),
+            changed: None,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::job::{Attempt, Job, JobName, JobRecord, Status};
 use crate::sync::{Condvar, Lock, ReadGuard, SharedLock, WriteGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::ops::{Bound, Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,8 +47,9 @@ impl Changed<'_> {
 pub(super) struct Changes {
     last: u64,
     names: BTreeMap<u64, JobName>,
-    numbers: HashMap<JobName, u64>,
     gone: VecDeque<u64>,
+    /// Of those that are gone; a job that is there has its own ([`JobRecord::changed`]).
+    numbers: HashMap<JobName, u64>,
     /// The last number that was forgotten: who knows no later one has missed something.
     forgotten: u64,
     /// The first places in the queue, as they were told last, and when.
@@ -58,16 +60,21 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// The job has changed, or is gone.
-    fn note(&mut self, name: &JobName, is_gone: bool) {
+    /// The job has changed, whose change before had the number `known`.
+    fn note(&mut self, name: &JobName, known: Option<NonZeroU64>) -> Option<NonZeroU64> {
         self.last += 1;
-        if let Some(known) = self.numbers.insert(name.clone(), self.last) {
+        let known = known.map(NonZeroU64::get);
+        if let Some(known) = known.or_else(|| self.numbers.remove(name)) {
             self.names.remove(&known);
         }
         self.names.insert(self.last, name.clone());
-        if !is_gone {
-            return;
-        }
+        NonZeroU64::new(self.last)
+    }
+
+    /// The job is gone.
+    fn note_gone(&mut self, name: &JobName, known: Option<NonZeroU64>) {
+        self.note(name, known);
+        self.numbers.insert(name.clone(), self.last);
         self.gone.push_back(self.last);
         if self.gone.len() > MAX_GONE
             && let Some(oldest) = self.gone.pop_front()
@@ -81,7 +88,7 @@ impl Changes {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        assert_eq!(self.names.len(), self.numbers.len());
+        assert!(self.numbers.len() <= self.gone.len().min(self.names.len()));
         self.names.len()
     }
 
@@ -91,11 +98,23 @@ impl Changes {
     }
 
     /// What was seen of a job before and after a change, `None` where there was nothing to see.
-    pub fn compare(&mut self, name: &JobName, before: Option<Sight>, after: Option<Sight>) {
-        if before.map(|sight| sight.state) != after.map(|sight| sight.state) {
-            self.note(name, after.is_none());
-        }
+    /// `known` is the number of its change before; returns that of its last.
+    pub fn compare(
+        &mut self,
+        name: &JobName,
+        known: Option<NonZeroU64>,
+        before: Option<Sight>,
+        after: Option<Sight>,
+    ) -> Option<NonZeroU64> {
         self.places_moved |= before.and_then(|s| s.place) != after.and_then(|s| s.place);
+        if before.map(|sight| sight.state) == after.map(|sight| sight.state) {
+            return known;
+        }
+        if after.is_none() {
+            self.note_gone(name, known);
+            return None;
+        }
+        self.note(name, known)
     }
 }
 
@@ -117,6 +136,7 @@ impl Sight {
             is_whole: _,
             is_early: _,
             shown: _,
+            changed: _,
             progress,
         } = record?;
         let Job {
@@ -188,6 +208,14 @@ impl Sight {
 }
 
 impl State {
+    /// What is told of a job that is there has changed, beside its record.
+    fn note(&mut self, name: &JobName) {
+        if let Some(record) = self.jobs.get_mut(name) {
+            let record = Arc::make_mut(record);
+            record.changed = self.changes.note(name, record.changed);
+        }
+    }
+
     /// Tells those of the first places in the queue that are other jobs' than when they were told
     /// last.
     fn tell_places(&mut self, now: Instant) {
@@ -200,8 +228,8 @@ impl State {
         });
         places.extend(of_backend);
         let told = std::mem::take(&mut self.changes.places);
-        for place in places.iter().filter(|place| !told.contains(place)) {
-            self.changes.note(&place.1, false);
+        for (_, name) in places.iter().filter(|place| !told.contains(place)) {
+            self.note(name);
         }
         self.changes.places = places;
         self.changes.places_moved = false;
@@ -233,7 +261,7 @@ impl Index {
             r.job.status == Status::Running && r.attempts.is_empty() && !r.job.hidden
         };
         if state.jobs.get(name).is_some_and(is_alone) {
-            state.changes.note(name, false);
+            state.note(name);
         }
     }
 

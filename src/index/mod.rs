@@ -676,6 +676,7 @@ impl State {
         let known = self.fates.remove(name);
         let before = Tally::of(record.as_deref(), known.as_ref());
         let seen = Sight::of(record.as_deref());
+        let changed = record.as_ref().and_then(|record| record.changed);
         if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
             self.waiting.remove(&(queued, name.clone()));
         }
@@ -694,9 +695,12 @@ impl State {
         }
         self.tally
             .replace(before, Tally::of(record.as_deref(), Some(&fate)));
-        self.changes
-            .compare(name, seen, Sight::of(record.as_deref()));
-        if let Some(record) = record {
+        let sight = Sight::of(record.as_deref());
+        let changed = self.changes.compare(name, changed, seen, sight);
+        if let Some(mut record) = record {
+            if record.changed != changed {
+                Arc::make_mut(&mut record).changed = changed;
+            }
             record.shown.clear();
             self.jobs.insert(name.clone(), record);
         }

@@ -181,7 +181,8 @@ impl Scheduler {
         let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
-        if self.index.could_come_late(name) {
+        // A write of it is on its way, or may come with its request, sent again.
+        if self.index.could_come_late(name) || record.needs_payload() {
             self.find_payload_later(&record);
             return Ok(());
         }
