@@ -1,4 +1,4 @@
-// create, list, get, wait, stop, delete. The component sleeps for as many seconds as its payload says.
+// create, list, get, wait, report, stop, delete. The component sleeps for as many seconds as its payload says.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	again, _, err := jobs.CreateJob(ctx).IdempotencyKey(key).JobCreation(*request).Execute()
 	check(err == nil && again.Name == job.Name, again, err)
 
-	all, _, err := jobs.GetJobs(ctx).Execute()
+	all, _, err := jobs.GetJobs(ctx).JobId("go").Limit(9).Execute()
 	listed := false
 	for _, other := range all {
 		listed = listed || other.Name == job.Name
@@ -38,12 +38,17 @@ func main() {
 
 	done, _, err := jobs.GetJob(ctx, job.Name).Wait("30s").Execute()
 	check(err == nil && done.Status == "Succeeded" && done.Ended != "", done, err)
-	check(done.PodStatuses[0].GetExitCode() == 0, done)
+	check(done.PodStatuses[0].GetExitCode() == 0 && done.GetResult() == "slept", done)
 
 	request = client.NewJobScheduleDescription()
 	request.SetPayload("60")
 	other, _, err := jobs.CreateJob(ctx).JobCreation(*request).Execute()
 	check(err == nil, err)
+	report := client.NewProgressReport(25)
+	_, _, err = jobs.PutJobProgress(ctx, other.Name).ProgressReport(*report).Execute()
+	check(err == nil, err)
+	reported, _, err := jobs.GetJob(ctx, other.Name).Execute()
+	check(err == nil && reported.GetProgress().Percent == 25, reported, err)
 	outcome, _, err := jobs.StopJob(ctx, other.Name).Execute()
 	check(err == nil && outcome.GetStatus() == "Success", outcome, err)
 	stopped, _, err := jobs.GetJob(ctx, other.Name).Wait("30s").Execute()

@@ -33,6 +33,8 @@ def create_job(idempotency_key=None, body=None):
            "status": "Running" if runs else "Succeeded",
            "podStatuses": [{"name": name, "created": now, "podIndex": 0, "restartCount": 0, "exitCode": 0,
                             "replicaStatus": {"status": "Running" if runs else "Succeeded"}}]}
+    if not runs:
+        job["result"] = "slept"
     if "jobId" in body:
         job["jobId"] = body["jobId"]
     _jobs[name] = job
@@ -41,8 +43,16 @@ def create_job(idempotency_key=None, body=None):
     return job
 
 
-def get_jobs():
-    return list(_jobs.values())
+def get_jobs(status=None, job_id=None, limit=None):
+    wanted = [job for job in _jobs.values() if job_id in (None, job.get("jobId")) and (not status or job["status"] in status)]
+    return wanted[-limit:] if limit else wanted
+
+
+def put_job_progress(job_name, body=None):
+    if job_name not in _jobs:
+        return _not_found(job_name)
+    _jobs[job_name]["progress"] = {"message": "", **body, "updated": _now()}
+    return _outcome(f"progress of job {job_name} noted")
 
 
 def get_job(job_name, wait=None):
