@@ -68,6 +68,8 @@ impl Changes {
             self.names.remove(&known);
         }
         self.names.insert(self.last, name.clone());
+        // With it its place is told as it is now, which may not be the one that was told last.
+        self.places.retain(|(_, told)| told != name);
         NonZeroU64::new(self.last)
     }
 
