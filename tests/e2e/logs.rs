@@ -59,7 +59,8 @@ pub fn a_log_is_followed_to_the_jobs_end(cluster: &Cluster) -> Vec<String> {
         200
     );
     etl.wait_for(&job, "Stopped");
-    // Once the pod is gone: its container goes first, of which the kubelet then says that it has no log.
+    // Once the pod is gone: its container goes first, and then the kubelet says that it has no
+    // log.
     within(SOON, || match get(&mut etl, &job, "") {
         gone if gone.code == 404 => Ok(()),
         other => Err(other.to_string()),

@@ -345,7 +345,8 @@ impl Relay<'_> {
             };
             self.note(Event::Asked(asked.clone()));
             self.wait_while_stalled()?;
-            // Before the rules are looked at: a watch that met none of a new one is cut by who cuts after it is set.
+            // Before the rules are looked at: a watch that did not meet a new one is cut by who cuts
+            // after that is set.
             if let Some(peer) = lock(&self.shared.connections).get_mut(&self.number) {
                 peer.is_watch = asked.is_watch();
             }

@@ -204,6 +204,12 @@ fn one_ended(sim: &mut Sim) {
     end_all(sim);
 }
 
+fn one_stopped(sim: &mut Sim) {
+    one(sim);
+    on_first(sim, Kind::Stop);
+    sim.settle(LONG, false);
+}
+
 fn keyed_ended(sim: &mut Sim) {
     keyed(sim);
     end_all(sim);
@@ -405,11 +411,7 @@ pub const USE_CASES: &[UseCase] = &[
     UseCase {
         name: "restart in place",
         options: capped,
-        setup: |sim| {
-            one(sim);
-            on_first(sim, Kind::Stop);
-            sim.settle(LONG, false);
-        },
+        setup: one_stopped,
         act: |sim| {
             on_first(sim, Kind::Restart);
             sim.submit_new(0, PLAIN, false);
@@ -446,11 +448,7 @@ pub const USE_CASES: &[UseCase] = &[
     UseCase {
         name: "restart in place, stop at once",
         options: capped,
-        setup: |sim| {
-            one(sim);
-            on_first(sim, Kind::Stop);
-            sim.settle(LONG, false);
-        },
+        setup: one_stopped,
         act: |sim| {
             on_first(sim, Kind::Restart);
             run_alone(sim, 0);

@@ -298,7 +298,8 @@ pub struct World {
     pub guarded: Vec<String>,
     /// Names of Jobs whose Secret a person deleted.
     pub robbed: Vec<String>,
-    /// Names of Jobs that were stopped of the scheduler's own accord, while their payload was there.
+    /// Names of Jobs that were stopped of the scheduler's own accord, while their payload was
+    /// there.
     pub stopped_with_payload: Vec<String>,
     pub sidecars: bool,
     /// Containers exit with 0, unless they are told to end.
