@@ -599,6 +599,11 @@ impl Observer for Scheduler {
         for change in self.index.attempts_relisted(attempts) {
             self.follow(change);
         }
+        // One that is first seen here may be waiting for a payload that is gone.
+        let records = self.index.list();
+        for record in records.iter().filter(|record| is_starting(record)) {
+            self.find_payload_later(record);
+        }
         self.attempts_listed.store(true, Ordering::Release);
         self.admit_if_there_is_room();
     }
