@@ -369,6 +369,17 @@ impl Attempt {
     pub fn is_of(&self, job: &Job) -> bool {
         self.job_uid.is_none_or(|uid| uid == uid_digest(&job.uid))
     }
+
+    /// An end that was beyond doubt stays one, though somebody deletes the pod before it is over.
+    pub fn keep_end_of(&mut self, before: &Attempt) {
+        if before.is_certain && !self.is_over {
+            let version = self.version;
+            *self = Attempt {
+                version,
+                ..before.clone()
+            };
+        }
+    }
 }
 
 /// Where an attempt stands.
@@ -490,6 +501,11 @@ impl JobRecord {
             job.finished = self.job.finished;
             job.failed = job.failed.max(self.job.failed);
         }
+        // Somebody else may hold it back and let it run again, and leaves no word of it.
+        let is_resumed = self.job.status.is_held_back()
+            && self.job.queued.is_none()
+            && job.status == Status::Running;
+        job.is_rerun |= self.job.is_rerun || is_resumed;
         let was_restarted = job.restarted != self.job.restarted
             || (self.job.status.is_finished() && !job.status.is_finished());
         // What was not kept yet is newer than what was, unless it is of an earlier run.

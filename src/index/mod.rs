@@ -574,8 +574,11 @@ impl Index {
         state.change(job, |record, fate| {
             fate.orphans.retain(|one| &*one.name != attempt);
             if let Some(record) = record {
-                let kept = |one: &Attempt| &*one.name != attempt || one.is_over;
-                Arc::make_mut(record).attempts.retain(kept);
+                let attempts = &mut Arc::make_mut(record).attempts;
+                if let Some(gone) = attempts.iter_mut().find(|one| &*one.name == attempt) {
+                    gone.is_over |= gone.is_certain;
+                }
+                attempts.retain(|one| &*one.name != attempt || one.is_over);
             }
         });
     }
@@ -606,7 +609,13 @@ impl Index {
             sort(&mut listed);
             state.change(&name, |record, fate| {
                 if let Some(record) = record {
-                    let own = take_own(&mut listed, &record.job);
+                    let mut own = take_own(&mut listed, &record.job);
+                    for attempt in &mut own {
+                        let known = record.attempts.iter().find(|one| one.name == attempt.name);
+                        known
+                            .into_iter()
+                            .for_each(|known| attempt.keep_end_of(known));
+                    }
                     Arc::make_mut(record).change_attempts(|attempts| *attempts = own);
                 }
                 fate.orphans = listed;
@@ -633,7 +642,10 @@ fn take_own(attempts: &mut Vec<Attempt>, job: &Job) -> Vec<Attempt> {
 fn merge(attempts: &mut Vec<Attempt>, attempt: Attempt) {
     match attempts.iter_mut().find(|known| known.name == attempt.name) {
         Some(known) if known.version >= attempt.version => {}
-        Some(known) => *known = attempt,
+        Some(known) => {
+            let before = std::mem::replace(known, attempt);
+            known.keep_end_of(&before);
+        }
         None => attempts.push(attempt),
     }
     sort(attempts);
@@ -834,10 +846,14 @@ impl State {
 
     /// A record leaves.
     fn bury(&mut self, name: &JobName, is_awaited: bool, now: Instant) {
-        let lists = self.lists;
+        let (lists, concludes) = (self.lists, self.concludes);
         self.change(name, |record, fate| {
             if let Some(record) = record.take() {
                 fate.bury(&record, now + ATTEMPTS_COME_WITHIN);
+                if !concludes {
+                    // A process before this one may have sent its create more than once.
+                    fate.late = fate.late.max(Some(now + CALLS_END_WITHIN));
+                }
                 let uid = record.job.uid.clone();
                 fate.tombstone = Some(Tombstone {
                     uid,

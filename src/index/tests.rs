@@ -57,14 +57,20 @@ fn with_key(name: &str, status: Status, version: u64, sent: u64) -> Job {
     }
 }
 
-fn bounded(unfinished: usize, running: usize) -> Index {
+/// An index that has just begun.
+fn fresh(unfinished: usize, running: usize) -> Index {
     let bounds = Bounds {
         unfinished,
         running,
         waiting: 3,
     };
     let time = Time(Instant::now(), Lock::new(Duration::ZERO));
-    let index = Index::new(bounds, Clock::of(Arc::new(time)));
+    Index::new(bounds, Clock::of(Arc::new(time)))
+}
+
+fn bounded(unfinished: usize, running: usize) -> Index {
+    let index = fresh(unfinished, running);
+    index.conclude_all();
     index.open();
     index
 }
@@ -354,6 +360,59 @@ fn how_a_finished_attempt_ended_outlives_its_pod() {
     assert_eq!(index.get(&name("a")).unwrap().attempts.len(), 1);
     index.attempts_relisted(vec![(name("a"), attempt("r", Going, 1))]);
     assert_eq!(&*index.get(&name("a")).unwrap().attempts[0].name, "r");
+}
+
+#[test]
+fn an_end_beyond_doubt_outlives_the_deletion_of_its_pod() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    let a = name("a");
+    let ended = Attempt {
+        is_over: false,
+        is_certain: true,
+        ..attempt("p", Ended, 2)
+    };
+    index.attempt_seen(&a, ended);
+    let check = |version, is_over| {
+        let record = index.get(&a).unwrap();
+        let known = &record.attempts[0];
+        let shown = (known.state, known.version, known.is_over);
+        assert_eq!(shown, (Ended, version, is_over));
+    };
+    index.attempt_seen(&a, attempt("p", Going, 3));
+    check(3, false);
+    index.attempts_relisted(vec![(a.clone(), attempt("p", Going, 4))]);
+    check(4, false);
+    index.attempt_gone(&a, "p");
+    check(4, true);
+}
+
+#[test]
+fn a_job_that_somebody_else_lets_run_again_is_run_again() {
+    let is_rerun = |held: Job| {
+        let index = unbounded();
+        index.job_seen(held);
+        index.job_seen(job("a", Running, 2));
+        index.job_seen(job("a", Running, 3));
+        index.get(&name("a")).unwrap().job.is_rerun
+    };
+    assert!(is_rerun(job("a", Waiting, 1)));
+    assert!(!is_rerun(queued("a", 0, 1)), "it was admitted");
+    assert!(!is_rerun(job("a", Running, 1)));
+}
+
+#[test]
+fn what_goes_before_all_is_known_may_be_brought_back() {
+    let is_closed = |all_is_known: bool| {
+        let index = fresh(9, 0);
+        if all_is_known {
+            index.conclude_all();
+        }
+        index.job_seen(job("a", Running, 1));
+        index.deleted(&job("a", Running, 1));
+        index.is_closed(&name("a"))
+    };
+    assert!(is_closed(false) && !is_closed(true));
 }
 
 #[test]

@@ -239,12 +239,25 @@ impl Scheduler {
             }
         }
         let flight = self.index.begin(name, Flight::Change);
+        let known = self.index.get(name);
         let job = self.backend.look(name)?;
-        if let Some(job) = &job {
-            self.observe(job.clone());
+        match (&job, known) {
+            (Some(job), _) => drop(self.observe(job.clone())),
+            // How it ended cannot be known: a stop may have been carried out before.
+            (None, Some(known)) => {
+                self.index.deleted(&known.job);
+                self.lost(name);
+            }
+            (None, None) => {}
         }
         self.follow(self.index.no_stop_comes(name));
-        let is_over = self.index.doubt(name).is_none() && !self.is_stop_unnoticed(name);
+        let doubt = self.index.doubt(name);
+        if let Some(rest) = doubt.filter(|rest| !rest.is_zero()) {
+            // It was let run and held back again meanwhile.
+            self.queue.add_after(Task::Resolve(name.clone()), rest);
+            return Ok(());
+        }
+        let is_over = doubt.is_none() && !self.is_stop_unnoticed(name);
         if !is_over && !self.resolve_attempts(name, job)? {
             // The watch tells when what there is ends, or has not told yet that it is there.
             let task = Task::Resolve(name.clone());
@@ -347,8 +360,18 @@ impl Scheduler {
     /// Lets go what is too much. One that cannot be let go holds up no other.
     fn retain(&self) -> Result<(), BackendError> {
         let mut failure = None;
-        // One that may turn out to be half of a submit takes no other's place.
         let list = self.index.list();
+        let (changing, list): (Vec<_>, Vec<_>) = list
+            .into_iter()
+            .partition(|record| self.index.is_changing(&record.job.name));
+        if changing
+            .iter()
+            .any(|record| record.job.status.is_finished())
+        {
+            self.queue.add_after(Task::Retain, CHANGE_LOOK);
+        }
+        // One that is about to be restarted takes no other's place, nor does one that may turn out
+        // to be half of a submit.
         let whole = list.iter().filter(|record| !record.needs_payload());
         for name in retention::excess(whole.map(|r| end_of(r)), self.limits.history) {
             if self.index.is_changing(&name) {
@@ -530,6 +553,9 @@ impl Scheduler {
     pub(super) fn gone(&self, name: &JobName) {
         self.queue
             .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+        if self.index.is_closed(name) {
+            self.forget_later(name);
+        }
         self.settle(name);
         self.admit_if_there_is_room();
     }

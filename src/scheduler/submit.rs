@@ -277,7 +277,7 @@ impl Scheduler {
         }
     }
 
-    fn forget_later(&self, name: &JobName) {
+    pub(super) fn forget_later(&self, name: &JobName) {
         let task = Task::Forget(name.clone());
         self.queue.add_after(task, CALLS_END_WITHIN);
     }

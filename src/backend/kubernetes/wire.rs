@@ -547,6 +547,8 @@ impl PodObject {
             _ if is_certain => terminated.map_or((AttemptState::Failed, "", ""), |t| {
                 (AttemptState::Failed, t.reason.as_str(), t.explanation())
             }),
+            // Its end is not the pod's yet.
+            _ if terminated.is_some() => (AttemptState::Running, "", ""),
             _ => match (waiting, unscheduled, state.and_then(|s| s.running.as_ref())) {
                 (Some(waiting), _, _) => (
                     AttemptState::Failing,
