@@ -40,7 +40,7 @@ impl Clock {
 
     /// The wall clock's second.
     pub fn now(&self) -> Timestamp {
-        Timestamp(i64::try_from(self.source.micros() / 1_000_000).unwrap_or(i64::MAX))
+        Timestamp::at(i64::try_from(self.source.micros() / 1_000_000).unwrap_or(i64::MAX))
     }
 
     /// The wall clock in microseconds since 1970.

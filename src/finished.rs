@@ -89,7 +89,7 @@ mod tests {
             None => (text, true),
         };
         let (text, second) = text.split_once('@').unwrap_or((text, "10"));
-        let second = Timestamp(second.parse().unwrap());
+        let second = Timestamp::at(second.parse().unwrap());
         let (state, code) = text.split_at(1);
         let state = match state {
             "s" => AttemptState::Succeeded,
@@ -98,7 +98,7 @@ mod tests {
         };
         Attempt {
             created: second,
-            finished: Some(Timestamp(second.0 + 1)),
+            finished: Some(Timestamp::at(second.seconds() + 1)),
             exit_code: code.parse().ok(),
             is_certain,
             ..Attempt::sample("p", state, 1)
@@ -115,7 +115,7 @@ mod tests {
             rule(FailureAction::FailJob, ExitCodes::In(vec![7, 42])),
         ];
         let mut job = Job {
-            started: Some(Timestamp(10)),
+            started: Some(Timestamp::at(10)),
             retries: Some(Retries {
                 backoff_limit: 1,
                 rules: rules.into(),
@@ -124,7 +124,7 @@ mod tests {
         };
         change(&mut job);
         let all: Vec<Attempt> = attempts.split_whitespace().map(attempt).collect();
-        let end = finished(&job, &all).map(|end| (end.status, end.at.0));
+        let end = finished(&job, &all).map(|end| (end.status, end.at.seconds()));
         assert_eq!(end, expected, "{attempts}");
     }
 

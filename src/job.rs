@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -54,12 +55,26 @@ impl fmt::Display for JobName {
 
 /// A moment in whole seconds since 1970, UTC. Displays as RFC 3339, `2021-04-07T09:08:37Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(pub i64);
+pub struct Timestamp(NonZeroU64);
 
 impl Timestamp {
+    /// So many seconds since 1970.
+    pub const fn at(seconds: i64) -> Timestamp {
+        // In the order of the seconds, and never 0, so that an `Option` of it is no larger.
+        match NonZeroU64::new(seconds.cast_unsigned() ^ (1 << 63)) {
+            Some(ordered) => Timestamp(ordered),
+            None => Timestamp(NonZeroU64::MIN),
+        }
+    }
+
+    /// Since 1970.
+    pub const fn seconds(self) -> i64 {
+        (self.0.get() ^ (1 << 63)).cast_signed()
+    }
+
     /// The system clock's now.
     pub fn now() -> Timestamp {
-        Timestamp(OffsetDateTime::now_utc().unix_timestamp())
+        Timestamp::at(OffsetDateTime::now_utc().unix_timestamp())
     }
 
     /// The system clock's now in microseconds since 1970.
@@ -71,21 +86,23 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Timestamp> {
         OffsetDateTime::parse(text, &Rfc3339)
             .ok()
-            .map(|t| Timestamp(t.unix_timestamp()))
+            .map(|t| Timestamp::at(t.unix_timestamp()))
     }
 
     /// In microseconds since 1970.
     pub fn micros(self) -> u64 {
-        u64::try_from(self.0).unwrap_or(0).saturating_mul(1_000_000)
+        u64::try_from(self.seconds())
+            .unwrap_or(0)
+            .saturating_mul(1_000_000)
     }
 
     /// Seconds from `earlier` to this, at least 0.
     pub fn seconds_since(self, earlier: Timestamp) -> i64 {
-        (self.0 - earlier.0).max(0)
+        (self.seconds() - earlier.seconds()).max(0)
     }
 
     fn date_time(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp(self.0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        OffsetDateTime::from_unix_timestamp(self.seconds()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     fn compact(self) -> String {
@@ -193,9 +210,6 @@ pub struct Job {
     pub suspension: Option<Timestamp>,
     /// That is of before it was last let run, so that the backend has not noticed that either.
     pub is_suspension_earlier: bool,
-    /// Why it is in this state, as far as the job itself tells; empty where there is nothing to
-    /// say.
-    pub message: Box<str>,
     /// Attempts that failed, as far as the backend has counted them.
     pub failed: u32,
     /// What follows from them; `None` where the backend tells of each end at once, or by rules that
@@ -203,24 +217,13 @@ pub struct Job {
     pub retries: Option<Retries>,
     /// Whether it was submitted with a payload.
     pub has_payload: bool,
-    /// The job whose stored payload this one uses, where it has none of its own.
-    pub payload_of: Option<JobName>,
     /// Its place in the scheduler's queue; `None` unless the queue holds it.
     pub queued: Option<Queued>,
-    /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that
-    /// holds it.
-    pub position: Option<usize>,
-    /// Where it is reached while it runs, by the names of its ports; empty where its own name is its host name.
-    pub urls: BTreeMap<String, String>,
     /// The request that made it, where the request had an idempotency key. Boxed, as most have
     /// none.
     pub key: Option<Box<RequestKey>>,
-    /// When it was last restarted in place.
-    pub restarted: Option<Timestamp>,
     /// Whether it was stopped before and runs again, whoever let it.
     pub is_rerun: bool,
-    /// The finished job that this one does again.
-    pub restart_of: Option<JobName>,
     /// Deleted for its users, and kept only because another job uses its payload.
     pub hidden: bool,
     /// How far it was when that was last kept with it: what is known may be newer
@@ -228,6 +231,56 @@ pub struct Job {
     pub progress: Option<Arc<Progress>>,
     /// The backend's version of this record, which grows with each change.
     pub version: u64,
+    pub rare: Rare,
+}
+
+/// What most jobs lack, apart from the others' records so that those are small.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rare(Option<Box<RareFields>>);
+
+/// All of it may be missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RareFields {
+    /// Why the job is in its state, as far as itself tells; empty where there is nothing to say.
+    pub message: String,
+    /// The job whose stored payload this one uses, where it has none of its own.
+    pub payload_of: Option<JobName>,
+    /// How many it is from the front of a queue of the backend's own, from 1; `None` unless that
+    /// holds it.
+    pub position: Option<usize>,
+    /// Where it is reached while it runs, by the names of its ports; empty where its own name is its
+    /// host name.
+    pub urls: BTreeMap<String, String>,
+    /// When it was last restarted in place.
+    pub restarted: Option<Timestamp>,
+    /// The finished job that this one does again.
+    pub restart_of: Option<JobName>,
+}
+
+impl RareFields {
+    pub const NONE: RareFields = RareFields {
+        message: String::new(),
+        payload_of: None,
+        position: None,
+        urls: BTreeMap::new(),
+        restarted: None,
+        restart_of: None,
+    };
+}
+
+impl From<RareFields> for Rare {
+    fn from(fields: RareFields) -> Rare {
+        Rare((fields != RareFields::NONE).then(|| Box::new(fields)))
+    }
+}
+
+impl Deref for Rare {
+    type Target = RareFields;
+
+    fn deref(&self) -> &RareFields {
+        static NONE: RareFields = RareFields::NONE;
+        self.0.as_deref().unwrap_or(&NONE)
+    }
 }
 
 impl Job {
@@ -506,7 +559,7 @@ impl JobRecord {
             && self.job.queued.is_none()
             && job.status == Status::Running;
         job.is_rerun |= self.job.is_rerun || is_resumed;
-        let was_restarted = job.restarted != self.job.restarted
+        let was_restarted = job.rare.restarted != self.job.rare.restarted
             || (self.job.status.is_finished() && !job.status.is_finished());
         // What was not kept yet is newer than what was, unless it is of an earlier run.
         let progress = match was_restarted || self.is_progress_kept() {
@@ -583,7 +636,7 @@ impl JobRecord {
         }
         // A backend with a queue of its own says what the job waits for.
         if let (Status::Waiting, Some(position), true) =
-            (self.job.status, position, self.job.message.is_empty())
+            (self.job.status, position, self.job.rare.message.is_empty())
         {
             return format!("position {position} of the queue: as many jobs run as may at once");
         }
@@ -613,8 +666,8 @@ impl JobRecord {
                     self.job.name
                 )
             }
-            (Status::Running, _) if self.job.message.is_empty() => self.notice.to_string(),
-            _ => self.job.message.to_string(),
+            (Status::Running, _) if self.job.rare.message.is_empty() => self.notice.to_string(),
+            _ => self.job.rare.message.to_string(),
         }
     }
 
@@ -643,7 +696,7 @@ impl JobRecord {
             {
                 last.explained("")
             }
-            _ => self.job.message.to_string(),
+            _ => self.job.rare.message.to_string(),
         }
     }
 }
@@ -703,28 +756,23 @@ impl Job {
             name: JobName(name.into()),
             uid: "u".into(),
             job_id: None,
-            created: Timestamp(0),
+            created: Timestamp::at(0),
             arrival: 0,
             started: None,
             finished: None,
             status,
             suspension: None,
             is_suspension_earlier: false,
-            message: "".into(),
             failed: 0,
             retries: None,
             has_payload: false,
-            payload_of: None,
             queued: None,
-            position: None,
-            urls: BTreeMap::new(),
             key: None,
-            restarted: None,
             is_rerun: false,
-            restart_of: None,
             hidden: false,
             progress: None,
             version,
+            rare: Rare::default(),
         }
     }
 }
@@ -738,7 +786,7 @@ impl Attempt {
             is_over: state.is_finished(),
             is_certain: false,
             job_uid: None,
-            created: Timestamp(0),
+            created: Timestamp::at(0),
             started: None,
             finished: None,
             state,
@@ -758,7 +806,7 @@ impl Attempt {
 mod tests {
     use super::*;
 
-    const NOON: Timestamp = Timestamp(1_617_796_556); // 2021-04-07T11:55:56Z
+    const NOON: Timestamp = Timestamp::at(1_617_796_556); // 2021-04-07T11:55:56Z
 
     #[test]
     fn a_name_is_component_second_and_eight_random_characters() {
@@ -803,7 +851,11 @@ mod tests {
     fn record(status: Status, attempts: Vec<Attempt>) -> JobRecord {
         let mut job = Job::sample("compute-20210407115556-rkwaibwe", status, 1);
         (job.created, job.started) = (NOON, Some(NOON));
-        job.message = "BackoffLimitExceeded".into();
+        job.rare = RareFields {
+            message: "BackoffLimitExceeded".to_string(),
+            ..RareFields::NONE
+        }
+        .into();
         JobRecord::new(job, attempts)
     }
 
@@ -858,7 +910,11 @@ mod tests {
         );
 
         let mut restarted = job(Status::Running, None);
-        restarted.restarted = Some(NOON);
+        restarted.rare = RareFields {
+            restarted: Some(NOON),
+            ..RareFields::NONE
+        }
+        .into();
         assert_eq!(percent(&record.with(restarted)), None);
         let stopped = record.with(job(Status::Stopped, None));
         assert_eq!(percent(&stopped), Some(7));
@@ -972,7 +1028,7 @@ mod tests {
             vec![attempt(Failing, None, "ImagePullBackOff", "no such image")],
             "ImagePullBackOff: no such image",
         );
-        let late = Timestamp(NOON.0 + 60);
+        let late = Timestamp::at(NOON.seconds() + 60);
         assert!(
             record(Status::Running, vec![])
                 .message(late, None)

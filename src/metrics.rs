@@ -196,7 +196,7 @@ impl Metrics {
     /// A watch of a kind said something.
     pub fn watch_heard(&self, kind: &str, now: Timestamp) {
         if let Some(last) = self.last_event.get(index_of(kind)) {
-            last.store(now.0, Ordering::Relaxed);
+            last.store(now.seconds(), Ordering::Relaxed);
         }
     }
 

@@ -13,7 +13,7 @@ const MAX_HIDDEN_FOR_KEYS: usize = 1000;
 /// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it
 /// does no more.
 pub fn key_stands(end: Timestamp, now: Timestamp) -> Option<u64> {
-    let left = end.0 + KEY_PROMISE_SECONDS + CLOCK_ERROR_SECONDS - now.0;
+    let left = end.seconds() + KEY_PROMISE_SECONDS + CLOCK_ERROR_SECONDS - now.seconds();
     u64::try_from(left).ok().filter(|seconds| *seconds > 0)
 }
 
@@ -87,7 +87,7 @@ mod tests {
                 "stopped" => Status::Stopped,
                 _ => Status::Running,
             };
-            let end = Timestamp(parts.next().unwrap().parse().unwrap());
+            let end = Timestamp::at(parts.next().unwrap().parse().unwrap());
             let version = parts.next().map_or(0, |version| version.parse().unwrap());
             (name, status, (end, version))
         });
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn a_hidden_job_is_needed_while_its_key_stands_for_it() {
         let (ago, now) = (
-            |seconds: i64| Timestamp(10_000 - seconds),
-            Timestamp(10_000),
+            |seconds: i64| Timestamp::at(10_000 - seconds),
+            Timestamp::at(10_000),
         );
         let check = |jobs: &[(&str, bool, i64)], names: &[&str], next: Option<u64>| {
             let hidden = jobs.iter().map(|(name, has_key, seconds)| {

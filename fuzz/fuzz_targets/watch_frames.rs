@@ -104,7 +104,7 @@ fuzz_target!(|bytes: &[u8]| {
         let position = index.position(&record.job);
         let queued = queue.iter().position(|name| *name == record.job.name);
         assert_eq!(position, queued.map(|place| place + 1));
-        let reply = Reply::job(&JobView { record, position }, Timestamp(0));
+        let reply = Reply::job(&JobView { record, position }, Timestamp::at(0));
         serde_json::from_slice::<serde_json::Value>(&reply.body).unwrap();
     }
     // All of it gone again leaves nothing counted.

@@ -88,7 +88,7 @@ impl Events {
         let (kind, data) = match changed.record {
             Some(record) => {
                 let view = JobView {
-                    position: changed.position().or(record.job.position),
+                    position: changed.position().or(record.job.rare.position),
                     record: record.clone(),
                 };
                 ("job", Reply::changed_job(&view, now).body)

@@ -166,10 +166,10 @@ fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
         message: record.message(now, view.position),
         result: text_of(record.result()),
         result_truncated: record.result().is_some_and(|result| result.is_truncated),
-        urls: &job.urls,
+        urls: &job.rare.urls,
         failed: job.failed,
-        restart: Time(job.restarted),
-        restart_of: job.restart_of.as_ref().map(|name| name.as_str()),
+        restart: Time(job.rare.restarted),
+        restart_of: job.rare.restart_of.as_ref().map(|name| name.as_str()),
         progress: record.progress.as_deref().map(JobProgress::from),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
     }
@@ -589,19 +589,19 @@ impl From<BackendError> for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Job, JobRecord, Queued};
+    use crate::job::{Job, JobRecord, Queued, RareFields};
     use std::sync::Arc;
 
     fn fields(job: Job, position: Option<usize>) -> serde_json::Value {
         let attempts = Vec::new();
         let record = Arc::new(JobRecord::new(job, attempts));
-        let reply = Reply::job(&JobView { record, position }, Timestamp(0));
+        let reply = Reply::job(&JobView { record, position }, Timestamp::at(0));
         serde_json::from_slice(&reply.body).unwrap()
     }
 
     /// What the record of a view is shown as, and whether the bytes are those of before.
     fn shown_again(view: &JobView, second: i64, before: &Arc<Shown>) -> (String, bool) {
-        let now = shown(view, Timestamp(second));
+        let now = shown(view, Timestamp::at(second));
         let text = String::from_utf8_lossy(&now.bytes).into_owned();
         (text, Arc::ptr_eq(&now, before))
     }
@@ -617,7 +617,7 @@ mod tests {
             record: Arc::new(JobRecord::new(job, Vec::new())),
             position: Some(2),
         };
-        let before = shown(&view, Timestamp(0));
+        let before = shown(&view, Timestamp::at(0));
         assert!(shown_again(&view, 60, &before).1, "nothing has changed");
         view.position = Some(1);
         let (text, is_same) = shown_again(&view, 60, &before);
@@ -626,19 +626,19 @@ mod tests {
         let running = Job::sample("a", Status::Running, 2);
         view.record = Arc::new(view.record.with(running));
         view.position = None;
-        let before = shown(&view, Timestamp(0));
+        let before = shown(&view, Timestamp::at(0));
         assert!(
             shown_again(&view, 3, &before).1,
             "it is early to remark on it"
         );
         let (text, is_same) = shown_again(&view, 4, &before);
         assert!(!is_same && text.contains("no pod yet"), "{text}");
-        let late = shown(&view, Timestamp(5));
+        let late = shown(&view, Timestamp::at(5));
         assert!(shown_again(&view, 6, &late).1);
         // A list has the same.
-        let list = Reply::jobs(std::slice::from_ref(&view), Timestamp(6)).body;
+        let list = Reply::jobs(std::slice::from_ref(&view), Timestamp::at(6)).body;
         assert_eq!(list, [b"[", &*late.bytes, b"]"].concat());
-        assert_eq!(Reply::jobs(&[], Timestamp(6)).body, b"[]");
+        assert_eq!(Reply::jobs(&[], Timestamp::at(6)).body, b"[]");
     }
 
     #[test]
@@ -654,8 +654,12 @@ mod tests {
         let text = "position 3 of the queue: as many jobs run as may at once";
         assert_eq!(waiting["message"], text);
         // A backend's own word on it.
-        job.message = "position 3 of the queue: needs 1 CPU".into();
-        assert_eq!(fields(job.clone(), Some(3))["message"], *job.message);
+        job.rare = RareFields {
+            message: "position 3 of the queue: needs 1 CPU".to_string(),
+            ..RareFields::NONE
+        }
+        .into();
+        assert_eq!(fields(job.clone(), Some(3))["message"], *job.rare.message);
         job.status = Status::Running;
         assert!(fields(job, Some(3))["queuePosition"].is_null());
     }
@@ -668,7 +672,7 @@ mod tests {
             (Status::Failed, ""),
         ] {
             let mut job = Job::sample("a", status, 1);
-            job.finished = Some(Timestamp(9));
+            job.finished = Some(Timestamp::at(9));
             assert_eq!(fields(job, None)["ended"], ended, "{status}");
         }
     }

@@ -5,7 +5,7 @@
 //! Numbers are given under the index's own lock, with the change.
 
 use super::{Index, State};
-use crate::job::{Attempt, Job, JobName, JobRecord, Status};
+use crate::job::{Attempt, Job, JobName, JobRecord, RareFields, Status};
 use crate::sync::{Condvar, Lock, ReadGuard, SharedLock, WriteGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -153,21 +153,24 @@ impl Sight {
             is_suspension_earlier: _,
             retries: _,
             arrival: _,
-            message,
             failed,
             has_payload: _,
-            payload_of: _,
             queued,
-            position,
-            urls,
             key: _,
-            restarted,
             is_rerun: _,
-            restart_of,
             hidden,
             progress: _,
             version: _,
+            rare,
         } = job;
+        let RareFields {
+            message,
+            payload_of: _,
+            position,
+            urls,
+            restarted,
+            restart_of,
+        } = &**rare;
         if *hidden {
             return None;
         }
@@ -225,7 +228,7 @@ impl State {
         let mut places: Vec<(usize, JobName)> = (1..=PLACES).zip(queue).collect();
         let of_backend = self.jobs.values().filter_map(|record| {
             let job = &record.job;
-            let position = job.position.filter(|_| !job.hidden)?;
+            let position = job.rare.position.filter(|_| !job.hidden)?;
             (position <= PLACES).then(|| (position, job.name.clone()))
         });
         places.extend(of_backend);

@@ -55,9 +55,10 @@ impl Fate {
         *self == Fate::default()
     }
 
-    /// Whether something may run under this name that no record shows.
+    /// Whether something may run under this name that no record shows, or may come to: a job that
+    /// has ended and is deleted may be made again by an earlier try of its create.
     pub fn may_run(&self) -> bool {
-        self.in_doubt().is_some() || is_live(&self.orphans)
+        self.in_doubt().is_some() || self.late.is_some() || is_live(&self.orphans)
     }
 
     /// Until when it must be thought that something may run here.

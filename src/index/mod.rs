@@ -674,7 +674,7 @@ impl State {
             || self
                 .jobs
                 .values()
-                .any(|r| r.job.payload_of.as_ref() == Some(owner))
+                .any(|r| r.job.rare.payload_of.as_ref() == Some(owner))
     }
 
     /// The one way to change what is known of a name: what is counted and found by other means than

@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::Source;
 use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
 use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
-use crate::job::{Sent, Shown};
+use crate::job::{RareFields, Sent, Shown};
 use crate::sync::Lock;
 
 /// Time that passes when it is told to.
@@ -788,7 +788,11 @@ fn a_hidden_job_is_kept_while_its_payload_is_used() {
             .collect::<Vec<_>>()
     };
     index.answered(Job {
-        payload_of: Some(name("a")),
+        rare: RareFields {
+            payload_of: Some(name("a")),
+            ..RareFields::NONE
+        }
+        .into(),
         ..job("b", Running, 1)
     });
     index.answered(job("a", Failed, 1));

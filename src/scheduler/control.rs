@@ -39,7 +39,7 @@ impl Scheduler {
         self.index.deleted(job);
         drop(flight);
         self.gone(&job.name);
-        if job.payload_of.is_some() {
+        if job.rare.payload_of.is_some() {
             self.queue.add(Task::Retain);
         }
         Ok(is_there)
@@ -213,7 +213,7 @@ impl Scheduler {
     }
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
-        let owner = old.payload_of.as_ref().unwrap_or(&old.name);
+        let owner = old.rare.payload_of.as_ref().unwrap_or(&old.name);
         let pin = self.index.begin(owner, Flight::Pin);
         let pin = pin.ok_or_else(|| not_found(old.name.as_str()))?;
         let again = self.make_again(old);

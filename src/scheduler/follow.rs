@@ -187,7 +187,7 @@ impl Scheduler {
             return Ok(());
         }
         // With the job that had it, its Secret goes.
-        let owner = record.job.payload_of.as_ref();
+        let owner = record.job.rare.payload_of.as_ref();
         let is_gone = owner.is_some_and(|owner| !self.index.has(owner));
         if !is_gone && self.backend.has_payload(&record.job)? {
             return Ok(());
@@ -214,6 +214,7 @@ impl Scheduler {
         if let Some(rest) = self.index.forget(name) {
             self.queue.add_after(Task::Forget(name.clone()), rest);
         }
+        self.admit_if_there_is_room();
         Ok(())
     }
 

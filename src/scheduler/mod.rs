@@ -218,7 +218,7 @@ impl Scheduler {
         let wanted = jobs.drain(too_many..);
         Ok(wanted
             .map(|(record, position)| JobView {
-                position: position.or(record.job.position),
+                position: position.or(record.job.rare.position),
                 record,
             })
             .collect())
@@ -249,7 +249,7 @@ impl Scheduler {
 
     fn view(&self, record: Arc<JobRecord>) -> JobView {
         let job = &record.job;
-        let position = self.index.position(job).or(job.position);
+        let position = self.index.position(job).or(job.rare.position);
         JobView { record, position }
     }
 

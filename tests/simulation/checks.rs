@@ -381,11 +381,12 @@ impl Sim {
                 continue;
             }
             // One that was just restarted was told of as Stopped before.
-            let is_stopping =
-                |other: &Life| other.end().is_none() && (other.stopped || other.stopped_at > 0);
+            let is_stopping = |other: &Life| {
+                other.end().is_none() && (other.stopped || other.stopped_at.is_some())
+            };
             let later = self.world.lives.values().filter(|other| {
                 let end = other.last_end();
-                let end = end.or(is_stopping(other).then_some(other.stopped_at));
+                let end = end.or(other.stopped_at.filter(|_| is_stopping(other)));
                 let first = life.first_end();
                 other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
             });
@@ -728,7 +729,7 @@ impl Sim {
             let Some(message) = told.map(|progress| progress.message.clone()) else {
                 continue;
             };
-            let run = (record.job.uid.to_string(), record.job.restarted);
+            let run = (record.job.uid.to_string(), record.job.rare.restarted);
             if self.reports.get(&*message) != Some(&run) {
                 let what = format!("{name} has {message:?}, which was said of another run");
                 return self.violate("progress", what);
@@ -916,7 +917,7 @@ impl Sim {
     /// Whether somebody of whom the scheduler did not know may have held a job back between the end
     /// of its container and its condition.
     fn may_be_contradicted(&self, life: &Life) -> bool {
-        life.touched || (self.options.two && (life.stopped || life.stopped_at > 0))
+        life.touched || (self.options.two && (life.stopped || life.stopped_at.is_some()))
     }
 
     /// No end was told that the job controller made another.

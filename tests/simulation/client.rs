@@ -343,7 +343,7 @@ impl Sim {
                         let what = format!("{name} has {told:?} right after {message}");
                         self.violate("progress", what);
                     }
-                    let run = (job.uid.to_string(), job.restarted);
+                    let run = (job.uid.to_string(), job.rare.restarted);
                     self.reports.insert(message, run);
                 }
                 Err(e) => self.violate("progress", format!("{name} is gone: {e:?}")),

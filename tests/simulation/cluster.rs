@@ -32,7 +32,7 @@ pub fn has_noticed_suspension(job: &Job) -> bool {
     let suspended = conditions.find(|c| c.kind == "Suspended" && c.met);
     let earlier = job.annotations.get(EARLIER_SUSPENSION);
     let earlier = earlier.and_then(|text| Timestamp::parse(text));
-    suspended.is_some_and(|c| Some(Timestamp(c.since)) != earlier)
+    suspended.is_some_and(|c| Some(Timestamp::at(c.since)) != earlier)
 }
 
 /// What its container exited with, or nothing that a rule could be about.
@@ -219,7 +219,7 @@ impl World {
         {
             life.outcome = outcome;
             let since = match outcome {
-                Some("Stopped") => since.max(life.stopped_at),
+                Some("Stopped") => since.max(life.stopped_at.unwrap_or(0)),
                 _ => since,
             };
             life.ended = outcome.map(|_| since);
@@ -266,10 +266,17 @@ impl World {
         }
         let stale = self.stale.remove(at);
         let has_pod = self.pods_of(stale.job.uid).any(Pod::may_run);
-        // A pod whose end decides is counted before another is made.
+        // A pod whose end decides is counted before another is made, also by one who does not know
+        // yet that the job is gone.
         let life = self.lives.get(&stale.job.uid);
         let is_decided = life.is_some_and(|life| life.coming.is_some());
-        if stale.until >= self.now && !has_pod && !is_decided {
+        let uncounted = self.pods_of(stale.job.uid).filter(|pod| pod.finalizer);
+        let decides = |pod: &Pod| match pod.container {
+            Container::Ended { code, .. } => self.becomes(&stale.job, pod, code).is_some(),
+            _ => false,
+        };
+        let is_coming = uncounted.into_iter().any(decides);
+        if stale.until >= self.now && !has_pod && !is_decided && !is_coming {
             self.make_pod(&stale.job);
         }
     }
@@ -281,6 +288,8 @@ impl World {
         };
         let (uid, owner) = (pod.uid, pod.owner);
         if pod.finalizer && self.job_of(owner).is_none() {
+            // It has seen that the job is gone.
+            self.stale.retain(|stale| stale.job.uid != owner);
             self.clear_finalizer(uid);
         }
     }
@@ -374,7 +383,10 @@ impl World {
 
     /// What becomes of a job by the end of this container, if nothing comes between.
     fn coming(&self, pod: &Pod, code: i32) -> Option<&'static str> {
-        let job = self.job_of(pod.owner)?;
+        self.becomes(self.job_of(pod.owner)?, pod, code)
+    }
+
+    fn becomes(&self, job: &Job, pod: &Pod, code: i32) -> Option<&'static str> {
         if code == 0 {
             return Some("Succeeded");
         }

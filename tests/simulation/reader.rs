@@ -38,7 +38,7 @@ fn told(record: &JobRecord, position: Option<usize>) -> String {
     let progress = progress.as_ref().map(|progress| &progress.message);
     format!(
         "{} {} {:?} {position:?} {:?} {:?} {notice:?} {progress:?} {attempts:?}",
-        job.uid, job.status, job.failed, job.finished, job.restarted
+        job.uid, job.status, job.failed, job.finished, job.rare.restarted
     )
 }
 

@@ -233,7 +233,7 @@ pub struct Life {
     /// A person's hand was in how it ran.
     pub touched: bool,
     pub stopped: bool,
-    pub stopped_at: u64,
+    pub stopped_at: Option<u64>,
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
@@ -322,7 +322,7 @@ fn texts(value: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 fn date(seconds: i64) -> Timestamp {
-    Timestamp(seconds)
+    Timestamp::at(seconds)
 }
 
 impl World {
@@ -488,7 +488,7 @@ impl World {
             mounted: job.mounts.is_some(),
             touched: false,
             stopped: false,
-            stopped_at: 0,
+            stopped_at: None,
             client: job
                 .annotations
                 .get("job-scheduler/job-id")
@@ -608,12 +608,12 @@ impl World {
             life.stopped = after.annotations.contains_key(STOPPED);
             let stopped = after.annotations.get(STOPPED);
             let stopped = stopped.and_then(|text| Timestamp::parse(text));
-            if let Some(Timestamp(seconds)) = stopped {
+            if let Some(seconds) = stopped.map(Timestamp::seconds) {
                 let seconds = u64::try_from(seconds).unwrap_or(0).saturating_sub(EPOCH);
-                life.stopped_at = seconds * 1_000_000;
+                life.stopped_at = Some(seconds * 1_000_000);
                 if life.outcome == Some("Stopped") {
                     // Stopped again by somebody who did not know yet.
-                    life.ended = life.ended.max(Some(life.stopped_at));
+                    life.ended = life.ended.max(life.stopped_at);
                 }
             }
             if !life.stopped && life.outcome == Some("Stopped") {

@@ -253,7 +253,9 @@ impl Backend for Kubernetes {
         let object = objects::job(new, &image, &self.pull_secrets, arrival);
         let is_sent = |found: &Job| match (&found.key, &new.key) {
             (Some(found), Some(sent)) => found.is_same_request(sent),
-            (None, None) => found.job_id.as_deref() == new.job_id && found.restart_of.is_none(),
+            (None, None) => {
+                found.job_id.as_deref() == new.job_id && found.rare.restart_of.is_none()
+            }
             _ => false,
         };
         let created = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
@@ -290,7 +292,7 @@ impl Backend for Kubernetes {
         }
         let arrival = self.arrival(queued);
         let again = objects::job_again(&object, &self.component, name, queued, arrival);
-        let is_sent = |found: &Job| found.restart_of.as_ref() == Some(&old.name);
+        let is_sent = |found: &Job| found.rare.restart_of.as_ref() == Some(&old.name);
         self.create_job(name, &again, Resend::First, is_sent, deadline)
     }
 
@@ -386,7 +388,7 @@ impl Backend for Kubernetes {
     fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
         let path = format!("{}?dryRun=All", self.secrets());
         let mut secret = objects::secret(&self.component, job, "");
-        let owner = job.payload_of.as_ref().unwrap_or(&job.name);
+        let owner = job.rare.payload_of.as_ref().unwrap_or(&job.name);
         secret.metadata.name = Some(owner.to_string());
         match self.calls.create_unread(&path, &secret, self.deadline()) {
             Ok(()) => Ok(false),

@@ -10,8 +10,8 @@ pub use numbered::{Event, decode_object};
 use crate::config::{ExitCodes, FailureAction, FailureRule};
 use crate::finished::Retries;
 use crate::job::{
-    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Progress, Queued, RequestKey,
-    Sent, Status, Timestamp, uid_digest,
+    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Progress, Queued, RareFields,
+    RequestKey, Sent, Status, Timestamp, uid_digest,
 };
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -307,7 +307,7 @@ impl Terminated {
     /// Whether the message is what the container wrote, and not what others say of its end: those
     /// that did not run, which began in 1970, have nothing written.
     fn is_written_by_itself(&self) -> bool {
-        let has_run = self.started_at.is_some_and(|at| at > Timestamp(0));
+        let has_run = self.started_at.is_some_and(|at| at > Timestamp::at(0));
         has_run
             && ENDS_OF_ITS_OWN.contains(&self.reason.as_str())
             && !self.message.starts_with(UNREADABLE)
@@ -445,6 +445,15 @@ impl JobObject {
         let secret = annotation(PAYLOAD_ANNOTATION);
         let created = self.metadata.creation_timestamp?;
         let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
+        let rare = RareFields {
+            message,
+            payload_of: secret
+                .filter(|secret| *secret != name.as_str())
+                .and_then(JobName::parse),
+            restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
+            restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
+            ..RareFields::NONE
+        };
         Some(Job {
             uid: self.metadata.uid.as_str().into(),
             job_id: annotation(JOB_ID_ANNOTATION).map(Into::into),
@@ -456,26 +465,19 @@ impl JobObject {
             status,
             suspension,
             is_suspension_earlier: is_earlier,
-            message: message.into(),
             failed: self.status.failed,
             retries: self.spec.retries(),
             has_payload: secret.is_some(),
-            payload_of: secret
-                .filter(|secret| *secret != name.as_str())
-                .and_then(JobName::parse),
             queued: queued.filter(|_| status == Status::Waiting),
-            position: None,
-            urls: BTreeMap::new(),
             key: annotation(KEY_ANNOTATION).and_then(parse_key).map(Box::new),
-            restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
             is_rerun: annotation(RESTARTED_ANNOTATION).is_some()
                 || (stopped.is_some() && !self.spec.suspend),
-            restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
             hidden: annotation(HIDDEN_ANNOTATION).is_some(),
             progress: annotation(PROGRESS_ANNOTATION)
                 .and_then(parse_progress)
                 .map(Arc::new),
             version: version(&self.metadata),
+            rare: rare.into(),
             name,
         })
     }
@@ -498,7 +500,7 @@ impl PodObject {
             (None, _) => true,
             (Some(seconds), Some(start)) => own
                 .finished_at
-                .is_some_and(|at| at.0 < start.0.saturating_add(seconds)),
+                .is_some_and(|at| at.seconds() < start.seconds().saturating_add(seconds)),
             (Some(_), None) => false,
         };
         self.metadata.deletion_timestamp.is_none()
@@ -657,7 +659,7 @@ mod tests {
         );
         check("{}", &condition("Failed", "False"), Status::Running, None);
         let failed = job("{}", &condition("Failed", "True"));
-        assert_eq!(&*failed.message, "BackoffLimitExceeded: too often");
+        assert_eq!(failed.rare.message, "BackoffLimitExceeded: too often");
         assert_eq!(
             (failed.version, failed.has_payload, failed.job_id.as_deref()),
             (42, true, Some("mine"))
@@ -692,6 +694,7 @@ mod tests {
         );
         assert!(
             check("", "{}", Status::Waiting)
+                .rare
                 .message
                 .contains("somebody else")
         );
@@ -737,7 +740,7 @@ mod tests {
             let progress = Progress {
                 percent: 30,
                 message: message.into(),
-                updated: Timestamp(1_617_796_556),
+                updated: Timestamp::at(1_617_796_556),
             };
             let text = progress_text(&progress);
             assert_eq!(parse_progress(&text), Some(progress), "{text}");
@@ -781,7 +784,9 @@ mod tests {
                 .unwrap()
                 .into_job()
                 .unwrap()
+                .rare
                 .payload_of
+                .clone()
         };
         assert_eq!(owner("compute-2"), None);
         assert_eq!(owner("compute-1"), JobName::parse("compute-1"));

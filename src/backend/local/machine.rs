@@ -627,7 +627,7 @@ impl Machine {
         let name = &job.name;
         let _turn = self.turn(name)?;
         let resumed = self.with_entry(number, name, |entry| entry.record.resumed)?;
-        if resumed.map(Timestamp) != job.restarted {
+        if resumed.map(Timestamp::at) != job.rare.restarted {
             return Err(changed(name));
         }
         let change = Change::Progress(Kept::from(progress));

@@ -129,7 +129,7 @@ impl From<&Progress> for Kept {
         Kept {
             percent: progress.percent,
             message: progress.message.to_string(),
-            at: progress.updated.0,
+            at: progress.updated.seconds(),
         }
     }
 }
@@ -139,7 +139,7 @@ impl Kept {
         Progress {
             percent: self.percent,
             message: self.message.as_str().into(),
-            updated: Timestamp(self.at),
+            updated: Timestamp::at(self.at),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::admission::{Admission, Amount, Place};
 use super::store::{EndStatus, Ending, NotWritten, Record};
 use super::work::Next;
 use crate::backend::BackendError;
-use crate::job::{Attempt, AttemptState, Job, JobName, JobResult, Status, Timestamp};
+use crate::job::{Attempt, AttemptState, Job, JobName, JobResult, RareFields, Status, Timestamp};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -153,35 +153,41 @@ impl Entry {
             (None, Some(place), None) => place.to_string(),
             (None, None, None) => String::new(),
         };
+        let rare = RareFields {
+            message,
+            // Each has a copy of its own.
+            payload_of: None,
+            position: place.map(|place| place.position),
+            urls: self.urls.clone(),
+            restarted: self.record.resumed.map(Timestamp::at),
+            restart_of: header.restart_of.as_deref().and_then(JobName::parse),
+        };
         Job {
             name: name.clone(),
             uid: format!("{:x}", header.arrival).into(),
             job_id: header.job_id.as_deref().map(Box::from),
-            created: Timestamp(header.created),
+            created: Timestamp::at(header.created),
             arrival: header.arrival,
-            started: self.record.current().first().map(|(at, _)| Timestamp(*at)),
-            finished: self.record.end.as_ref().map(|end| Timestamp(end.at)),
+            started: self
+                .record
+                .current()
+                .first()
+                .map(|(at, _)| Timestamp::at(*at)),
+            finished: self.record.end.as_ref().map(|end| Timestamp::at(end.at)),
             status: self.status(),
             suspension: None,
             is_suspension_earlier: false,
-            message: message.into(),
             failed: u32::try_from(self.record.attempts.iter().filter(failed).count())
                 .unwrap_or(u32::MAX),
             retries: None,
             has_payload: header.payload.is_some(),
-            // Each has a copy of its own.
-            payload_of: None,
             // The queue is the machine's, over all components, and not the scheduler's.
             queued: None,
-            position: place.map(|place| place.position),
-            urls: self.urls.clone(),
             key: header
                 .key()
                 .filter(|_| !self.record.key_forgotten)
                 .map(Box::new),
-            restarted: self.record.resumed.map(Timestamp),
             is_rerun: self.record.resumed.is_some(),
-            restart_of: header.restart_of.as_deref().and_then(JobName::parse),
             hidden: self.record.hidden,
             progress: self
                 .record
@@ -189,6 +195,7 @@ impl Entry {
                 .as_ref()
                 .map(|kept| Arc::new(kept.progress())),
             version,
+            rare: rare.into(),
         }
     }
 
@@ -215,9 +222,9 @@ pub(super) fn read_attempt(
     Attempt {
         name: format!("{job}-{number}").into(),
         job_uid: None,
-        created: Timestamp(*began),
-        started: Some(Timestamp(*began)),
-        finished: end.as_ref().map(|end| Timestamp(end.at)),
+        created: Timestamp::at(*began),
+        started: Some(Timestamp::at(*began)),
+        finished: end.as_ref().map(|end| Timestamp::at(end.at)),
         state,
         is_over: state.is_finished(),
         is_certain: false,

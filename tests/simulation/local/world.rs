@@ -476,7 +476,7 @@ impl World {
         let left = self.jobs();
         let left = left.iter().filter(|job| !job.status.is_finished());
         let left: Vec<String> = left
-            .map(|job| format!("{} is {} ({})", job.name, job.status, job.message))
+            .map(|job| format!("{} is {} ({})", job.name, job.status, job.rare.message))
             .collect();
         self.oracle
             .violated(format!("it is stuck: {}", left.join("; ")));

@@ -70,7 +70,7 @@ struct Time(Option<Timestamp>);
 impl<'a> Message<'a> for Time {
     fn take(&mut self, field: u32, value: Value<'a>) -> Result<(), Malformed> {
         if field == 1 {
-            self.0 = Some(Timestamp(value.signed()?));
+            self.0 = Some(Timestamp::at(value.signed()?));
         }
         Ok(())
     }
