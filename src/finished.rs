@@ -68,12 +68,12 @@ pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
     let fails = failed(FailureAction::FailJob).next();
     let mut counted = failed(FailureAction::Count);
     let count = u32::try_from(counted.clone().count()).unwrap_or(u32::MAX);
-    // Pods that are gone are in the job's own count alone, and the latest not yet.
-    let count = job.failed.max(count + u32::from(fails.is_some()));
+    let count = count + u32::from(fails.is_some());
+    // Where pods that are gone are in the job's own count, the last may be one of them.
     let exhausts = counted
         .next_back()
-        .filter(|_| count > retries.backoff_limit);
-    end(Status::Failed, fails.or(exhausts)?, count)
+        .filter(|_| count > retries.backoff_limit && count >= job.failed);
+    end(Status::Failed, fails.or(exhausts)?, count.max(job.failed))
 }
 
 #[cfg(test)]
@@ -155,7 +155,9 @@ mod tests {
             check(as_is, attempts, expected);
         }
         check(|job| job.failed = 1, "f1", None);
-        check(|job| job.failed = 2, "f1@20", failed(21));
+        check(|job| job.failed = 2, "f1@20", None);
+        check(|job| job.failed = 2, "f1 f1@20", failed(21));
+        check(|job| job.failed = 2, "f7@20", failed(21));
         check(|job| job.failed = 2, "f42@20", None);
         check(|job| job.started = None, "s0", None);
         check(|job| job.retries = None, "f7", None);

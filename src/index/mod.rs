@@ -484,7 +484,7 @@ impl Index {
         self.state.write().change(name, |_, fate| {
             fate.closed = is_over(fate.closed);
             fate.late = is_over(fate.late);
-            let until = fate.closed.max(fate.late)?;
+            let until = [fate.closed, fate.late].into_iter().flatten().min()?;
             Some(until - now)
         })
     }
@@ -629,7 +629,9 @@ impl Index {
 /// In the order in which they ran. Times are in seconds: of the same, one has ended before the next
 /// is made.
 fn sort(attempts: &mut [Attempt]) {
-    let place = |a: &Attempt| (a.created, a.finished.is_none(), a.finished);
+    // One that never began has no time of its end.
+    let is_open = |a: &Attempt| !a.is_over && a.finished.is_none();
+    let place = |a: &Attempt| (a.created, is_open(a), a.finished);
     attempts.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.name.cmp(&b.name)));
 }
 

@@ -443,6 +443,7 @@ impl JobObject {
             _ => String::new(),
         };
         let secret = annotation(PAYLOAD_ANNOTATION);
+        let hidden = annotation(HIDDEN_ANNOTATION).is_some();
         let created = self.metadata.creation_timestamp?;
         let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
         let rare = RareFields {
@@ -468,11 +469,12 @@ impl JobObject {
             failed: self.status.failed,
             retries: self.spec.retries(),
             has_payload: secret.is_some(),
-            queued: queued.filter(|_| status == Status::Waiting),
+            // One that its users do not see any more is not let run.
+            queued: queued.filter(|_| status == Status::Waiting && !hidden),
             key: annotation(KEY_ANNOTATION).and_then(parse_key).map(Box::new),
             is_rerun: annotation(RESTARTED_ANNOTATION).is_some()
                 || (stopped.is_some() && !self.spec.suspend),
-            hidden: annotation(HIDDEN_ANNOTATION).is_some(),
+            hidden,
             progress: annotation(PROGRESS_ANNOTATION)
                 .and_then(parse_progress)
                 .map(Arc::new),
