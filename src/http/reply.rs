@@ -17,6 +17,8 @@ use time::macros::format_description;
 pub const JSON: &str = "application/json";
 /// What a job with one attempt takes, a little over.
 const JOB_BYTES: usize = 640;
+/// Of a list of more jobs what each is shown as is not kept: it would take more memory than the jobs.
+const MAX_KEPT: usize = 1_000;
 
 /// An answer to a request.
 #[derive(Debug, PartialEq)]
@@ -191,6 +193,17 @@ fn shown(view: &JobView, now: Timestamp) -> Arc<Shown> {
     shown
 }
 
+/// A long list, of which nothing is kept.
+fn many(views: &[JobView], now: Timestamp) -> Vec<u8> {
+    let mut body = Vec::with_capacity(views.len() * JOB_BYTES);
+    for (number, view) in views.iter().enumerate() {
+        body.push(if number == 0 { b'[' } else { b',' });
+        let _ = serde_json::to_writer(&mut body, &job_status(view, now));
+    }
+    body.push(b']');
+    body
+}
+
 fn to_json(value: &impl Serialize) -> Vec<u8> {
     // A buffer that grows is copied over and over.
     let mut bytes = Vec::with_capacity(JOB_BYTES);
@@ -266,6 +279,9 @@ impl Reply {
     }
 
     pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {
+        if views.len() > MAX_KEPT {
+            return Reply::of_bytes(200, many(views, now));
+        }
         let jobs: Vec<_> = views.iter().map(|view| shown(view, now)).collect();
         let length: usize = jobs.iter().map(|job| job.bytes.len() + 1).sum();
         let mut body = Vec::with_capacity(length + 2);
@@ -639,6 +655,17 @@ mod tests {
         let list = Reply::jobs(std::slice::from_ref(&view), Timestamp::at(6)).body;
         assert_eq!(list, [b"[", &*late.bytes, b"]"].concat());
         assert_eq!(Reply::jobs(&[], Timestamp::at(6)).body, b"[]");
+        let views = std::iter::repeat_with(|| JobView {
+            record: view.record.clone(),
+            position: view.position,
+        });
+        let views: Vec<JobView> = views.take(MAX_KEPT + 1).collect();
+        let long = Reply::jobs(&views, Timestamp::at(6)).body;
+        let one = list
+            .strip_prefix(b"[")
+            .and_then(|list| list.strip_suffix(b"]"));
+        let expected = vec![one.unwrap(); views.len()].join(&b","[..]);
+        assert_eq!(long[1..long.len() - 1], expected);
     }
 
     #[test]
