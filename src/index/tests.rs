@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::Source;
 use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
 use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
-use crate::job::{RareFields, Sent, Shown};
+use crate::job::{RareFields, Sent, Shown, Timestamp};
 use crate::sync::Lock;
 
 /// Time that passes when it is told to.
@@ -385,6 +385,37 @@ fn an_end_beyond_doubt_outlives_the_deletion_of_its_pod() {
     check(4, false);
     index.attempt_gone(&a, "p");
     check(4, true);
+}
+
+#[test]
+fn a_job_that_ends_while_it_is_stopped_has_ended_once_it_was_not() {
+    let index = unbounded();
+    let started = Job {
+        started: Some(Timestamp::at(0)),
+        ..job("a", Running, 1)
+    };
+    index.job_seen(started);
+    let a = name("a");
+    let ended = Attempt {
+        finished: Some(Timestamp::at(1)),
+        is_certain: true,
+        ..attempt("p", AttemptState::Succeeded, 2)
+    };
+    let stop = index.begin(&a, Flight::Stop);
+    assert_eq!(index.attempt_seen(&a, ended).transition, None);
+    assert_eq!(index.conclude(&a).transition, None);
+    drop(stop);
+    let told = index.conclude(&a).transition.unwrap();
+    assert_eq!(told.record.job.status, Succeeded);
+    // Nor while one that was not answered may still be carried out.
+    index.stop_unanswered(&a);
+    assert!(index.doubt(&a).is_some());
+    index.no_stop_comes(&a);
+    assert!(index.doubt(&a).is_some(), "its time is not over");
+    index.clock.sleep(CALLS_END_WITHIN);
+    assert_eq!(index.doubt(&a), Some(Duration::ZERO));
+    index.no_stop_comes(&a);
+    assert_eq!(index.doubt(&a), None);
 }
 
 #[test]

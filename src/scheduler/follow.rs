@@ -661,3 +661,18 @@ impl Observer for Scheduler {
         self.admit_if_there_is_room();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_brings_for_each_job_lets_all_else_go_first() {
+        let name = || JobName::parse("a").into_iter();
+        let of = |task: fn(JobName) -> Task| name().map(task).all(|task| task.is_urgent());
+        assert!(of(Task::Discard) && of(Task::Resolve) && of(Task::Forget) && of(Task::Settle));
+        assert!(Task::Admit.is_urgent() && Task::Retain.is_urgent() && Task::Open.is_urgent());
+        assert!(!of(Task::Verify) && !of(Task::Expose) && !of(Task::FindPayload));
+        assert!(!of(Task::KeepProgress) && !of(Task::Remark));
+    }
+}

@@ -10,6 +10,8 @@ mod client;
 mod logs;
 mod objects;
 mod protobuf;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 mod wire;
 
