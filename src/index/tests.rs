@@ -388,6 +388,46 @@ fn an_end_beyond_doubt_outlives_the_deletion_of_its_pod() {
 }
 
 #[test]
+fn doubts_end_when_nothing_can_come_any_more() {
+    let (calls, attempts) = (Some(CALLS_END_WITHIN), Some(ATTEMPTS_COME_WITHIN));
+    let key = with_key("a", Running, 1, 0).request().unwrap();
+    let a = name("a");
+    let check = |change: &dyn Fn(&Index), doubt, forgotten| {
+        let index = unbounded();
+        change(&index);
+        assert_eq!((index.doubt(&a), index.forget(&a)), (doubt, forgotten));
+    };
+    let seen = |index: &Index| drop(index.job_seen(job("a", Running, 1)));
+    check(&|index| index.create_unanswered(&a, key), calls, calls);
+    check(&|index| index.may_come_again(&a), None, calls);
+    check(&|index| index.aborted(&a), calls, Some(ABORTED_FOR));
+    check(
+        &|index| index.discarded(&job("a", Running, 1)),
+        attempts,
+        None,
+    );
+    check(&|index| index.discarded(&job("a", Stopped, 1)), None, None);
+    let unanswered = |version| {
+        move |index: &Index| {
+            seen(index);
+            index.change_unanswered(&job("a", Waiting, version));
+        }
+    };
+    check(&unanswered(1), calls, None);
+    check(&unanswered(0), None, None);
+    let deleted = |index: &Index| {
+        seen(index);
+        index.deleted(&job("a", Running, 1));
+    };
+    check(&deleted, attempts, None);
+    let held_back = |index: &Index| {
+        seen(index);
+        index.job_seen(job("a", Stopping, 2));
+    };
+    check(&held_back, attempts, None);
+}
+
+#[test]
 fn a_job_that_ends_while_it_is_stopped_has_ended_once_it_was_not() {
     let index = unbounded();
     let started = Job {

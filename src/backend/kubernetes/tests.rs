@@ -3,10 +3,10 @@
 use super::*;
 use crate::config;
 use crate::golden;
-use crate::job::{RareFields, Timestamp};
+use crate::job::{AttemptState, RareFields, Timestamp};
 use crate::sync::Lock;
 
-/// An API server that gives answers one after the other, the last of them for ever.
+/// An API server that gives these answers, one after the other.
 struct Script {
     answers: Lock<Vec<Result<String, ApiError>>>,
     calls: Lock<Vec<(String, Value)>>,
@@ -21,8 +21,9 @@ impl Api for Script {
         self.answers.lock().remove(0).map(String::into_bytes)
     }
 
-    fn open(&self, _: &api::Call) -> Result<(api::Format, Box<dyn Read + Send>), ApiError> {
-        unreachable!("nothing is watched")
+    fn open(&self, call: &api::Call) -> Result<(api::Format, Box<dyn Read + Send>), ApiError> {
+        let bytes = self.send(call)?;
+        Ok((api::Format::Json, Box::new(io::Cursor::new(bytes))))
     }
 }
 
@@ -467,4 +468,31 @@ fn a_payload_is_looked_for_under_the_name_of_its_owner() {
         ..own()
     };
     assert_eq!(look(other, exists()).1, json!("compute-1"));
+}
+
+#[test]
+fn a_log_that_is_not_there_is_empty_or_gone() {
+    let log = |attempt, answers| {
+        let asked = asked(answers, |backend| {
+            let attempts = vec![Attempt::sample("p", AttemptState::Failed, 1)];
+            let record = JobRecord::new(job(Status::Failed), attempts);
+            let mut text = String::new();
+            let mut log = backend.logs(&record, attempt, LogOptions::default())?;
+            log.read_to_string(&mut text).unwrap();
+            Ok::<_, BackendError>(text)
+        });
+        (asked.outcome, asked.calls.len())
+    };
+    let refused = |code, reason| vec![Err(refusal(code, reason, ""))];
+    let text = |text: &str| Ok(text.to_string());
+    assert_eq!(log(0, vec![Ok("hello".to_string())]), (text("hello"), 1));
+    assert_eq!(log(1, vec![]), (text(""), 0));
+    assert_eq!(log(0, refused(400, "BadRequest")), (text(""), 1));
+    let gone = log(0, refused(404, "NotFound")).0;
+    assert!(matches!(gone, Err(BackendError::Gone { .. })), "{gone:?}");
+    let forbidden = log(0, refused(403, "Forbidden")).0;
+    assert!(
+        matches!(forbidden, Err(BackendError::Refused { .. })),
+        "{forbidden:?}"
+    );
 }
