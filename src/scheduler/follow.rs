@@ -675,4 +675,9 @@ mod tests {
         assert!(!of(Task::Verify) && !of(Task::Expose) && !of(Task::FindPayload));
         assert!(!of(Task::KeepProgress) && !of(Task::Remark));
     }
+
+    #[test]
+    fn a_remark_is_told_once_it_is_made() {
+        assert!(NO_ATTEMPT_REMARK > Duration::from_secs(NO_POD_REMARK_SECONDS.unsigned_abs()));
+    }
 }

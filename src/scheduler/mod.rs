@@ -337,3 +337,6 @@ fn job_error(name: &JobName, error: BackendError) -> JobError {
         error => JobError::Backend(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

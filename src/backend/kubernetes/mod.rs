@@ -10,8 +10,6 @@ mod client;
 mod logs;
 mod objects;
 mod protobuf;
-#[cfg(test)]
-mod tests;
 pub mod watch;
 mod wire;
 
@@ -596,3 +594,6 @@ fn explain(error: ApiError) -> BackendError {
         _ => BackendError::Unavailable { message: text },
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

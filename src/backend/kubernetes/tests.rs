@@ -7,9 +7,10 @@ use crate::job::{AttemptState, RareFields, Timestamp};
 use crate::sync::Lock;
 
 /// An API server that gives these answers, one after the other.
-struct Script {
+pub(crate) struct Script {
     answers: Lock<Vec<Result<String, ApiError>>>,
-    calls: Lock<Vec<(String, Value)>>,
+    /// Method and path, and body, of what it was asked.
+    pub(crate) calls: Lock<Vec<(String, Value)>>,
 }
 
 impl Api for Script {
@@ -27,11 +28,11 @@ impl Api for Script {
     }
 }
 
-const NAME: &str = "compute-20210407115556-rkwaibwe";
+pub(crate) const NAME: &str = "compute-20210407115556-rkwaibwe";
 const SINCE: Timestamp = Timestamp::at(1_617_796_556); // 2021-04-07T11:55:56Z
 
-/// A Job as the API server tells of it.
-fn answer() -> String {
+/// A Job as the API server tells of it, of version 8.
+pub(crate) fn answer() -> String {
     let metadata = json!({
         "name": NAME, "uid": "u", "resourceVersion": "8", "creationTimestamp": "2021-04-07T11:55:56Z",
         "annotations": {"job-scheduler/job-id": "mine"},
@@ -54,6 +55,19 @@ fn lost() -> ApiError {
     ApiError::Lost { call, cause }
 }
 
+/// A backend whose API server answers so.
+pub(crate) fn scripted(answers: Vec<Result<String, ApiError>>) -> (Arc<Script>, Kubernetes) {
+    let script = Arc::new(Script {
+        answers: Lock::new(answers),
+        calls: Lock::default(),
+    });
+    let config = config::load(&golden::testdata("objects/minimal.yaml")).unwrap();
+    let component = config.job_components("dev").unwrap().remove(0);
+    let (clock, metrics) = (Clock::real(), Arc::default());
+    let backend = Kubernetes::new(script.clone(), clock, component, vec![], metrics);
+    (script, backend)
+}
+
 struct Asked<T> {
     outcome: T,
     /// Method and path, and body.
@@ -65,14 +79,7 @@ fn asked<T>(
     answers: Vec<Result<String, ApiError>>,
     ask: impl FnOnce(&Kubernetes) -> T,
 ) -> Asked<T> {
-    let script = Arc::new(Script {
-        answers: Lock::new(answers),
-        calls: Lock::default(),
-    });
-    let config = config::load(&golden::testdata("objects/minimal.yaml")).unwrap();
-    let component = config.job_components("dev").unwrap().remove(0);
-    let metrics = Arc::default();
-    let backend = Kubernetes::new(script.clone(), Clock::real(), component, vec![], metrics);
+    let (script, backend) = scripted(answers);
     let outcome = ask(&backend);
     let calls = std::mem::take(&mut *script.calls.lock());
     Asked { outcome, calls }

@@ -1,0 +1,129 @@
+//! What the scheduler decides by itself. What follows from its calls, the simulation has.
+
+use super::*;
+use crate::backend::kubernetes::tests::{NAME, Script, answer, scripted};
+use crate::index::Flight;
+use crate::job::{Job, JobList, RequestKey, Sent};
+use crate::request::{JobRequest, request_key};
+use crate::{config, golden};
+
+/// A scheduler that knows of one job, and its API server, which gives these answers.
+fn with_job(status: Status, answers: Vec<String>) -> (Scheduler, Arc<Script>) {
+    let (script, backend) = scripted(answers.into_iter().map(Ok).collect());
+    let config = config::load(&golden::testdata("objects/minimal.yaml")).unwrap();
+    let component = config.job_components("dev").unwrap().remove(0);
+    let bounds = Bounds {
+        unfinished: 9,
+        running: 0,
+        waiting: 0,
+    };
+    let limits = Limits { history: 1, bounds };
+    let (clock, metrics) = (Clock::real(), Arc::default());
+    let scheduler = Scheduler::new(component, Arc::new(backend), limits, clock, metrics);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let begun = observer.jobs_relist_begins();
+    let jobs = vec![Job::sample(NAME, status, 7)];
+    observer.jobs_relisted(JobList { jobs, version: 7 }, begun);
+    assert!(!scheduler.is_ready(), "its attempts are not known");
+    observer.attempts_relisted(Vec::new());
+    assert!(scheduler.is_ready());
+    (scheduler, script)
+}
+
+#[test]
+fn a_job_that_is_still_being_made_is_not_deleted() {
+    let (scheduler, script) = with_job(Status::Running, vec!["{}".to_string()]);
+    let name = JobName::parse(NAME).unwrap();
+    let create = scheduler.index.begin(&name, Flight::Create);
+    let refused = scheduler.delete(NAME).unwrap_err();
+    let is_unavailable = matches!(refused, JobError::Backend(BackendError::Unavailable { .. }));
+    assert!(
+        is_unavailable && script.calls.lock().is_empty(),
+        "{refused:?}"
+    );
+    drop(create);
+    assert_eq!(scheduler.delete(NAME).unwrap(), name);
+    assert_eq!(script.calls.lock().len(), 1);
+    assert!(matches!(
+        scheduler.get(NAME),
+        Err(JobError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn a_payload_may_have_a_mebibyte() {
+    let (scheduler, script) = with_job(Status::Running, vec![]);
+    let submit = |bytes: usize| {
+        let request = JobRequest {
+            payload: Some("x".repeat(bytes)),
+            ..JobRequest::default()
+        };
+        scheduler.submit(&request, None).unwrap_err()
+    };
+    let too_large = submit(MAX_PAYLOAD_BYTES + 1);
+    assert!(matches!(too_large, SubmitError::PayloadTooLarge { bytes } if bytes == 1_048_577));
+    let too_large = submit(MAX_PAYLOAD_BYTES + 2);
+    assert!(matches!(too_large, SubmitError::PayloadTooLarge { .. }));
+    // The component takes none.
+    assert!(matches!(submit(MAX_PAYLOAD_BYTES), SubmitError::Fields(_)));
+    assert!(script.calls.lock().is_empty());
+}
+
+#[test]
+fn a_request_with_a_key_is_kept_with_when_it_was_sent() {
+    let (scheduler, script) = with_job(Status::Running, vec![answer()]);
+    let key = request_key("k", b"{}").unwrap();
+    // Before all is known that was asked for earlier, none is taken.
+    let early = scheduler
+        .submit(&JobRequest::default(), Some(key))
+        .unwrap_err();
+    assert!(matches!(
+        early,
+        SubmitError::Backend(BackendError::Unavailable { .. })
+    ));
+    assert!(script.calls.lock().is_empty());
+    scheduler.all_is_known.store(true, Ordering::Release);
+    let before = scheduler.clock.micros();
+    let _ = scheduler.submit(&JobRequest::default(), Some(key));
+    let calls = script.calls.lock();
+    let sent = calls[0].1["metadata"]["annotations"]["job-scheduler/idempotency"].as_str();
+    let (_, sent) = sent.unwrap().split_once('/').unwrap();
+    let (version, micros) = sent.split_once('/').unwrap();
+    assert_eq!(version, "7");
+    assert!(micros.parse::<u64>().unwrap() >= before);
+    let unsent = RequestKey {
+        sent: Sent::default(),
+        ..key
+    };
+    assert_eq!(key, unsent);
+}
+
+#[test]
+fn jobs_are_counted_by_status() {
+    let (scheduler, _) = with_job(Status::Failed, vec![]);
+    let gauges = scheduler.gauges();
+    let counts = Status::ALL.iter().zip(gauges.jobs);
+    for (status, count) in counts {
+        assert_eq!(count, usize::from(*status == Status::Failed), "{status}");
+    }
+    assert_eq!(gauges.followers, 0);
+    let follower = scheduler.follower().unwrap();
+    assert_eq!(scheduler.gauges().followers, 1);
+    drop(follower);
+}
+
+#[test]
+fn what_cannot_be_is_refused_without_a_call() {
+    let (scheduler, script) = with_job(Status::Running, vec![]);
+    let refused = scheduler.restart(NAME).unwrap_err();
+    assert!(matches!(refused, JobError::BadState { .. }), "{refused:?}");
+    let unknown = scheduler.restart("other").unwrap_err();
+    assert!(matches!(unknown, JobError::NotFound { .. }), "{unknown:?}");
+    let places: Vec<_> = (1..9).map(|_| scheduler.index.reserve().unwrap()).collect();
+    let full = scheduler.submit(&JobRequest::default(), None).unwrap_err();
+    assert!(matches!(
+        full,
+        SubmitError::Full(Full::Unfinished { limit: 9 })
+    ));
+    assert!(script.calls.lock().is_empty());
+}
