@@ -119,7 +119,7 @@ fn what_cannot_be_is_refused_without_a_call() {
     assert!(matches!(refused, JobError::BadState { .. }), "{refused:?}");
     let unknown = scheduler.restart("other").unwrap_err();
     assert!(matches!(unknown, JobError::NotFound { .. }), "{unknown:?}");
-    let places: Vec<_> = (1..9).map(|_| scheduler.index.reserve().unwrap()).collect();
+    let _places: Vec<_> = (1..9).map(|_| scheduler.index.reserve().unwrap()).collect();
     let full = scheduler.submit(&JobRequest::default(), None).unwrap_err();
     assert!(matches!(
         full,
