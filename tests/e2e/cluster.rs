@@ -244,6 +244,14 @@ pub fn exec(environment: &str, job: &str, command: &[&str]) -> String {
     kubectl(&[&["exec", &job, "-n", &namespace, "--"], command].concat())
 }
 
+/// Sends SIGUSR1 to a running job. It ends by that, and would take a command in its container with
+/// it.
+#[track_caller]
+pub fn signal(environment: &str, job: &str) {
+    let command = "(sleep 0.2; kill -USR1 1) > /dev/null 2>&1 &";
+    exec(environment, job, &["sh", "-c", command]);
+}
+
 fn output(command: &mut Command, input: &[u8]) -> Output {
     let piped = command
         .stdin(Stdio::piped())

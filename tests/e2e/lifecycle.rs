@@ -1,7 +1,7 @@
 //! A job from its start to its end.
 
 use crate::api::{JOBS, SOON, Scheduler, name};
-use crate::cluster::{Cluster, exec, objects, within};
+use crate::cluster::{Cluster, objects, signal, within};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -316,7 +316,7 @@ pub fn resources_are_reserved_while_a_job_runs_and_released_after(
     let expected = json!({"requests": {"cpu": "125m", "memory": "24Mi"}, "limits": {"cpu": "250m", "memory": "48Mi"}});
     assert_eq!(*resources, expected);
 
-    exec("dev", &job, &["sh", "-c", "kill -USR1 1"]);
+    signal("dev", &job);
     etl.wait_for(&job, "Succeeded");
     // What a node has reserved is for the pods that are neither Succeeded nor Failed; the end is
     // told a moment before.

@@ -2,7 +2,7 @@
 
 use crate::api::{JOBS, SOON, Scheduler, name};
 use crate::cluster::{
-    APP, Cluster, exec, kubectl, kubectl_with, namespace, objects, wait_until_available, within,
+    APP, Cluster, kubectl, kubectl_with, namespace, objects, signal, wait_until_available, within,
 };
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -72,7 +72,7 @@ pub fn a_restarted_scheduler_knows_every_job(cluster: &Cluster) -> Vec<String> {
         &half_made_job(half, &cluster.job_image).to_string(),
     );
     let made = Instant::now();
-    exec("prod", &finishing, &["sh", "-c", "kill -USR1 1"]);
+    signal("prod", &finishing);
     within(SOON, || {
         let jobs = objects(
             "prod",

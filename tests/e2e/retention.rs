@@ -1,7 +1,7 @@
 //! Which finished jobs are kept.
 
 use crate::api::{SOON, name};
-use crate::cluster::{Cluster, exec, kubectl, namespace, within};
+use crate::cluster::{Cluster, kubectl, namespace, signal, within};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub fn the_10_latest_of_each_outcome_are_kept_with_their_secrets_and_services(
     let of_first_second = succeeded().filter(|job| job["ended"].as_str() == first_end);
     let earliest: BTreeSet<String> = of_first_second.map(name).collect();
     std::thread::sleep(Duration::from_millis(1100));
-    exec("prod", &slow, &["sh", "-c", "kill -USR1 1"]);
+    signal("prod", &slow);
     compute.wait_for(&slow, "Succeeded");
     let before: BTreeSet<String> = expected.into_iter().cloned().collect();
     let expected = within(SOON, || {
