@@ -10,10 +10,9 @@ use job_scheduler::config;
 use job_scheduler::http::{self, Guard};
 use job_scheduler::index::Bounds;
 use job_scheduler::job::{
-    Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Status, Timestamp,
+    Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Rare, Status, Timestamp,
 };
 use job_scheduler::scheduler::{Limits, Scheduler};
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -36,20 +35,15 @@ impl Backend for Buggy {
             suspension: None,
             is_suspension_earlier: false,
             retries: None,
-            message: "".into(),
             failed: 0,
             has_payload: false,
-            payload_of: None,
             queued: None,
-            position: None,
-            urls: BTreeMap::new(),
             key: None,
-            restarted: None,
             is_rerun: false,
-            restart_of: None,
             hidden: false,
             progress: None,
             version: 1,
+            rare: Rare::default(),
         };
         Ok(Created {
             job,
