@@ -261,12 +261,14 @@ impl Backend for Cluster {
             (Status::Stopped, None) => Ok(truth.put(Job {
                 status: Status::Running,
                 progress: None,
+                is_rerun: true,
                 ..job
             })),
             (Status::Stopped, Some(_)) => Ok(truth.put(Job {
                 status: Status::Waiting,
                 progress: None,
                 queued,
+                is_rerun: true,
                 ..job
             })),
             _ => Err(changed()),
