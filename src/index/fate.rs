@@ -16,6 +16,8 @@ pub struct Fate {
     pub stop_may_come: Option<Instant>,
     /// Calls in flight that delete it: nobody may begin to use its payload.
     pub deletions: u32,
+    /// The same of one that was not answered, and may be carried out until then.
+    pub deletion_may_come: Option<Instant>,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
     pub pins: u32,
     /// The job that had this name is gone.

@@ -225,7 +225,7 @@ impl Index {
     /// go cannot be used, and one that is used must not go.
     pub fn begin(&self, name: &JobName, flight: Flight) -> Option<InFlight<'_>> {
         let mut state = self.state.write();
-        let is_going = |fate: &Fate| fate.deletions > 0;
+        let is_going = |fate: &Fate| fate.deletions > 0 || fate.deletion_may_come.is_some();
         let is_forbidden = match flight {
             Flight::Create | Flight::Change | Flight::Stop => false,
             Flight::Deletion => state.uses_payload(name),
@@ -307,6 +307,13 @@ impl Index {
         if state.jobs.get(&job.name).is_some_and(is_here) {
             state.bury(&job.name, true, now);
         }
+    }
+
+    /// A deletion was not answered, and may yet be carried out.
+    pub fn deletion_unanswered(&self, name: &JobName) {
+        let until = Some(self.clock.instant() + CALLS_END_WITHIN);
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.deletion_may_come = until);
     }
 
     /// The backend reports that a job is gone. Returns whether it was here.
@@ -484,7 +491,9 @@ impl Index {
         self.state.write().change(name, |_, fate| {
             fate.closed = is_over(fate.closed);
             fate.late = is_over(fate.late);
-            let until = [fate.closed, fate.late].into_iter().flatten().min()?;
+            fate.deletion_may_come = is_over(fate.deletion_may_come);
+            let times = [fate.closed, fate.late, fate.deletion_may_come];
+            let until = times.into_iter().flatten().min()?;
             Some(until - now)
         })
     }

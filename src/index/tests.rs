@@ -400,6 +400,12 @@ fn doubts_end_when_nothing_can_come_any_more() {
     let seen = |index: &Index| drop(index.job_seen(job("a", Running, 1)));
     check(&|index| index.create_unanswered(&a, key), calls, calls);
     check(&|index| index.may_come_again(&a), None, calls);
+    check(&|index| index.deletion_unanswered(&a), None, calls);
+    let index = unbounded();
+    index.deletion_unanswered(&a);
+    assert!(index.begin(&a, Flight::Pin).is_none());
+    settled(&index, &["a"]);
+    assert!(index.begin(&a, Flight::Pin).is_some());
     check(&|index| index.aborted(&a), calls, Some(ABORTED_FOR));
     check(
         &|index| index.discarded(&job("a", Running, 1)),

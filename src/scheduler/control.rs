@@ -35,7 +35,12 @@ impl Scheduler {
             self.hide(job, key)?;
             return Ok(true);
         };
-        let is_there = self.backend.delete(job, condition)?;
+        let deleted = self.backend.delete(job, condition);
+        if let Err(BackendError::Unanswered { .. }) = deleted {
+            self.index.deletion_unanswered(&job.name);
+            self.forget_later(&job.name);
+        }
+        let is_there = deleted?;
         self.index.deleted(job);
         drop(flight);
         self.gone(&job.name);
@@ -213,9 +218,13 @@ impl Scheduler {
     }
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
+        self.wait_until_open().map_err(JobError::Backend)?;
         let owner = old.rare.payload_of.as_ref().unwrap_or(&old.name);
         let pin = self.index.begin(owner, Flight::Pin);
-        let pin = pin.ok_or_else(|| not_found(old.name.as_str()))?;
+        let pin = pin.ok_or_else(|| {
+            let message = format!("job {owner} may be on its way out, as was asked: try again");
+            JobError::Backend(BackendError::Unavailable { message })
+        })?;
         let again = self.make_again(old);
         drop(pin);
         if again.is_err() {

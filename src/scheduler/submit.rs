@@ -40,9 +40,9 @@ impl From<Full> for SubmitError {
     }
 }
 
-fn unavailable(message: &str) -> SubmitError {
+fn unavailable(message: &str) -> BackendError {
     let message = message.to_string();
-    SubmitError::Backend(BackendError::Unavailable { message })
+    BackendError::Unavailable { message }
 }
 
 /// Whether a submit made its job, or found it made by the same request before.
@@ -95,13 +95,11 @@ impl Scheduler {
             let view = self.create(request, None, None)?;
             return Ok((view, Submitted::Now));
         };
-        self.wait_until_open()?;
+        self.wait_until_open().map_err(SubmitError::Backend)?;
         let turn = self.turns.wait(key.key, TURN_TIMEOUT, &self.clock);
-        let _turn = turn.ok_or_else(|| {
-            unavailable(
-                "another request with this Idempotency-Key is still being served: try again",
-            )
-        })?;
+        let is_served =
+            "another request with this Idempotency-Key is still being served: try again";
+        let _turn = turn.ok_or_else(|| SubmitError::Backend(unavailable(is_served)))?;
         let is_same = |known: RequestKey, job: &JobName| match known.is_same_request(&key) {
             true => Ok(()),
             false => Err(SubmitError::KeyReused { job: job.clone() }),
@@ -117,9 +115,9 @@ impl Scheduler {
                     Some(Keyed::Job(now)) if now.job.uid == job.uid => {
                         Ok((self.view(now), Submitted::Before))
                     }
-                    _ => Err(unavailable(
+                    _ => Err(SubmitError::Backend(unavailable(
                         "the job of this request is on its way out: try again",
-                    )),
+                    ))),
                 }
             }
             Some(Keyed::InDoubt {
@@ -137,9 +135,9 @@ impl Scheduler {
         }
     }
 
-    /// A process before this one may have sent the same request, and its create may yet be carried
+    /// A process before this one may have created or deleted a job, and that may yet be carried
     /// out.
-    fn wait_until_open(&self) -> Result<(), SubmitError> {
+    pub(super) fn wait_until_open(&self) -> Result<(), BackendError> {
         let deadline = self.clock.instant() + TURN_TIMEOUT;
         while !self.all_is_known.load(Ordering::Acquire) {
             if self.clock.instant() >= deadline {
@@ -241,7 +239,11 @@ impl Scheduler {
                     self.index.may_come_again(name);
                     self.forget_later(name);
                 }
-                self.take_in(job).map(Some)
+                // It may be there for a moment more, or for good if this process ends.
+                let unanswered = |e: BackendError| BackendError::Unanswered {
+                    message: e.to_string(),
+                };
+                self.take_in(job).map(Some).map_err(unanswered)
             }
             Err(CreateError::NameTaken) => Ok(None),
             Err(CreateError::Nothing(e)) => Err(e),
