@@ -7,7 +7,7 @@
 use super::{Index, State};
 use crate::job::{Attempt, Job, JobName, JobRecord, RareFields, Status};
 use crate::sync::{Condvar, Lock, ReadGuard, SharedLock, WriteGuard};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
 use std::ops::{Bound, Deref, DerefMut};
@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Jobs that are gone and still told of, beside those that are there.
-const MAX_GONE: usize = 1024;
+/// The last changes that are told of. Who knows none of them is given a list, which is about as
+/// much as so many.
+const MAX_KEPT: usize = 4096;
 /// Who may follow the changes at once.
 pub const MAX_FOLLOWERS: usize = 64;
 /// Of the queue, so many from its front are told as their places change.
@@ -41,14 +42,13 @@ impl Changed<'_> {
     }
 }
 
-/// The jobs by the number of their last change. Bounded: a job is in it once, and of those that
-/// are gone the last [`MAX_GONE`] are.
+/// The jobs that have changed last, by the number of their last change: each once, the last
+/// [`MAX_KEPT`].
 #[derive(Default)]
 pub(super) struct Changes {
     last: u64,
     names: BTreeMap<u64, JobName>,
-    gone: VecDeque<u64>,
-    /// Of those that are gone; a job that is there has its own ([`JobRecord::changed`]).
+    /// Of those that are gone, and in `names`; a job that is there has its own ([`JobRecord::changed`]).
     numbers: HashMap<JobName, u64>,
     /// The last number that was forgotten: who knows no later one has missed something.
     forgotten: u64,
@@ -68,6 +68,12 @@ impl Changes {
             self.names.remove(&known);
         }
         self.names.insert(self.last, name.clone());
+        if self.names.len() > MAX_KEPT
+            && let Some((oldest, name)) = self.names.pop_first()
+        {
+            self.numbers.remove(&name);
+            self.forgotten = oldest;
+        }
         // With it its place is told as it is now, which may not be the one that was told last.
         self.places.retain(|(_, told)| told != name);
         NonZeroU64::new(self.last)
@@ -77,20 +83,11 @@ impl Changes {
     fn note_gone(&mut self, name: &JobName, known: Option<NonZeroU64>) {
         self.note(name, known);
         self.numbers.insert(name.clone(), self.last);
-        self.gone.push_back(self.last);
-        if self.gone.len() > MAX_GONE
-            && let Some(oldest) = self.gone.pop_front()
-            // Another may have come under its name.
-            && let Some(name) = self.names.remove(&oldest)
-        {
-            self.numbers.remove(&name);
-            self.forgotten = oldest;
-        }
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        assert!(self.numbers.len() <= self.gone.len().min(self.names.len()));
+        assert!(self.numbers.len() <= self.names.len());
         self.names.len()
     }
 

@@ -964,12 +964,11 @@ fn a_follower_who_missed_that_a_job_is_gone_is_told_that_it_has() {
     };
     make_and_delete(1000);
     assert!(told(&index, before).is_some());
-    make_and_delete(1100);
+    make_and_delete(4100);
     assert_eq!(told(&index, before), None);
     let follower = index.follow().unwrap();
     let state = index.state.read();
-    // The kept one, and those that are gone: bounded.
-    assert!(state.changes.len() <= 1025, "{}", state.changes.len());
+    assert_eq!(state.changes.len(), 4096);
     drop(state);
     assert!(told(&index, follower.last_change()).is_some());
 }

@@ -507,8 +507,10 @@ impl Scheduler {
         if matches!(job.status, Status::Succeeded | Status::Failed) {
             return;
         }
-        self.queue.add(Task::Expose(job.name.clone()));
-        self.find_payload_later(record);
+        if job.status == Status::Running {
+            self.queue.add(Task::Expose(job.name.clone()));
+            self.find_payload_later(record);
+        }
         if record.needs_payload() {
             // Another scheduler may still be between the two writes.
             self.queue

@@ -446,6 +446,16 @@ pub const USE_CASES: &[UseCase] = &[
         },
     },
     UseCase {
+        name: "delete, restart as new",
+        options: plain,
+        setup: one_ended,
+        act: |sim| {
+            on_first(sim, Kind::Delete);
+            run_alone(sim, SHORT);
+            on_first(sim, Kind::Restart);
+        },
+    },
+    UseCase {
         name: "restart in place, stop at once",
         options: capped,
         setup: one_stopped,
