@@ -17,7 +17,7 @@ use time::macros::format_description;
 pub const JSON: &str = "application/json";
 /// What a job with one attempt takes, a little over.
 const JOB_BYTES: usize = 640;
-/// Of a list of more jobs what each is shown as is not kept: it would take more memory than the jobs.
+/// Of a list of more jobs what each is shown as is not kept: it takes more memory than the jobs.
 const MAX_KEPT: usize = 1_000;
 
 /// An answer to a request.

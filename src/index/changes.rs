@@ -48,7 +48,8 @@ impl Changed<'_> {
 pub(super) struct Changes {
     last: u64,
     names: BTreeMap<u64, JobName>,
-    /// Of those that are gone, and in `names`; a job that is there has its own ([`JobRecord::changed`]).
+    /// Of those that are gone, and in `names`; a job that is there has its own
+    /// ([`JobRecord::changed`]).
     numbers: HashMap<JobName, u64>,
     /// The last number that was forgotten: who knows no later one has missed something.
     forgotten: u64,

@@ -222,7 +222,7 @@ impl Scheduler {
         let owner = old.rare.payload_of.as_ref().unwrap_or(&old.name);
         let pin = self.index.begin(owner, Flight::Pin);
         let pin = pin.ok_or_else(|| {
-            let message = format!("job {owner} may be on its way out, as was asked: try again");
+            let message = format!("job {owner} may be on its way out: try again");
             JobError::Backend(BackendError::Unavailable { message })
         })?;
         let again = self.make_again(old);

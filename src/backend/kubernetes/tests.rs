@@ -1,4 +1,4 @@
-//! What is sent for each write, and what is made of its answers. The simulation has what follows from them.
+//! What is sent for each write, and what is made of its answers. What follows, the simulation has.
 
 use super::*;
 use crate::config;

@@ -776,6 +776,40 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_hidden_stands_in_no_queue() {
+        let queued = |mark: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"compute-2","creationTimestamp":"2021-04-07T09:08:37Z",
+                    "annotations":{{"job-scheduler/queued":"0/5"{mark}}}}},"spec":{{"suspend":true}}}}"#
+            );
+            let job = serde_json::from_str::<JobObject>(&text).unwrap();
+            let job = job.into_job().unwrap();
+            (job.status, job.hidden, job.queued.is_some())
+        };
+        assert_eq!(queued(""), (Status::Waiting, false, true));
+        let mark = r#","job-scheduler/deleted":"2021-04-07T09:08:37Z""#;
+        assert_eq!(queued(mark), (Status::Waiting, true, false));
+    }
+
+    #[test]
+    fn a_container_that_has_ended_in_a_pod_on_its_way_out_is_not_one_that_waits() {
+        let state = |deleted: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"p","creationTimestamp":"2021-04-07T09:08:37Z"{deleted},
+                    "labels":{{"{JOB_NAME_LABEL}":"compute-2"}}}},
+                    "status":{{"phase":"Running","containerStatuses":[{{"name":"c",
+                    "state":{{"terminated":{{"exitCode":3,"finishedAt":"2021-04-07T09:08:38Z"}}}}}}]}}}}"#
+            );
+            let pod = serde_json::from_str::<PodObject>(&text).unwrap();
+            let (_, attempt) = pod.into_attempt().unwrap();
+            (attempt.state, attempt.is_certain)
+        };
+        assert_eq!(state(""), (AttemptState::Failed, true));
+        let deleted = r#","deletionTimestamp":"2021-04-07T09:08:39Z""#;
+        assert_eq!(state(deleted), (AttemptState::Running, false));
+    }
+
+    #[test]
     fn a_payload_may_be_anothers() {
         let owner = |secret: &str| {
             let text = format!(
