@@ -614,9 +614,10 @@ impl JobRecord {
         self.job.has_payload && !self.is_whole
     }
 
-    /// Whether its payload may be missing and it still needs it.
+    /// Whether its payload may be missing and it still needs it. One that is hidden was whole.
     pub fn needs_payload(&self) -> bool {
         let is_over = matches!(self.job.status, Status::Succeeded | Status::Failed);
+        let is_over = is_over || self.job.hidden;
         !is_over && self.may_lack_payload()
     }
 

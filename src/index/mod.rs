@@ -160,9 +160,9 @@ impl Index {
         (!record.job.hidden).then(|| record.clone())
     }
 
-    /// Whether there is a job of this name, hidden or not.
-    pub fn has(&self, name: &JobName) -> bool {
-        self.state.read().jobs.contains_key(name)
+    /// The job of this name, hidden or not.
+    pub fn known(&self, name: &JobName) -> Option<Arc<JobRecord>> {
+        self.state.read().jobs.get(name).cloned()
     }
 
     /// What is known of the request with this idempotency key (its digest).
@@ -182,6 +182,13 @@ impl Index {
         let state = self.state.read();
         let visible = state.jobs.values().filter(|record| !record.job.hidden);
         visible.cloned().collect()
+    }
+
+    /// The jobs that are `wanted`, hidden or not.
+    pub fn all(&self, wanted: impl Fn(&JobRecord) -> bool) -> Vec<Arc<JobRecord>> {
+        let state = self.state.read();
+        let records = state.jobs.values().filter(|record| wanted(record));
+        records.cloned().collect()
     }
 
     /// The jobs that are `wanted`, but for hidden ones, in the order in which they came, each with
@@ -392,17 +399,16 @@ impl Index {
     }
 
     /// A change that lets the job run, if it is still as described, was not answered: unless a
-    /// newer report of it has come, it may run.
+    /// newer report of it has come, it may run. If it is gone, it may have been let run before.
     pub fn change_unanswered(&self, job: &Job) {
-        let until = self.clock.instant() + CALLS_END_WITHIN;
+        let now = self.clock.instant();
         let mut state = self.state.write();
-        state.change(&job.name, |record, fate| {
-            if record
-                .as_ref()
-                .is_some_and(|known| known.job.version <= job.version)
-            {
-                fate.unanswered = Some(until);
+        state.change(&job.name, |record, fate| match record {
+            Some(known) if known.job.version <= job.version => {
+                fate.unanswered = Some(now + CALLS_END_WITHIN);
             }
+            Some(_) => {}
+            None => fate.may_start = Some(now + ATTEMPTS_COME_WITHIN),
         });
     }
 

@@ -421,6 +421,12 @@ fn doubts_end_when_nothing_can_come_any_more() {
     };
     check(&unanswered(1), calls, None);
     check(&unanswered(0), None, None);
+    let unanswered_and_gone = |index: &Index| {
+        index.answered(queued("a", 0, 1));
+        index.deleted(&queued("a", 0, 1));
+        index.change_unanswered(&queued("a", 0, 1));
+    };
+    check(&unanswered_and_gone, attempts, None);
     let deleted = |index: &Index| {
         seen(index);
         index.deleted(&job("a", Running, 1));

@@ -80,7 +80,7 @@ impl Scheduler {
         };
         let flight = self.index.begin(&job.name, Flight::Stop);
         // Now that it gets no end before the answer.
-        let record = self.index.get(&job.name);
+        let record = self.index.known(&job.name);
         let job = record.as_ref().map_or(job, |record| &record.job);
         match job.status {
             Status::Succeeded | Status::Failed => return Err(finished(job.status)),

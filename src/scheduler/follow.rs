@@ -178,7 +178,8 @@ impl Scheduler {
 
     /// A container does not start without its payload, and does not say why.
     fn find_payload(&self, name: &JobName) -> Result<(), BackendError> {
-        let Some(record) = self.index.get(name).filter(|r| is_starting(r)) else {
+        // Somebody may have let one run that is hidden.
+        let Some(record) = self.index.known(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
         // A write of it is on its way, or may come with its request, sent again.
@@ -188,7 +189,7 @@ impl Scheduler {
         }
         // With the job that had it, its Secret goes.
         let owner = record.job.rare.payload_of.as_ref();
-        let is_gone = owner.is_some_and(|owner| !self.index.has(owner));
+        let is_gone = owner.is_some_and(|owner| self.index.known(owner).is_none());
         if !is_gone && self.backend.has_payload(&record.job)? {
             return Ok(());
         }
@@ -240,7 +241,7 @@ impl Scheduler {
             }
         }
         let flight = self.index.begin(name, Flight::Change);
-        let known = self.index.get(name);
+        let known = self.index.known(name);
         let job = self.backend.look(name)?;
         match (&job, known) {
             (Some(job), _) => drop(self.observe(job.clone())),
@@ -294,7 +295,7 @@ impl Scheduler {
     }
 
     fn is_stop_unnoticed(&self, name: &JobName) -> bool {
-        let record = self.index.get(name);
+        let record = self.index.known(name);
         record.is_some_and(|record| record.job.is_stop_unnoticed())
     }
 
@@ -629,9 +630,8 @@ impl Observer for Scheduler {
             self.follow(change);
         }
         // One that is first seen here may be waiting for a payload that is gone.
-        let records = self.index.list();
-        for record in records.iter().filter(|record| is_starting(record)) {
-            self.find_payload_later(record);
+        for record in self.index.all(is_starting) {
+            self.find_payload_later(&record);
         }
         self.attempts_listed.store(true, Ordering::Release);
         self.admit_if_there_is_room();
@@ -641,7 +641,7 @@ impl Observer for Scheduler {
         let is_finished = attempt.state.is_finished();
         let change = self.index.attempt_seen(job, attempt);
         self.follow(change);
-        let Some(record) = self.index.get(job) else {
+        let Some(record) = self.index.known(job) else {
             return self.admit_if_there_is_room();
         };
         if is_finished {

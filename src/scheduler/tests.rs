@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::kubernetes::tests::{NAME, Script, answer, scripted};
 use crate::index::Flight;
-use crate::job::{Job, JobList, RequestKey, Sent};
+use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
 use crate::request::{JobRequest, request_key};
 use crate::{config, golden};
 
@@ -126,4 +126,29 @@ fn what_cannot_be_is_refused_without_a_call() {
         SubmitError::Full(Full::Unfinished { limit: 9 })
     ));
     assert!(script.calls.lock().is_empty());
+}
+
+#[test]
+fn one_that_somebody_let_run_is_looked_after_though_it_is_hidden() {
+    let missing = "{}".to_string();
+    let (scheduler, script) = with_job(Status::Stopped, vec![missing, answer()]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let hidden = |status, version| Job {
+        hidden: true,
+        has_payload: true,
+        ..Job::sample(NAME, status, version)
+    };
+    observer.job_seen(hidden(Status::Stopped, 8));
+    observer.job_seen(hidden(Status::Running, 9));
+    let name = JobName::parse(NAME).unwrap();
+    let pod = Attempt::sample("p", AttemptState::Pending, 10);
+    observer.attempt_seen(&name, pod);
+    scheduler.perform(&Task::FindPayload(name)).unwrap();
+    let calls = script.calls.lock();
+    let [(dry_run, _), (stop, body)] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    assert!(dry_run.starts_with("POST") && dry_run.contains("/secrets?dryRun=All"));
+    assert!(stop.starts_with("PATCH") && stop.ends_with(NAME));
+    assert_eq!(body["spec"]["suspend"], true);
 }

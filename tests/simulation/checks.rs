@@ -68,7 +68,9 @@ impl Sim {
             return self.violate("acknowledged", format!("{name} never was"));
         };
         // The other scheduler may be discarding what its client was told has failed.
-        let is_excused = self.is_torn(&life) || self.deleted_by_owner(&life);
+        // So may it what can be half of a submit, since a person took its payload.
+        let is_robbed = self.options.two && self.world.robbed.iter().any(|one| one == name);
+        let is_excused = self.is_torn(&life) || self.deleted_by_owner(&life) || is_robbed;
         if life.gone.is_some() && !is_excused && life.end().is_none() {
             return self.violate("acknowledged", format!("{name} is gone already"));
         }
@@ -88,7 +90,9 @@ impl Sim {
         };
         let robbed = self.world.robbed.iter().any(|one| one == name);
         match self.world.secrets.get(name) {
-            Some(secret) if secret.owner != life.uid => {
+            // The owner deleted the job that had its name before. Its pod has that one's payload,
+            // or is stopped once that is collected.
+            Some(secret) if secret.owner != life.uid && !self.name_was_deleted(&life) => {
                 self.violate("payload", format!("{name}: its Secret belongs to another"));
             }
             Some(secret) if secret.data != payload.as_bytes() => {
@@ -375,7 +379,9 @@ impl Sim {
                 .any(|client| client.names.iter().any(|given| given.uid == uid));
             // When a job was stopped is told by a clock that may be wrong.
             let is_vague = life.end() == Some("Stopped") && self.options.skew;
-            let asked = self.requested_deletes.contains(&uid);
+            // Two schedulers do not know what the other still makes under a name that is deleted.
+            let asked = self.requested_deletes.contains(&uid)
+                || (self.options.two && self.name_was_deleted(life));
             let is_torn = self.is_torn(life);
             if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
                 continue;
@@ -392,6 +398,8 @@ impl Sim {
             });
             // A person may since have let one run that was told to have stopped.
             let is_alike = |other: &&Life| match life.end() {
+                // The other scheduler stopped it after its container's end had been told.
+                _ if self.options.two && self.may_be_contradicted(other) => true,
                 Some("Stopped") if other.touched => true,
                 Some("Stopped") => is_stopping(other) || other.end() == life.end(),
                 outcome => other.end() == outcome,
@@ -815,26 +823,32 @@ impl Sim {
     /// Whether nobody can tell if the payload of a job is there: the quota answers before all else,
     /// for good.
     fn cannot_be_verified(&self, job: &crate::world::Job) -> bool {
-        let client = self.world.lives.get(&job.uid).and_then(|life| life.client);
-        let cut_off = client.is_some_and(|client| {
-            let client = &self.clients[client];
+        let life = self.world.lives.get(&job.uid);
+        let cut_off = life.is_some_and(|life| {
+            let Some(client) = life.client.map(|client| &self.clients[client]) else {
+                return false;
+            };
             match client.last {
                 // One with a key is sent again, and meets the same.
                 None => true,
                 Some(Outcome::Failed(_)) => client.key.is_some() || client.ended_since,
                 // It was to be discarded by a process that ended.
                 Some(Outcome::Refused(_)) => client.ended_since,
+                // A create that was not answered brought it back, and who knew of that has ended.
+                Some(Outcome::Job { .. }) => client.ended_since && self.name_was_deleted(life),
                 _ => false,
             }
         });
         self.world.secret_quota && cut_off
     }
 
-    /// Whether nobody can tell if a job that never ran is half of a submit: the process that knew
-    /// has ended, and the quota answers before all else.
+    /// Whether nobody can tell if a job is half of a submit: the process that knew has ended, no
+    /// pod shows that it ran, and the quota answers before all else.
     fn is_half_for_all_that_is_known(&self, life: &Life) -> bool {
         let has_ended = |number: usize| self.clients[number].ended_since;
-        let is_unknown = life.mounted && life.ran.is_none() && life.client.is_some_and(has_ended);
+        let has_pods = self.world.pods_of(life.uid).next().is_some();
+        let is_unknown =
+            life.mounted && (life.ran.is_none() || !has_pods) && life.client.is_some_and(has_ended);
         let job = self.world.job_of(life.uid);
         let is_cut_off = job.is_some_and(|job| self.cannot_be_verified(job));
         is_cut_off || (self.world.secret_quota && is_unknown)
