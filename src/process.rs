@@ -44,6 +44,21 @@ pub fn bound_allocator() {
 #[cfg(not(target_env = "gnu"))]
 pub fn bound_allocator() {}
 
+/// Has the allocator give back what is free. To be called after a large list, which takes much and leaves it in pieces:
+/// one of 10,000 jobs left 5 MB (measured).
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)] // malloc_trim has no other interface than C's.
+pub fn give_memory_back() {
+    // SAFETY: malloc_trim takes an integer, and touches what is free alone, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Other allocators do as they do.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_memory_back() {}
+
 /// How many files may be open.
 pub fn file_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current;

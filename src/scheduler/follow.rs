@@ -7,6 +7,7 @@ use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, NO_POD_REMARK_SECONDS,
     Status, Timestamp, has_started,
 };
+use crate::process;
 use crate::queue::Urgency;
 use crate::retention;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ const CHANGE_LOOK: Duration = Duration::from_millis(500);
 const SLOW_START: Duration = Duration::from_secs(20);
 /// After this, that a running job has no attempt is part of its state.
 const NO_ATTEMPT_REMARK: Duration = Duration::from_secs(NO_POD_REMARK_SECONDS.unsigned_abs() + 1);
+/// A list of so many jobs or attempts takes memory that is worth giving back.
+const LARGE_LIST: usize = 1000;
 /// Why a job is stopped that nobody asked to stop.
 const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
 
@@ -519,8 +522,9 @@ impl Scheduler {
         }
     }
 
+    /// One that has no attempt yet is looked at when it comes.
     pub(super) fn find_payload_later(&self, record: &JobRecord) {
-        if record.job.has_payload {
+        if is_starting(record) {
             let task = Task::FindPayload(record.job.name.clone());
             self.queue.add_after(task, SLOW_START);
         }
@@ -542,12 +546,16 @@ impl Scheduler {
     }
 
     fn relisted(&self, list: JobList, begun: ListBegun) {
+        let is_large = list.jobs.len() >= LARGE_LIST;
         let (changes, gone) = self.index.relisted(list, begun);
         for change in changes {
             self.follow(change);
         }
         for name in gone {
             self.lost(&name);
+        }
+        if is_large {
+            process::give_memory_back();
         }
         self.queue.add(Task::Retain);
         self.admit_if_there_is_room();
@@ -626,12 +634,16 @@ impl Observer for Scheduler {
     }
 
     fn attempts_relisted(&self, attempts: Vec<(JobName, Attempt)>) {
+        let is_large = attempts.len() >= LARGE_LIST;
         for change in self.index.attempts_relisted(attempts) {
             self.follow(change);
         }
         // One that is first seen here may be waiting for a payload that is gone.
         for record in self.index.all(is_starting) {
             self.find_payload_later(&record);
+        }
+        if is_large {
+            process::give_memory_back();
         }
         self.attempts_listed.store(true, Ordering::Release);
         self.admit_if_there_is_room();
@@ -653,7 +665,7 @@ impl Observer for Scheduler {
                 self.queue.add(Task::Retain);
             }
             self.admit_if_there_is_room();
-        } else if is_starting(&record) {
+        } else {
             self.find_payload_later(&record);
         }
     }

@@ -146,7 +146,9 @@ impl<'a> Input<'a> {
     /// Reads away what comes until the client closes, or for so long.
     pub fn read_away(&mut self, how_long: Duration) {
         self.expect_within(how_long);
-        let _ = io::copy(&mut self.0, &mut io::sink());
+        while let Ok(count @ 1..) = self.0.fill_buf().map(<[u8]>::len) {
+            self.0.consume(count);
+        }
     }
 }
 

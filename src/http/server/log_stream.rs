@@ -36,7 +36,8 @@ fn copy(
     framed: Framed,
     is_stopping: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let (mut buffer, mut looked) = ([0; 16 * 1024], Instant::now());
+    // Not on the stack: every connection's would be as large, since this is part of its one function.
+    let (mut buffer, mut looked) = (vec![0; 16 * 1024], Instant::now());
     while !is_stopping() {
         match log.read(&mut buffer) {
             Ok(0) => break,
