@@ -105,7 +105,8 @@ impl Timestamp {
         OffsetDateTime::from_unix_timestamp(self.seconds()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    fn compact(self) -> String {
+    /// `yyyymmddhhmmss`, as names have it.
+    pub fn compact(self) -> String {
         let form = format_description!("[year][month][day][hour][minute][second]");
         self.date_time().format(form).unwrap_or_default()
     }

@@ -7,6 +7,7 @@
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands
 //! apart, and prints the objects that run `serve`. [`client`] asks a scheduler over HTTP, and knows
 //! nothing of the rest; [`validate`] checks a file.
+//! [`batch`] reads what is asked for of many jobs as one, which is not served yet.
 //! [`trace`] reads which trace a request is part of, and [`finished`] whether a job has ended. What
 //! the commands print for people is aligned by `columns`.
 //!
@@ -23,6 +24,7 @@
 //! (one scheduler runs per component and environment).
 
 pub mod backend;
+pub mod batch;
 pub mod cli;
 pub mod client;
 pub mod clock;

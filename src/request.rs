@@ -7,6 +7,9 @@ use crate::job::{RequestKey, Sent};
 use crate::trace::TraceContext;
 use std::fmt;
 
+/// The largest payload, in bytes: what a Kubernetes Secret holds.
+pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+
 /// A request to start a job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobRequest {
@@ -179,7 +182,9 @@ pub fn parse_request(body: &[u8]) -> Result<JobRequest, RequestError> {
     }
     let request = match report.has_errors() {
         true => None,
-        false => Item::root(node, &report).mapping().map(job_request),
+        false => Item::root(node, &report)
+            .mapping()
+            .map(|fields| job_request(fields, 0)),
     };
     let (errors, _) = report.into_parts();
     match request {
@@ -188,29 +193,38 @@ pub fn parse_request(body: &[u8]) -> Result<JobRequest, RequestError> {
     }
 }
 
-fn job_request(mut fields: Fields<'_>) -> JobRequest {
+/// Reads what a job is to be, with this priority where it says none.
+pub fn job_request(mut fields: Fields<'_>, default_priority: i8) -> JobRequest {
     let request = JobRequest {
         payload: fields.take("payload").and_then(payload),
-        job_id: fields.take("jobId").and_then(|item| {
-            let (report, field, line) = item.place();
-            let id = item.string()?;
-            if !is_job_id(&id) {
-                let message = "must be 1 to 253 characters without control characters";
-                report.error(&field, line, message);
-                return None;
-            }
-            Some(id)
-        }),
+        job_id: fields.take("jobId").and_then(job_id),
         priority: fields
             .take("priority")
-            .and_then(|item| item.integer(-100..=100))
-            .unwrap_or(0),
+            .and_then(priority)
+            .unwrap_or(default_priority),
         settings: read_settings(&mut fields),
         trace: None,
     };
     fields.refuse(&FIXED);
     fields.finish();
     request
+}
+
+/// A caller's own id for a job or a batch.
+pub fn job_id(item: Item<'_>) -> Option<String> {
+    let (report, field, line) = item.place();
+    let id = item.string()?;
+    if !is_job_id(&id) {
+        let message = "must be 1 to 253 characters without control characters";
+        report.error(&field, line, message);
+        return None;
+    }
+    Some(id)
+}
+
+/// A place among others of a queue, higher ones first.
+pub fn priority(item: Item<'_>) -> Option<i8> {
+    item.integer(-100..=100)
 }
 
 /// Whether a job may have this id of its caller's.

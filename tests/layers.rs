@@ -14,7 +14,7 @@ struct Source {
 
 #[test]
 fn the_core_imports_neither_http_nor_a_backend() {
-    let core = ["job", "index", "queue", "retention"];
+    let core = ["job", "index", "queue", "retention", "batch"];
     let outer = |path: &str| {
         let mut segments = path.split("::");
         let first = segments.next();

@@ -154,6 +154,31 @@ impl Settings {
         merged
     }
 
+    /// These settings of a job with those that its batch has for all below them. As in Radix,
+    /// resources merge by name, requests and limits each, and `node` by field.
+    pub fn over_batch(&self, batch: &Settings) -> Settings {
+        let mut merged = batch.in_environment(self);
+        if let (Some(own), Some(base)) = (&self.resources, &batch.resources) {
+            let mut resources = base.clone();
+            resources.requests.extend(own.requests.clone());
+            resources.limits.extend(own.limits.clone());
+            merged.resources = Some(resources);
+        }
+        merged
+    }
+
+    /// The names of resources of which more is requested than may be had.
+    pub fn over_limit(&self) -> Vec<&str> {
+        let resources = self.resources.iter();
+        let requests = resources.flat_map(|all| all.requests.iter().map(|one| (one, &all.limits)));
+        let over = requests.filter(|((name, request), limits)| {
+            limits
+                .get(*name)
+                .is_some_and(|limit| request.milli > limit.milli)
+        });
+        over.map(|((name, _), _)| name.as_str()).collect()
+    }
+
     /// These settings with those of `over` on top: variables merge by name, everything else is
     /// replaced.
     ///
@@ -222,6 +247,54 @@ mod tests {
         check(("a:{imageTagName}", "1"), ("b:7", ""), "b:7");
         check(("a:{imageTagName}", "1"), ("b:7", "8"), "b:8");
         check(("a:1", "2"), ("b:{imageTagName}", ""), "b:2");
+    }
+
+    #[test]
+    fn a_job_adds_to_what_its_batch_has_for_all() {
+        let resources = |requests: &[(&str, &str)], limits: &[(&str, &str)]| {
+            let map = |list: &[(&str, &str)]| {
+                let quantity = |(name, text): &(&str, &str)| {
+                    (name.to_string(), text.parse::<Quantity>().unwrap())
+                };
+                list.iter().map(quantity).collect()
+            };
+            Some(Resources {
+                requests: map(requests),
+                limits: map(limits),
+            })
+        };
+        let batch = Settings {
+            resources: resources(&[("cpu", "1")], &[("memory", "1Gi"), ("cpu", "2")]),
+            node: Some(Node {
+                gpu: Some("a100".to_owned()),
+                gpu_count: Some(1),
+            }),
+            backoff_limit: Some(5),
+            args: Some(vec!["a".to_owned()]),
+            ..Settings::default()
+        };
+        let job = Settings {
+            resources: resources(&[("cpu", "3")], &[("memory", "2Gi")]),
+            node: Some(Node {
+                gpu: None,
+                gpu_count: Some(2),
+            }),
+            backoff_limit: Some(0),
+            args: Some(vec![]),
+            ..Settings::default()
+        };
+        let merged = job.over_batch(&batch);
+        let expected = resources(&[("cpu", "3")], &[("memory", "2Gi"), ("cpu", "2")]);
+        assert_eq!(merged.resources, expected);
+        assert_eq!(merged.over_limit(), ["cpu"]);
+        assert_eq!(batch.over_limit(), [""; 0]);
+        let node = merged.node.unwrap();
+        assert_eq!(
+            (node.gpu.as_deref(), node.gpu_count),
+            (Some("a100"), Some(2))
+        );
+        assert_eq!((merged.backoff_limit, merged.args), (Some(0), Some(vec![])));
+        assert_eq!(Settings::default().over_batch(&batch), batch);
     }
 
     #[test]

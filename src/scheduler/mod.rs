@@ -9,7 +9,7 @@ mod interleavings;
 mod progress;
 mod submit;
 
-pub use submit::{MAX_PAYLOAD_BYTES, SubmitError};
+pub use submit::SubmitError;
 
 use crate::backend::{Backend, BackendError};
 use crate::clock::Clock;

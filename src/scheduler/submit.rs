@@ -6,13 +6,10 @@ use crate::backend::{BackendError, CreateError, Created, NewJob, Resend};
 use crate::config::FieldError;
 use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
 use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
-use crate::request::JobRequest;
+use crate::request::{JobRequest, MAX_PAYLOAD_BYTES};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// The largest payload, in bytes: what a Kubernetes Secret holds.
-pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 
 /// How often a request with a key looks whether the scheduler is open.
 const OPEN_LOOK: Duration = Duration::from_millis(20);

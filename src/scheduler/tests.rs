@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::kubernetes::tests::{NAME, Script, answer, scripted};
 use crate::index::Flight;
 use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
-use crate::request::{JobRequest, request_key};
+use crate::request::{JobRequest, MAX_PAYLOAD_BYTES, request_key};
 use crate::{config, golden};
 
 /// A scheduler that knows of one job, and its API server, which gives these answers.

@@ -3,7 +3,7 @@
 
 use crate::http::peer::Stranger;
 use crate::http::reply::Reply;
-use crate::scheduler::MAX_PAYLOAD_BYTES;
+use crate::request::MAX_PAYLOAD_BYTES;
 
 /// A payload of one mebibyte in JSON, were every byte of it escaped as `\u0000`, and room for the
 /// other fields.
