@@ -1,7 +1,8 @@
 //! What the scheduler decides by itself. What follows from its calls, the simulation has.
 
 use super::*;
-use crate::backend::kubernetes::tests::{NAME, Script, answer, scripted};
+use crate::backend::kubernetes::api::ApiError;
+use crate::backend::kubernetes::tests::{NAME, Script, answer, refusal, scripted};
 use crate::index::Flight;
 use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
 use crate::request::{JobRequest, MAX_PAYLOAD_BYTES, request_key};
@@ -9,7 +10,14 @@ use crate::{config, golden};
 
 /// A scheduler that knows of one job, and its API server, which gives these answers.
 fn with_job(status: Status, answers: Vec<String>) -> (Scheduler, Arc<Script>) {
-    let (script, backend) = scripted(answers.into_iter().map(Ok).collect());
+    with_answers(status, answers.into_iter().map(Ok).collect())
+}
+
+fn with_answers(
+    status: Status,
+    answers: Vec<Result<String, ApiError>>,
+) -> (Scheduler, Arc<Script>) {
+    let (script, backend) = scripted(answers);
     let config = config::load(&golden::testdata("objects/minimal.yaml")).unwrap();
     let component = config.job_components("dev").unwrap().remove(0);
     let bounds = Bounds {
@@ -151,4 +159,52 @@ fn one_that_somebody_let_run_is_looked_after_though_it_is_hidden() {
     assert!(dry_run.starts_with("POST") && dry_run.contains("/secrets?dryRun=All"));
     assert!(stop.starts_with("PATCH") && stop.ends_with(NAME));
     assert_eq!(body["spec"]["suspend"], true);
+}
+
+#[test]
+fn what_has_changed_meanwhile_is_looked_at_and_tried_again() {
+    let stopped = answer()
+        .replace(
+            "mine\"",
+            "mine\",\"job-scheduler/stopped\":\"2021-04-07T11:56:00Z\"",
+        )
+        .replace("\"spec\":{}", "\"spec\":{\"suspend\":true}")
+        .replace(
+            "\"status\":{}",
+            "\"status\":{\"conditions\":[{\"type\":\"Suspended\",\"status\":\"True\"}]}",
+        );
+    let resumed = answer().replace("\"resourceVersion\":\"8\"", "\"resourceVersion\":\"9\"");
+    let changed = refusal(409, "Conflict", "");
+    let answers = vec![Err(changed), Ok(stopped), Ok(resumed)];
+    let (scheduler, script) = with_answers(Status::Stopped, answers);
+    let view = scheduler.restart(NAME).unwrap();
+    assert_eq!(view.record.job.status, Status::Running);
+    let calls = script.calls.lock();
+    let versions = calls.iter().filter_map(|(_, body)| {
+        let version = body.pointer("/metadata/resourceVersion")?.as_str()?;
+        Some(version.to_string())
+    });
+    let versions: Vec<_> = versions.collect();
+    assert_eq!(versions, ["7", "8"]);
+}
+
+#[test]
+fn a_payload_is_not_looked_for_while_it_may_come() {
+    let (scheduler, script) = with_job(Status::Stopped, vec!["{}".to_string(), answer()]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    observer.job_seen(Job {
+        has_payload: true,
+        ..Job::sample(NAME, Status::Running, 8)
+    });
+    let name = JobName::parse(NAME).unwrap();
+    observer.attempt_seen(&name, Attempt::sample("p", AttemptState::Pending, 9));
+    let look = |calls: usize| {
+        scheduler.perform(&Task::FindPayload(name.clone())).unwrap();
+        assert_eq!(script.calls.lock().len(), calls);
+    };
+    // It may be half of a submit, which is another task's to find out.
+    look(0);
+    scheduler.index.confirm(&name);
+    scheduler.index.may_come_again(&name);
+    look(0);
 }

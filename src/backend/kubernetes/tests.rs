@@ -40,7 +40,7 @@ pub(crate) fn answer() -> String {
     json!({"metadata": metadata, "spec": {}, "status": {}}).to_string()
 }
 
-fn refusal(code: u16, reason: &str, field: &str) -> ApiError {
+pub(crate) fn refusal(code: u16, reason: &str, field: &str) -> ApiError {
     ApiError::Status {
         call: "PATCH x".to_string(),
         code,
