@@ -35,6 +35,21 @@ pub struct NewJob<'a> {
     pub queued: Option<Queued>,
 }
 
+/// A batch to be created.
+#[derive(Debug)]
+pub struct NewBatch<'a> {
+    pub name: JobName,
+    pub component: &'a JobComponent,
+    /// The caller's own name for the batch.
+    pub batch_id: Option<&'a str>,
+    /// At least one, each with a place in the scheduler's queue.
+    pub jobs: &'a [NewJob<'a>],
+    /// Kept with the batch, so that the request can be told again after a restart.
+    pub key: Option<RequestKey>,
+    /// Orders it among jobs: microseconds since 1970.
+    pub arrival: u64,
+}
+
 /// Where jobs run. Every call is idempotent: it may be repeated after a failure whose outcome is
 /// unknown. The job that a call returns is its state as just stored, with its new version.
 pub trait Backend: Send + Sync {

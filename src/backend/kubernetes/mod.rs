@@ -5,6 +5,7 @@
 //! needs no more than `create` on Secrets.
 
 pub mod api;
+mod batch;
 mod breaker;
 mod client;
 mod logs;

@@ -90,14 +90,35 @@ fn pod_annotations(component: &JobComponent, settings: &Settings) -> BTreeMap<St
     annotations
 }
 
+/// Where a job's payload is.
+pub struct Place {
+    pub secret: String,
+    pub key: String,
+}
+
 /// The Job. `image` is the whole reference; `pull_secrets` are names of Secrets of the namespace.
 /// `arrival` orders it among others.
 pub fn job(new: &NewJob, image: &str, pull_secrets: &[String], arrival: u64) -> Job {
+    let own = new.payload.map(|_| Place {
+        secret: new.name.to_string(),
+        key: PAYLOAD.to_string(),
+    });
+    job_with(new, image, pull_secrets, arrival, own)
+}
+
+/// The Job, with its payload in this place.
+pub fn job_with(
+    new: &NewJob,
+    image: &str,
+    pull_secrets: &[String],
+    arrival: u64,
+    payload: Option<Place>,
+) -> Job {
     let component = new.component;
     let arrival = (ARRIVAL_ANNOTATION.to_string(), arrival.to_string());
     let mut annotations = BTreeMap::from([arrival]);
-    if new.payload.is_some() {
-        annotations.insert(PAYLOAD_ANNOTATION.to_string(), new.name.to_string());
+    if let Some(place) = &payload {
+        annotations.insert(PAYLOAD_ANNOTATION.to_string(), place.secret.clone());
     }
     if let Some(id) = new.job_id {
         annotations.insert(JOB_ID_ANNOTATION.to_string(), id.to_string());
@@ -110,11 +131,8 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String], arrival: u64) -> 
     }
     Job {
         metadata: ObjectMeta {
-            name: Some(new.name.to_string()),
-            namespace: Some(component.namespace()),
-            labels: Some(labels(component)),
             annotations: Some(annotations),
-            ..ObjectMeta::default()
+            ..metadata(component, &new.name)
         },
         spec: Some(JobSpec {
             suspend: new.queued.map(|_| true),
@@ -129,7 +147,7 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String], arrival: u64) -> 
                     annotations: Some(pod_annotations(component, new.settings)),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod_spec(new, image, pull_secrets)),
+                spec: Some(pod_spec(new, image, pull_secrets, payload)),
             },
             ..JobSpec::default()
         }),
@@ -206,13 +224,13 @@ pub fn job_again(
     })
 }
 
-fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String]) -> PodSpec {
+fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String], payload: Option<Place>) -> PodSpec {
     let (component, settings) = (new.component, new.settings);
     let pull_secrets: Vec<_> = pull_secrets
         .iter()
         .map(|name| LocalObjectReference { name: name.clone() })
         .collect();
-    let (volumes, volume_mounts) = volumes(new);
+    let (volumes, volume_mounts) = volumes(new, payload);
     PodSpec {
         restart_policy: Some("Never".to_string()),
         active_deadline_seconds: Some(i64::from(settings.time_limit_seconds())),
@@ -298,34 +316,30 @@ fn environment(new: &NewJob) -> Vec<EnvVar> {
         .collect()
 }
 
-fn volumes(new: &NewJob) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let payload = new
-        .component
-        .payload_path
-        .as_ref()
-        .filter(|_| new.payload.is_some())
-        .map(|path| {
-            let volume = Volume {
-                name: PAYLOAD_VOLUME.to_string(),
-                secret: Some(SecretVolumeSource {
-                    secret_name: Some(new.name.to_string()),
-                    items: Some(vec![KeyToPath {
-                        key: PAYLOAD.to_string(),
-                        path: PAYLOAD.to_string(),
-                        mode: None,
-                    }]),
-                    ..SecretVolumeSource::default()
-                }),
-                ..Volume::default()
-            };
-            let mount = VolumeMount {
-                name: PAYLOAD_VOLUME.to_string(),
-                mount_path: path.clone(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            };
-            (volume, mount)
-        });
+fn volumes(new: &NewJob, payload: Option<Place>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let path = new.component.payload_path.as_ref();
+    let payload = path.zip(payload).map(|(path, place)| {
+        let volume = Volume {
+            name: PAYLOAD_VOLUME.to_string(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(place.secret),
+                items: Some(vec![KeyToPath {
+                    key: place.key,
+                    path: PAYLOAD.to_string(),
+                    mode: None,
+                }]),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        };
+        let mount = VolumeMount {
+            name: PAYLOAD_VOLUME.to_string(),
+            mount_path: path.clone(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        };
+        (volume, mount)
+    });
     let others = new.component.volume_mounts.iter().map(|mount| {
         let volume = volume(&mount.name, &mount.source);
         let mount = VolumeMount {
@@ -372,15 +386,22 @@ fn volume(name: &str, source: &VolumeSource) -> Volume {
 /// The Secret that holds the payload, exactly as it came. Owned by the Job: Kubernetes deletes it
 /// with the Job.
 pub fn secret(component: &JobComponent, job: &JobFacts, payload: &str) -> Secret {
+    let payload = (PAYLOAD.to_string(), ByteString(payload.as_bytes().to_vec()));
+    secret_of(component, job, BTreeMap::from([payload]))
+}
+
+/// A Secret of the Job's name, owned by it.
+pub fn secret_of(
+    component: &JobComponent,
+    job: &JobFacts,
+    data: BTreeMap<String, ByteString>,
+) -> Secret {
     Secret {
         metadata: owned(component, job),
         immutable: Some(true),
         // In base64, which is as long whatever the payload: as text in JSON, a mebibyte of control
         // characters would take six, and the API server reads three of a request.
-        data: Some(BTreeMap::from([(
-            PAYLOAD.to_string(),
-            ByteString(payload.as_bytes().to_vec()),
-        )])),
+        data: Some(data),
         type_: Some("Opaque".to_string()),
         string_data: None,
     }
@@ -415,20 +436,32 @@ pub fn service(component: &JobComponent, job: &JobFacts) -> Option<Service> {
     })
 }
 
-fn owned(component: &JobComponent, job: &JobFacts) -> ObjectMeta {
+/// Of an object of this component.
+pub fn metadata(component: &JobComponent, name: &JobName) -> ObjectMeta {
     ObjectMeta {
-        name: Some(job.name.to_string()),
+        name: Some(name.to_string()),
         namespace: Some(component.namespace()),
         labels: Some(labels(component)),
-        owner_references: Some(vec![OwnerReference {
-            api_version: "batch/v1".to_string(),
-            kind: "Job".to_string(),
-            name: job.name.to_string(),
-            uid: job.uid.to_string(),
-            controller: None,
-            block_owner_deletion: Some(false),
-        }]),
         ..ObjectMeta::default()
+    }
+}
+
+fn owned(component: &JobComponent, job: &JobFacts) -> ObjectMeta {
+    ObjectMeta {
+        owner_references: Some(vec![owner(job)]),
+        ..metadata(component, &job.name)
+    }
+}
+
+/// The Job as an owner: what it owns is deleted with it.
+pub fn owner(job: &JobFacts) -> OwnerReference {
+    OwnerReference {
+        api_version: "batch/v1".to_string(),
+        kind: "Job".to_string(),
+        name: job.name.to_string(),
+        uid: job.uid.to_string(),
+        controller: None,
+        block_owner_deletion: Some(false),
     }
 }
 
@@ -774,7 +807,7 @@ mod tests {
         let component = component("minimal.yaml");
         let request = parse_request(request.as_bytes()).unwrap();
         let new = new(&component, &request.settings, None);
-        let pod = pod_spec(&new, "i", &[]);
+        let pod = pod_spec(&new, "i", &[], None);
         golden::check(golden_name, &(pod.affinity, pod.tolerations));
     }
 

@@ -45,6 +45,15 @@ pub const KEY_ANNOTATION: &str = "job-scheduler/idempotency";
 pub const ARRIVAL_ANNOTATION: &str = "job-scheduler/arrival";
 /// How far the job is, by its own word: `<percent>/<when>/<message>`.
 pub const PROGRESS_ANNOTATION: &str = "job-scheduler/progress";
+/// Of the Job that stands for a batch: how many jobs it has.
+pub const BATCH_SIZE_ANNOTATION: &str = "job-scheduler/batch-size";
+/// The caller's own name for the batch.
+pub const BATCH_ID_ANNOTATION: &str = "job-scheduler/batch-id";
+/// Since when all of the batch is there: without it none of it is.
+pub const COMPLETE_ANNOTATION: &str = "job-scheduler/complete";
+/// Of a batch's job: its batch, and its place in it, from 0.
+pub const BATCH_LABEL: &str = "job-scheduler/batch";
+pub const INDEX_ANNOTATION: &str = "job-scheduler/index";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// Of a pod: its job component, which is also the name of the job's own container.
