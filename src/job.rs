@@ -256,6 +256,28 @@ pub struct RareFields {
     pub restarted: Option<Timestamp>,
     /// The finished job that this one does again.
     pub restart_of: Option<JobName>,
+    /// What it has to do with a batch, where it has.
+    pub batch: Option<BatchPart>,
+}
+
+/// What a job has to do with a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BatchPart {
+    /// It stands for the batch, and never runs.
+    Whole {
+        /// The caller's own name for the batch.
+        id: Option<Box<str>>,
+        /// How many jobs it has.
+        size: u32,
+        /// Whether all of it is there: until then, none of it is.
+        is_complete: bool,
+    },
+    /// It is one of the batch's jobs.
+    Member {
+        of: JobName,
+        /// Its place in the batch, from 0.
+        index: u32,
+    },
 }
 
 impl RareFields {
@@ -266,6 +288,7 @@ impl RareFields {
         urls: BTreeMap::new(),
         restarted: None,
         restart_of: None,
+        batch: None,
     };
 }
 
@@ -288,6 +311,22 @@ impl Job {
     /// The request that made it.
     pub fn request(&self) -> Option<RequestKey> {
         self.key.as_deref().copied()
+    }
+
+    /// Whether it stands for a batch; if so, whether that is complete.
+    pub fn batch(&self) -> Option<bool> {
+        match self.rare.batch {
+            Some(BatchPart::Whole { is_complete, .. }) => Some(is_complete),
+            _ => None,
+        }
+    }
+
+    /// The batch that it is a job of.
+    pub fn batch_of(&self) -> Option<&JobName> {
+        match &self.rare.batch {
+            Some(BatchPart::Member { of, .. }) => Some(of),
+            _ => None,
+        }
     }
 
     /// It is Stopping, and the backend may never say that it has stopped: what stopped it came so
@@ -466,6 +505,8 @@ pub struct JobRecord {
     /// What the scheduler has to say of it to its user: what it could not do for it, and why. Empty
     /// where there is nothing.
     pub notice: Box<str>,
+    /// It is of a batch that is not complete, or gone: it is as if it were not there.
+    pub awaits_batch: bool,
     /// Whether it is known to have its payload: it was acknowledged, somebody looked, or a
     /// container has started, which none does without it.
     pub is_whole: bool,
@@ -539,9 +580,15 @@ impl JobRecord {
             job,
             attempts,
             notice: "".into(),
+            awaits_batch: false,
             shown: Memo::default(),
             changed: None,
         }
+    }
+
+    /// Whether its users see it.
+    pub fn is_seen(&self) -> bool {
+        !self.job.hidden && !self.awaits_batch && self.job.batch().is_none()
     }
 
     /// The same with a newer report of the job. An end that was told stays until the backend's own
@@ -615,11 +662,17 @@ impl JobRecord {
         self.job.has_payload && !self.is_whole
     }
 
-    /// Whether its payload may be missing and it still needs it. One that is hidden was whole.
+    /// Whether its payload may be missing and it still needs it, or its jobs if it stands for a
+    /// batch. One that is hidden was whole.
     pub fn needs_payload(&self) -> bool {
         let is_over = matches!(self.job.status, Status::Succeeded | Status::Failed);
         let is_over = is_over || self.job.hidden;
-        !is_over && self.may_lack_payload()
+        match (self.job.batch(), self.job.batch_of()) {
+            (Some(is_complete), _) => !is_complete && !self.is_whole,
+            // What they have is there before they are.
+            (None, Some(_)) => false,
+            (None, None) => !is_over && self.may_lack_payload(),
+        }
     }
 
     /// Whether it runs and has not had a single pod for so long that it is worth a remark.

@@ -42,11 +42,12 @@ pub struct NewBatch<'a> {
     pub component: &'a JobComponent,
     /// The caller's own name for the batch.
     pub batch_id: Option<&'a str>,
-    /// At least one, each with a place in the scheduler's queue.
+    /// At least one. They go into the scheduler's queue in their order, if it has one.
     pub jobs: &'a [NewJob<'a>],
     /// Kept with the batch, so that the request can be told again after a restart.
     pub key: Option<RequestKey>,
-    /// Orders it among jobs: microseconds since 1970.
+    /// Orders it among jobs, and its own jobs behind it: microseconds since 1970, of which so many
+    /// as it has jobs are its own.
     pub arrival: u64,
 }
 
@@ -140,6 +141,17 @@ pub struct Created {
     pub job: Job,
     /// It took more than one try, and one that was not answered may yet be carried out: should the
     /// job be deleted before that, it would be there again.
+    pub may_come_again: bool,
+}
+
+/// A batch that was created.
+#[derive(Debug)]
+pub struct CreatedBatch {
+    /// What stands for it.
+    pub whole: Job,
+    /// Its jobs, in no order.
+    pub jobs: Vec<Job>,
+    /// As of [`Created`].
     pub may_come_again: bool,
 }
 

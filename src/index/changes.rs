@@ -127,18 +127,20 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// `None` for a job that is hidden. Each field is named, so that one that is new is thought of.
+    /// `None` for a job that is out of sight. Each field is named, so that one that is new is thought of.
     pub fn of(record: Option<&JobRecord>) -> Option<Sight> {
+        let record = record.filter(|record| record.is_seen())?;
         let JobRecord {
             job,
             attempts,
             notice,
+            awaits_batch: _,
             is_whole: _,
             is_early: _,
             shown: _,
             changed: _,
             progress,
-        } = record?;
+        } = record;
         let Job {
             name: _,
             uid,
@@ -156,7 +158,7 @@ impl Sight {
             queued,
             key: _,
             is_rerun: _,
-            hidden,
+            hidden: _,
             progress: _,
             version: _,
             rare,
@@ -168,10 +170,8 @@ impl Sight {
             urls,
             restarted,
             restart_of,
+            batch: _,
         } = &**rare;
-        if *hidden {
-            return None;
-        }
         let waits = *status == Status::Waiting && (queued.is_some() || position.is_some());
         let mut state = DefaultHasher::new();
         (uid, job_id, created, started, finished, status).hash(&mut state);
@@ -226,7 +226,7 @@ impl State {
         let mut places: Vec<(usize, JobName)> = (1..=PLACES).zip(queue).collect();
         let of_backend = self.jobs.values().filter_map(|record| {
             let job = &record.job;
-            let position = job.rare.position.filter(|_| !job.hidden)?;
+            let position = job.rare.position.filter(|_| record.is_seen())?;
             (position <= PLACES).then(|| (position, job.name.clone()))
         });
         places.extend(of_backend);
@@ -261,7 +261,7 @@ impl Index {
     pub fn remark(&self, name: &JobName) {
         let mut state = self.state.write();
         let is_alone = |r: &Arc<JobRecord>| {
-            r.job.status == Status::Running && r.attempts.is_empty() && !r.job.hidden
+            r.job.status == Status::Running && r.attempts.is_empty() && r.is_seen()
         };
         if state.jobs.get(name).is_some_and(is_alone) {
             state.note(name);
@@ -306,7 +306,7 @@ impl Follower<'_> {
             look(Changed {
                 number: *number,
                 name,
-                record: state.jobs.get(name).filter(|record| !record.job.hidden),
+                record: state.jobs.get(name).filter(|record| record.is_seen()),
                 state,
             });
         }

@@ -24,6 +24,7 @@ use capacity::Reserved;
 use changes::{Changes, Followed, Sight};
 use fate::{Fate, Tombstone};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,8 @@ impl Tally {
             matches!(record.job.status, Status::Running | Status::Stopping)
                 || is_live(&record.attempts)
         };
+        // What stands for a batch never runs.
+        let record = record.filter(|record| record.job.batch().is_none());
         let is_busy = record.is_some_and(runs) || fate.is_some_and(Fate::may_run);
         Tally {
             unfinished: usize::from(record.is_some_and(|r| !r.job.status.is_finished())),
@@ -153,14 +156,14 @@ impl Index {
         }
     }
 
-    /// The job of this name, unless it is hidden.
+    /// The job of this name, unless it is out of sight.
     pub fn get(&self, name: &JobName) -> Option<Arc<JobRecord>> {
         let state = self.state.read();
         let record = state.jobs.get(name)?;
-        (!record.job.hidden).then(|| record.clone())
+        record.is_seen().then(|| record.clone())
     }
 
-    /// The job of this name, hidden or not.
+    /// The job of this name, in sight or not.
     pub fn known(&self, name: &JobName) -> Option<Arc<JobRecord>> {
         self.state.read().jobs.get(name).cloned()
     }
@@ -177,22 +180,22 @@ impl Index {
         Some(Keyed::InDoubt { name, request })
     }
 
-    /// All jobs but hidden ones, by name, which is by the second they were made in.
+    /// All jobs in sight, by name, which is by the second they were made in.
     pub fn list(&self) -> Vec<Arc<JobRecord>> {
         let state = self.state.read();
-        let visible = state.jobs.values().filter(|record| !record.job.hidden);
+        let visible = state.jobs.values().filter(|record| record.is_seen());
         visible.cloned().collect()
     }
 
-    /// The jobs that are `wanted`, hidden or not.
+    /// The jobs that are `wanted`, in sight or not.
     pub fn all(&self, wanted: impl Fn(&JobRecord) -> bool) -> Vec<Arc<JobRecord>> {
         let state = self.state.read();
         let records = state.jobs.values().filter(|record| wanted(record));
         records.cloned().collect()
     }
 
-    /// The jobs that are `wanted`, but for hidden ones, in the order in which they came, each with
-    /// its place in the queue, from 1, where that holds it.
+    /// The jobs in sight that are `wanted`, in the order in which they came, each with its place in
+    /// the queue, from 1, where that holds it.
     pub fn in_order(&self, wanted: impl Fn(&Job) -> bool) -> Vec<(Arc<JobRecord>, Option<usize>)> {
         let state = self.state.read();
         let queue: Vec<_> = state.waiting.iter().collect();
@@ -203,7 +206,7 @@ impl Index {
             });
             found.ok().map(|before| before + 1)
         };
-        let visible = state.jobs.values().filter(|record| !record.job.hidden);
+        let visible = state.jobs.values().filter(|record| record.is_seen());
         let records = visible.filter(|record| wanted(&record.job));
         let mut list: Vec<_> = records
             .map(|record| (record.clone(), position(&record.job)))
@@ -297,7 +300,7 @@ impl Index {
     /// A job says how far it is. `false` if it has finished or is gone.
     pub fn set_progress(&self, name: &JobName, progress: Progress) -> bool {
         let mut state = self.state.write();
-        let is_unfinished = |r: &Arc<JobRecord>| !r.job.hidden && !r.job.status.is_finished();
+        let is_unfinished = |r: &Arc<JobRecord>| r.is_seen() && !r.job.status.is_finished();
         let takes = state.jobs.get(name).is_some_and(is_unfinished);
         if takes {
             state.change_record(name, |record| record.progress = Some(Arc::new(progress)));
@@ -706,6 +709,8 @@ impl State {
         let before = Tally::of(record.as_deref(), known.as_ref());
         let seen = Sight::of(record.as_deref());
         let changed = record.as_ref().and_then(|record| record.changed);
+        let is_complete = |record: &Option<Arc<JobRecord>>| record.as_ref()?.job.batch();
+        let was_complete = is_complete(&record);
         if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
             self.waiting.remove(&(queued, name.clone()));
         }
@@ -716,6 +721,7 @@ impl State {
             self.keys.remove(&key.key);
         }
         let result = change(&mut record, &mut fate);
+        let is_complete = is_complete(&record);
         if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
             self.waiting.insert((queued, name.clone()));
         }
@@ -736,7 +742,28 @@ impl State {
         if !fate.is_empty() {
             self.fates.insert(name.clone(), fate);
         }
+        if was_complete != is_complete {
+            self.show_jobs_of(name, is_complete == Some(true));
+        }
         result
+    }
+
+    /// The jobs of a batch are as if they were not there, until it is complete and once it is gone.
+    fn show_jobs_of(&mut self, batch: &JobName, is_complete: bool) {
+        for name in self.names_of(batch) {
+            self.change_record(&name, |record| record.awaits_batch = !is_complete);
+        }
+    }
+
+    /// The names of the jobs of a batch, whose names all begin with its own.
+    fn names_of(&self, batch: &JobName) -> Vec<JobName> {
+        let later = (Bound::Excluded(batch), Bound::Unbounded);
+        let of_its_name = self.jobs.range(later).take_while(|(name, _)| {
+            let rest = name.as_str().strip_prefix(batch.as_str());
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        });
+        let own = of_its_name.filter(|(_, record)| record.job.batch_of() == Some(batch));
+        own.map(|(name, _)| name.clone()).collect()
     }
 
     /// Ends the job if its attempts show that it has ended.
@@ -769,6 +796,10 @@ impl State {
     fn put(&mut self, job: Job, now: Instant, source: Source) -> Change {
         let (name, key, listed) = (job.name.clone(), job.request(), self.listed);
         let (is_exact, concludes) = (self.is_exact, self.concludes);
+        let awaits_batch = job.batch_of().is_some_and(|batch| {
+            let whole = self.jobs.get(batch);
+            whole.and_then(|whole| whole.job.batch()) != Some(true)
+        });
         let mut result = self.change(&name, |record, fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
@@ -822,6 +853,7 @@ impl State {
                     JobRecord::new(job, attempts)
                 }
             };
+            new.awaits_batch = awaits_batch;
             new.conclude(!concludes || fate.may_be_stopped());
             let to = new.job.status;
             let new = Arc::new(new);

@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::Source;
 use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
 use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
-use crate::job::{RareFields, Sent, Shown, Timestamp};
+use crate::job::{BatchPart, RareFields, Sent, Shown, Timestamp};
 use crate::sync::Lock;
 
 /// Time that passes when it is told to.
@@ -1021,4 +1021,91 @@ fn the_first_places_of_the_queue_are_told_now_and_then() {
     let last = follower.last_change();
     wait();
     assert_eq!(follower.last_change(), last);
+}
+
+/// What stands for a batch of two.
+fn whole(is_complete: bool, version: u64) -> Job {
+    let batch = BatchPart::Whole {
+        id: None,
+        size: 2,
+        is_complete,
+    };
+    Job {
+        rare: RareFields {
+            batch: Some(batch),
+            ..RareFields::NONE
+        }
+        .into(),
+        ..job("b", Waiting, version)
+    }
+}
+
+fn member(text: &str, status: Status, version: u64) -> Job {
+    let batch = BatchPart::Member {
+        of: name("b"),
+        index: 0,
+    };
+    Job {
+        rare: RareFields {
+            batch: Some(batch),
+            ..RareFields::NONE
+        }
+        .into(),
+        queued: (status == Waiting).then_some(Queued {
+            priority: 0,
+            arrival: version,
+        }),
+        ..job(text, status, version)
+    }
+}
+
+#[test]
+fn a_batch_is_there_once_it_is_complete_and_until_it_is_gone() {
+    let index = capped(1);
+    let next = || {
+        index
+            .next_to_admit(|_| true)
+            .map(|(record, _)| record.job.name.clone())
+    };
+    let follower = index.follow().unwrap();
+    let told = |since: u64| {
+        let mut told = Vec::new();
+        let look = |changed: Changed| told.push((changed.name.clone(), changed.record.is_some()));
+        follower.changed_since(since, 99, look);
+        told
+    };
+    index.job_seen(member("b-1", Waiting, 1));
+    index.job_seen(whole(false, 2));
+    index.job_seen(member("b-2", Waiting, 3));
+    index.job_seen(job("bb", Succeeded, 4));
+    let alone = vec![(name("bb"), true)];
+    assert_eq!(
+        (names(&index), next(), told(0)),
+        ("bb:Succeeded".into(), None, alone)
+    );
+    assert!(index.get(&name("b-1")).is_none() && index.get(&name("b")).is_none());
+    check_tally(&index);
+
+    index.job_seen(whole(true, 5));
+    assert_eq!(names(&index), "b-1:Waiting b-2:Waiting bb:Succeeded");
+    assert!(index.get(&name("b-1")).is_some() && index.get(&name("b")).is_none());
+    assert_eq!(next(), Some(name("b-1")));
+    let shown = vec![(name("b-1"), true), (name("b-2"), true)];
+    assert_eq!(told(1), shown);
+    index.job_seen(member("b-1", Running, 6));
+    assert!(!has_room(&index) && next().is_none());
+    check_tally(&index);
+
+    let since = follower.last_change();
+    index.job_gone(&whole(true, 7));
+    assert_eq!((names(&index), next()), ("bb:Succeeded".into(), None));
+    let gone = vec![(name("b-1"), false), (name("b-2"), false)];
+    assert_eq!(told(since), gone);
+    // What runs of it goes on until somebody collects it.
+    assert!(!has_room(&index));
+    index.job_gone(&member("b-1", Running, 8));
+    index.job_gone(&member("b-2", Waiting, 9));
+    settled(&index, &["b", "b-1", "b-2"]);
+    assert!(has_room(&index));
+    check_tally(&index);
 }

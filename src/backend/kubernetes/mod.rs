@@ -70,6 +70,8 @@ pub struct Kubernetes {
     namespace: String,
     pull_secrets: Vec<String>,
     metrics: Arc<Metrics>,
+    /// Of one batch, at once.
+    writes: usize,
 }
 
 impl Kubernetes {
@@ -89,7 +91,13 @@ impl Kubernetes {
             namespace,
             pull_secrets,
             metrics,
+            writes: batch::WRITES,
         }
+    }
+
+    /// With no thread of its own for the writes of a batch.
+    pub fn one_write_at_a_time(self) -> Kubernetes {
+        Kubernetes { writes: 1, ..self }
     }
 
     /// Starts to watch: a thread for jobs and one for pods, for as long as the process.

@@ -103,15 +103,16 @@ pub fn job(new: &NewJob, image: &str, pull_secrets: &[String], arrival: u64) -> 
         secret: new.name.to_string(),
         key: PAYLOAD.to_string(),
     });
-    job_with(new, image, pull_secrets, arrival, own)
+    job_with(new, image, pull_secrets, arrival, new.queued, own)
 }
 
-/// The Job, with its payload in this place.
+/// The Job, with this place in the queue, and its payload in that one.
 pub fn job_with(
     new: &NewJob,
     image: &str,
     pull_secrets: &[String],
     arrival: u64,
+    queued: Option<Queued>,
     payload: Option<Place>,
 ) -> Job {
     let component = new.component;
@@ -126,7 +127,7 @@ pub fn job_with(
     if let Some(key) = new.key {
         annotations.insert(KEY_ANNOTATION.to_string(), key_text(key));
     }
-    if let Some(queued) = new.queued {
+    if let Some(queued) = queued {
         annotations.insert(QUEUED_ANNOTATION.to_string(), queued_text(queued));
     }
     Job {
@@ -135,7 +136,7 @@ pub fn job_with(
             ..metadata(component, &new.name)
         },
         spec: Some(JobSpec {
-            suspend: new.queued.map(|_| true),
+            suspend: queued.map(|_| true),
             backoff_limit: Some(to_i32(new.settings.backoff_limit.unwrap_or(0))),
             // A replacement starts once the failed pod is gone for good, so that two never run at
             // once.

@@ -10,8 +10,8 @@ pub use numbered::{Event, decode_object};
 use crate::config::{ExitCodes, FailureAction, FailureRule};
 use crate::finished::Retries;
 use crate::job::{
-    Attempt, AttemptState, Job, JobName, JobResult, MAX_RESULT_BYTES, Progress, Queued, RareFields,
-    RequestKey, Sent, Status, Timestamp, uid_digest,
+    Attempt, AttemptState, BatchPart, Job, JobName, JobResult, MAX_RESULT_BYTES, Progress, Queued,
+    RareFields, RequestKey, Sent, Status, Timestamp, uid_digest,
 };
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -77,6 +77,25 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "known")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// What a Job has to do with a batch.
+    fn batch_part(&self) -> Option<BatchPart> {
+        let annotation = |name: &str| self.annotations.get(name).map(String::as_str);
+        let number = |name: &str| annotation(name).map(|text| text.parse().unwrap_or(0));
+        if let Some(size) = number(BATCH_SIZE_ANNOTATION) {
+            return Some(BatchPart::Whole {
+                id: annotation(BATCH_ID_ANNOTATION).map(Into::into),
+                size,
+                is_complete: annotation(COMPLETE_ANNOTATION).is_some(),
+            });
+        }
+        Some(BatchPart::Member {
+            of: JobName::parse(self.labels.get(BATCH_LABEL)?)?,
+            index: number(INDEX_ANNOTATION).unwrap_or(0),
+        })
+    }
 }
 
 /// What every annotation of ours begins with.
@@ -455,13 +474,15 @@ impl JobObject {
         let hidden = annotation(HIDDEN_ANNOTATION).is_some();
         let created = self.metadata.creation_timestamp?;
         let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
+        let batch = self.metadata.batch_part();
         let rare = RareFields {
             message,
             payload_of: secret
-                .filter(|secret| *secret != name.as_str())
+                .filter(|secret| *secret != name.as_str() && batch.is_none())
                 .and_then(JobName::parse),
             restarted: annotation(RESTARTED_ANNOTATION).and_then(Timestamp::parse),
             restart_of: annotation(RESTART_OF_ANNOTATION).and_then(JobName::parse),
+            batch,
             ..RareFields::NONE
         };
         Some(Job {
@@ -816,6 +837,39 @@ mod tests {
         assert_eq!(state(""), (AttemptState::Failed, true));
         let deleted = r#","deletionTimestamp":"2021-04-07T09:08:39Z""#;
         assert_eq!(state(deleted), (AttemptState::Running, false));
+    }
+
+    #[test]
+    fn a_job_may_stand_for_a_batch_or_be_one_of_its() {
+        let part = |labels: &str, annotations: &str| {
+            let job: JobObject = serde_json::from_str(&format!(
+                r#"{{"metadata":{{"name":"b-1","creationTimestamp":"2021-04-07T11:55:56Z",
+                    "labels":{{{labels}}},"annotations":{{{annotations}}}}},"spec":{{"suspend":true}}}}"#
+            ))
+            .unwrap();
+            job.into_job().unwrap()
+        };
+        assert_eq!(part("", "").rare.batch, None);
+        let whole = part(
+            "",
+            r#""job-scheduler/batch-size":"3","job-scheduler/batch-id":"x""#,
+        );
+        let expected = |is_complete| BatchPart::Whole {
+            id: Some("x".into()),
+            size: 3,
+            is_complete,
+        };
+        assert_eq!(whole.rare.batch, Some(expected(false)));
+        assert_eq!(whole.batch(), Some(false));
+        let complete = r#""job-scheduler/batch-size":"3","job-scheduler/batch-id":"x",
+                          "job-scheduler/complete":"2021-04-07T11:55:57Z""#;
+        assert_eq!(part("", complete).rare.batch, Some(expected(true)));
+        let annotations = r#""job-scheduler/index":"7","job-scheduler/payload":"b-payloads-0""#;
+        let member = part(r#""job-scheduler/batch":"b""#, annotations);
+        assert_eq!(member.batch_of(), JobName::parse("b").as_ref());
+        let of = JobName::parse("b").unwrap();
+        assert_eq!(member.rare.batch, Some(BatchPart::Member { of, index: 7 }));
+        assert!(member.has_payload && member.rare.payload_of.is_none());
     }
 
     #[test]

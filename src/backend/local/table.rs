@@ -161,6 +161,7 @@ impl Entry {
             urls: self.urls.clone(),
             restarted: self.record.resumed.map(Timestamp::at),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
+            batch: None,
         };
         Job {
             name: name.clone(),
