@@ -277,6 +277,8 @@ pub enum BatchPart {
         of: JobName,
         /// Its place in the batch, from 0.
         index: u32,
+        /// Where the backend has its payload, if it has one.
+        payload: Option<Box<str>>,
     },
 }
 
@@ -313,11 +315,25 @@ impl Job {
         self.key.as_deref().copied()
     }
 
-    /// Whether it stands for a batch; if so, whether that is complete.
-    pub fn batch(&self) -> Option<bool> {
+    /// Whether it stands for a batch; if so, whether all of that is there.
+    pub fn batch_whole(&self) -> Option<bool> {
         match self.rare.batch {
             Some(BatchPart::Whole { is_complete, .. }) => Some(is_complete),
             _ => None,
+        }
+    }
+
+    /// Whether it stands for a batch; if so, whether that is in sight of its users.
+    pub fn batch(&self) -> Option<bool> {
+        let is_complete = self.batch_whole()?;
+        Some(is_complete && !self.hidden)
+    }
+
+    /// Its place in its batch, from 0.
+    pub fn batch_index(&self) -> u32 {
+        match self.rare.batch {
+            Some(BatchPart::Member { index, .. }) => index,
+            _ => 0,
         }
     }
 
@@ -667,8 +683,8 @@ impl JobRecord {
     pub fn needs_payload(&self) -> bool {
         let is_over = matches!(self.job.status, Status::Succeeded | Status::Failed);
         let is_over = is_over || self.job.hidden;
-        match (self.job.batch(), self.job.batch_of()) {
-            (Some(is_complete), _) => !is_complete && !self.is_whole,
+        match (self.job.batch_whole(), self.job.batch_of()) {
+            (Some(is_complete), _) => !is_complete && !self.job.hidden,
             // What they have is there before they are.
             (None, Some(_)) => false,
             (None, None) => !is_over && self.may_lack_payload(),

@@ -54,12 +54,20 @@ pub fn excess(
     jobs: impl IntoIterator<Item = (JobName, Status, (Timestamp, u64))>,
     limit: usize,
 ) -> Vec<JobName> {
-    let mut finished: Vec<_> = jobs
+    let finished = jobs
         .into_iter()
-        .filter(|(_, status, _)| status.is_finished())
-        .collect();
+        .filter(|(_, status, _)| status.is_finished());
+    let excess = excess_of(finished.collect(), limit).into_iter();
+    excess.map(|(name, _, _)| name).collect()
+}
+
+/// The same of what has all finished, each with its outcome and its end.
+pub fn excess_of(
+    mut finished: Vec<(JobName, Status, (Timestamp, u64))>,
+    limit: usize,
+) -> Vec<(JobName, Status, (Timestamp, u64))> {
     finished.sort_by(|(a, _, a_end), (b, _, b_end)| b_end.cmp(a_end).then_with(|| b.cmp(a)));
-    let mut let_go: Vec<JobName> = Status::ALL
+    let mut let_go: Vec<_> = Status::ALL
         .into_iter()
         .flat_map(|outcome| {
             finished
@@ -67,7 +75,7 @@ pub fn excess(
                 .filter(move |(_, status, _)| *status == outcome)
                 .skip(limit)
         })
-        .map(|(name, _, _)| name.clone())
+        .cloned()
         .collect();
     let_go.reverse();
     let_go

@@ -58,6 +58,10 @@ pub trait Backend: Send + Sync {
     /// for the same job may have come through.
     fn create(&self, new: &NewJob, resend: Resend) -> Result<Created, CreateError>;
 
+    /// Creates a batch: on return all of it is durable, and none of it runs yet. With `resend`, an
+    /// earlier call for the same batch may have come through, or a part of it.
+    fn create_batch(&self, new: &NewBatch, resend: Resend) -> Result<CreatedBatch, CreateError>;
+
     /// Creates a job that does again what the finished job `old` did, with the same payload and
     /// settings.
     fn recreate(

@@ -55,7 +55,7 @@ pub fn short_name<'a>(batch: &JobName, job: &'a JobName) -> Option<&'a str> {
 }
 
 /// Digits in base 36 that look random and are always the same for the same batch and number.
-fn digits_of(batch: &JobName, number: u64) -> String {
+pub fn digits_of(batch: &JobName, number: u64) -> String {
     let text = format!("{batch}/{number}");
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let digit = |byte: &u8| char::from_digit(u32::from(*byte) % 36, 36).unwrap_or('0');

@@ -3,6 +3,7 @@
 use super::guard::Refusal;
 use super::route::RouteError;
 use crate::backend::BackendError;
+use crate::batch::request::MAX_BATCH_PAYLOAD_BYTES;
 use crate::config::FieldError;
 use crate::index::Full;
 use crate::job::{Attempt, AttemptState, JobResult, Progress, Shown, Status, Timestamp};
@@ -536,6 +537,14 @@ impl From<SubmitError> for Reply {
                 413,
                 "RequestEntityTooLarge",
                 &format!("the payload may have {MAX_PAYLOAD_BYTES} bytes (1 MiB) and has {bytes}"),
+            ),
+            SubmitError::BatchTooLarge { bytes } => Reply::failure(
+                413,
+                "RequestEntityTooLarge",
+                &format!(
+                    "the payloads of a batch may have {MAX_BATCH_PAYLOAD_BYTES} bytes (16 MiB) together \
+                     and have {bytes}: send two"
+                ),
             ),
             SubmitError::KeyReused { job } => Reply::failure(
                 422,

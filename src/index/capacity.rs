@@ -22,11 +22,13 @@ pub enum Full {
     Waiting { limit: usize },
 }
 
-/// A place for one job to be created, resumed or admitted, given back when dropped.
+/// A place for one job to be created, resumed or admitted, or places for those of a batch, given
+/// back when dropped.
 pub struct Reservation<'a> {
     index: &'a Index,
     /// Whether the job may run at once; else it is for the queue.
     pub runs: bool,
+    count: usize,
 }
 
 #[derive(Default)]
@@ -47,13 +49,29 @@ impl Index {
         }
         let nobody_waits = state.waiting.is_empty() && state.reserved.waiting == 0;
         if self.bounds.running == 0 || (nobody_waits && self.has_room(&state)) {
-            return Ok(self.place(&mut state, true));
+            return Ok(self.place(&mut state, true, 1));
         }
         let limit = self.bounds.waiting;
         if state.waiting.len() + state.reserved.waiting >= limit {
             return Err(Full::Waiting { limit });
         }
-        Ok(self.place(&mut state, false))
+        Ok(self.place(&mut state, false, 1))
+    }
+
+    /// Takes places in the queue for so many jobs of a batch.
+    pub fn reserve_waiting(&self, count: usize) -> Result<Reservation<'_>, Full> {
+        let mut state = self.state.write();
+        let limit = self.bounds.unfinished;
+        let reserved = state.reserved.running + state.reserved.waiting;
+        if state.tally.unfinished + reserved + count > limit {
+            return Err(Full::Unfinished { limit });
+        }
+        let limit = self.bounds.waiting;
+        let is_long = state.waiting.len() + state.reserved.waiting + count > limit;
+        if self.bounds.running > 0 && is_long {
+            return Err(Full::Waiting { limit });
+        }
+        Ok(self.place(&mut state, false, count))
     }
 
     /// Lets jobs run under the cap. Until then all places are taken: a create of the process before
@@ -81,7 +99,7 @@ impl Index {
     ) -> Option<(Arc<JobRecord>, Reservation<'_>)> {
         let mut state = self.state.write();
         let record = self.next(&state, wanted)?;
-        let place = self.place(&mut state, true);
+        let place = self.place(&mut state, true, 1);
         Some((record, place))
     }
 
@@ -111,12 +129,16 @@ impl Index {
         cap == 0 || (state.is_open && state.tally.busy + state.reserved.running < cap)
     }
 
-    fn place(&self, state: &mut State, runs: bool) -> Reservation<'_> {
+    fn place(&self, state: &mut State, runs: bool, count: usize) -> Reservation<'_> {
         match runs {
-            true => state.reserved.running += 1,
-            false => state.reserved.waiting += 1,
+            true => state.reserved.running += count,
+            false => state.reserved.waiting += count,
         }
-        Reservation { index: self, runs }
+        Reservation {
+            index: self,
+            runs,
+            count,
+        }
     }
 }
 
@@ -124,8 +146,8 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let reserved = &mut self.index.state.write().reserved;
         match self.runs {
-            true => reserved.running -= 1,
-            false => reserved.waiting -= 1,
+            true => reserved.running -= self.count,
+            false => reserved.waiting -= self.count,
         }
     }
 }

@@ -187,6 +187,20 @@ impl Index {
         visible.cloned().collect()
     }
 
+    /// The jobs of a batch, in their order, but for those that were deleted of it.
+    pub fn jobs_of(&self, batch: &JobName) -> Vec<Arc<JobRecord>> {
+        let state = self.state.read();
+        let names = state.names_of(batch).into_iter();
+        let records = names.filter_map(|name| state.jobs.get(&name).cloned());
+        let mut jobs: Vec<_> = records.filter(|record| !record.job.hidden).collect();
+        jobs.sort_by_key(|record| (record.job.batch_index(), record.job.arrival));
+        // One that was done again is out of sight soon.
+        jobs.reverse();
+        jobs.dedup_by_key(|record| record.job.batch_index());
+        jobs.reverse();
+        jobs
+    }
+
     /// The jobs that are `wanted`, in sight or not.
     pub fn all(&self, wanted: impl Fn(&JobRecord) -> bool) -> Vec<Arc<JobRecord>> {
         let state = self.state.read();

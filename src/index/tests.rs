@@ -1044,6 +1044,7 @@ fn member(text: &str, status: Status, version: u64) -> Job {
     let batch = BatchPart::Member {
         of: name("b"),
         index: 0,
+        payload: None,
     };
     Job {
         rare: RareFields {

@@ -14,6 +14,11 @@ impl Scheduler {
     pub fn delete(&self, name: &str) -> Result<JobName, JobError> {
         let record = self.find(name)?;
         let name = record.job.name.clone();
+        if let Some(batch) = record.job.batch_of() {
+            let message =
+                format!("{name} is not a single job: stop it, or delete its batch {batch}");
+            return Err(JobError::Backend(BackendError::Invalid { message }));
+        }
         // A try of its create that was not answered would bring it back.
         self.not_while_it_is_made(&name)?;
         let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Forgotten);
@@ -110,8 +115,14 @@ impl Scheduler {
 
     /// Stops every unfinished job. Returns how many; tries all before it reports the first failure.
     pub fn stop_all(&self) -> Result<usize, JobError> {
-        let jobs = self.list()?;
-        let unfinished = jobs.iter().map(|view| &view.record.job);
+        self.stop_each(self.list()?.iter())
+    }
+
+    pub(super) fn stop_each<'a>(
+        &self,
+        jobs: impl Iterator<Item = &'a JobView>,
+    ) -> Result<usize, JobError> {
+        let unfinished = jobs.map(|view| &view.record.job);
         let (mut stopped, mut failure) = (0, None);
         for job in unfinished.filter(|job| matches!(job.status, Status::Waiting | Status::Running))
         {
@@ -179,7 +190,7 @@ impl Scheduler {
         Ok(())
     }
 
-    fn not_while_it_is_made(&self, name: &JobName) -> Result<(), JobError> {
+    pub(super) fn not_while_it_is_made(&self, name: &JobName) -> Result<(), JobError> {
         if !self.index.is_being_created(name) {
             return Ok(());
         }
@@ -238,13 +249,22 @@ impl Scheduler {
         self.make_sure_of_payload(old)?;
         self.with_place(|place| {
             for _ in 0..NAME_TRIES {
-                let name = self.new_name();
+                let name = match old.batch_of() {
+                    Some(batch) => self.new_name_in(batch),
+                    None => Some(self.new_name()),
+                };
+                let name = name.ok_or_else(|| JobError::Backend(no_name()))?;
                 let flight = self.index.begin(&name, Flight::Create);
                 let created = self.backend.recreate(old, &name, self.queued(place, 0));
                 let created = self.created(created, &name, None);
                 drop(flight);
                 if let Some(record) = created.map_err(|e| job_error(&old.name, e))? {
                     let acknowledged = self.acknowledge(record);
+                    if old.batch_of().is_some() && self.hide(old, HiddenKey::Forgotten).is_err() {
+                        // Of two of one place in a batch the later one counts, and the other goes
+                        // with it.
+                        log::debug!("job={} event=not-hidden", old.name);
+                    }
                     return acknowledged.map_err(|e| job_error(&old.name, e));
                 }
             }

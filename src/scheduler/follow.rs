@@ -1,6 +1,6 @@
 //! What follows from what is observed: tasks that are left to do, off any request's path.
 
-use super::{JobError, Scheduler};
+use super::{JobError, JobView, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight, is_live};
 use crate::job::{
@@ -142,7 +142,8 @@ impl Scheduler {
     }
 
     fn verify(&self, name: &JobName) -> Result<(), BackendError> {
-        let Some(record) = self.index.get(name).filter(|record| record.needs_payload()) else {
+        let needs_payload = |record: &Arc<JobRecord>| record.needs_payload();
+        let Some(record) = self.index.known(name).filter(needs_payload) else {
             return Ok(());
         };
         let job = &record.job;
@@ -161,17 +162,20 @@ impl Scheduler {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
         }
-        // A Secret that somebody deleted may have done its work before.
-        if self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?) {
+        // A Secret that somebody deleted may have done its work before. A batch says itself when it
+        // is complete.
+        let is_whole = job.batch().is_none()
+            && (self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?));
+        if is_whole {
             self.index.confirm(name);
             self.queue.add(Task::Retain);
             return Ok(());
         }
-        if !self.index.get(name).is_some_and(|r| r.needs_payload()) {
+        if !self.index.known(name).as_ref().is_some_and(needs_payload) {
             return Ok(());
         }
         log::warn!(
-            "job={name} event=discarded reason=\"its submit was cut off before its payload was stored\""
+            "job={name} event=discarded reason=\"its submit was cut off before all of it was stored\""
         );
         // From here on its request, sent again, makes another: this one is on its way out, whatever
         // the answer.
@@ -378,6 +382,8 @@ impl Scheduler {
         // One that is about to be restarted takes no other's place, nor does one that may turn out
         // to be half of a submit.
         let whole = list.iter().filter(|record| !record.needs_payload());
+        // A batch goes as a whole.
+        let whole = whole.filter(|record| record.job.batch_of().is_none());
         for name in retention::excess(whole.map(|r| end_of(r)), self.limits.history) {
             if self.index.is_changing(&name) {
                 self.queue.add_after(Task::Retain, CHANGE_LOOK);
@@ -396,6 +402,7 @@ impl Scheduler {
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
+        failure = failure.or(self.retain_batches().err());
         for record in self.needless() {
             let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Kept);
             failure = failure.or(removed.err());
@@ -403,15 +410,47 @@ impl Scheduler {
         failure.map_or(Ok(()), Err)
     }
 
-    /// A job leaves its users' sight, and is gone unless its key still stands for it.
+    /// Lets go the batches that are too many.
+    fn retain_batches(&self) -> Result<(), BackendError> {
+        let batches = self.batches().unwrap_or_default();
+        let finished = batches.iter().filter_map(|batch| {
+            let jobs = batch.jobs.iter().map(|view| end_of(&view.record));
+            let (_, _, end) = jobs.max_by_key(|(_, _, end)| *end)?;
+            Some((batch.whole.job.name.clone(), batch.outcome()?, end))
+        });
+        let mut failure = None;
+        for (name, _, (end, _)) in retention::excess_of(finished.collect(), self.limits.history) {
+            let batch = self.batch(name.as_str()).ok();
+            // One of its jobs may have been restarted since the list was made.
+            let Some(batch) = batch.filter(|batch| batch.outcome().is_some()) else {
+                continue;
+            };
+            let is_changing = |view: &JobView| self.index.is_changing(&view.record.job.name);
+            if batch.jobs.iter().any(is_changing) {
+                self.queue.add_after(Task::Retain, CHANGE_LOOK);
+                continue;
+            }
+            match self.let_go(&batch.whole.job, end, Condition::Whatever) {
+                Ok(()) => log::info!("batch={name} event=retired"),
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
     fn retire(&self, job: &Job) -> Result<(), BackendError> {
         // A stopped one may be restarted at this moment.
         let condition = match job.status {
             Status::Stopped => Condition::Unchanged,
             _ => Condition::Whatever,
         };
-        let is_promised =
-            job.key.is_some() && retention::key_stands(end(job), self.now()).is_some();
+        self.let_go(job, end(job), condition)
+    }
+
+    /// A job or a batch that came to its `end` leaves its users' sight, and is gone unless its key
+    /// still stands for it.
+    fn let_go(&self, job: &Job, end: Timestamp, condition: Condition) -> Result<(), BackendError> {
+        let is_promised = job.key.is_some() && retention::key_stands(end, self.now()).is_some();
         match is_promised {
             true => self.hide(job, HiddenKey::Kept),
             false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),

@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::backend::{
-    Condition, CreateError, Created, HiddenKey, LogOptions, NewJob, Observer, Resend,
+    Condition, CreateError, Created, CreatedBatch, HiddenKey, LogOptions, NewBatch, NewJob,
+    Observer, Resend,
 };
 use crate::config;
 use crate::index::Changed;
@@ -216,6 +217,10 @@ impl Backend for Cluster {
             job,
             may_come_again: false,
         })
+    }
+
+    fn create_batch(&self, _: &NewBatch, _: Resend) -> Result<CreatedBatch, CreateError> {
+        unreachable!()
     }
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {

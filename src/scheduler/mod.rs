@@ -1,6 +1,7 @@
 //! The use cases: submit, list, get, stop, restart, delete, and the tasks that follow from what is
 //! observed.
 
+mod batch;
 mod control;
 mod follow;
 #[cfg(test)]
@@ -9,13 +10,14 @@ mod interleavings;
 mod progress;
 mod submit;
 
+pub use batch::BatchView;
 pub use submit::SubmitError;
 
 use crate::backend::{Backend, BackendError};
 use crate::clock::Clock;
 use crate::config::JobComponent;
 use crate::index::{Bounds, Follower, Full, Index, Reservation};
-use crate::job::{JobFilter, JobName, JobRecord, Queued, Status, Timestamp};
+use crate::job::{Job, JobFilter, JobName, JobRecord, Queued, Status, Timestamp};
 use crate::metrics::{Gauges, Metrics};
 use crate::queue::Queue;
 use crate::sync::{Lock, Turns};
@@ -201,17 +203,18 @@ impl Scheduler {
         self.jobs_listed.load(Ordering::Acquire) && self.attempts_listed.load(Ordering::Acquire)
     }
 
-    /// All jobs, in the order in which they came.
+    /// All single jobs, in the order in which they came.
     pub fn list(&self) -> Result<Vec<JobView>, JobError> {
         self.list_of(&JobFilter::default())
     }
 
-    /// The jobs that are wanted, in the order in which they came.
+    /// The single jobs that are wanted, in the order in which they came.
     pub fn list_of(&self, filter: &JobFilter) -> Result<Vec<JobView>, JobError> {
         if !self.is_ready() {
             return Err(JobError::NotReady);
         }
-        let mut jobs = self.index.in_order(|job| filter.takes(job));
+        let is_wanted = |job: &Job| filter.takes(job) && job.batch_of().is_none();
+        let mut jobs = self.index.in_order(is_wanted);
         let too_many = jobs
             .len()
             .saturating_sub(filter.limit.unwrap_or(usize::MAX));

@@ -23,6 +23,10 @@ pub enum SubmitError {
     PayloadTooLarge {
         bytes: usize,
     },
+    /// All payloads of a batch together.
+    BatchTooLarge {
+        bytes: usize,
+    },
     /// The idempotency key came before, with another body.
     KeyReused {
         job: JobName,
@@ -43,7 +47,8 @@ fn unavailable(message: &str) -> BackendError {
 }
 
 /// Whether a submit made its job, or found it made by the same request before.
-enum Submitted {
+#[derive(Clone, Copy)]
+pub(super) enum Submitted {
     Now,
     Before,
 }
@@ -57,16 +62,20 @@ impl Scheduler {
         key: Option<RequestKey>,
     ) -> Result<JobView, SubmitError> {
         let outcome = self.submit_once(request, key);
-        self.metrics.submit(match &outcome {
-            Ok((_, Submitted::Now)) => "created",
-            Ok((_, Submitted::Before)) => "repeated",
+        self.count_submit(outcome.as_ref().map(|(_, submitted)| *submitted));
+        outcome.map(|(view, _)| view)
+    }
+
+    pub(super) fn count_submit(&self, outcome: Result<Submitted, &SubmitError>) {
+        self.metrics.submit(match outcome {
+            Ok(Submitted::Now) => "created",
+            Ok(Submitted::Before) => "repeated",
             Err(SubmitError::Backend(
                 BackendError::Unavailable { .. } | BackendError::Unanswered { .. },
             )) => "failed",
             Err(SubmitError::NotReady) => "failed",
             Err(_) => "refused",
         });
-        outcome.map(|(view, _)| view)
     }
 
     fn submit_once(
@@ -88,9 +97,35 @@ impl Scheduler {
         request
             .check(&self.component)
             .map_err(SubmitError::Fields)?;
+        self.once(
+            key,
+            |known| {
+                let job = &known.job;
+                self.complete(known, request)
+                    .map_err(SubmitError::Backend)?;
+                // It may have gone meanwhile, and another have come in its place.
+                match job.request().and_then(|key| self.index.by_key(key.key)) {
+                    Some(Keyed::Job(now)) if now.job.uid == job.uid => Ok(self.view(now)),
+                    _ => Err(SubmitError::Backend(unavailable(
+                        "the job of this request is on its way out: try again",
+                    ))),
+                }
+            },
+            |in_doubt| self.create(request, key, in_doubt),
+        )
+    }
+
+    /// Makes what a request asks for once, however often it comes with the same `key`: `known` is
+    /// asked about what it made before, or else `create` makes it, under the name that it was sent
+    /// with before where it is in doubt what came of that.
+    pub(super) fn once<T>(
+        &self,
+        key: Option<RequestKey>,
+        known: impl FnOnce(&Arc<JobRecord>) -> Result<T, SubmitError>,
+        create: impl FnOnce(Option<JobName>) -> Result<T, SubmitError>,
+    ) -> Result<(T, Submitted), SubmitError> {
         let Some(key) = key else {
-            let view = self.create(request, None, None)?;
-            return Ok((view, Submitted::Now));
+            return Ok((create(None)?, Submitted::Now));
         };
         self.wait_until_open().map_err(SubmitError::Backend)?;
         let turn = self.turns.wait(key.key, TURN_TIMEOUT, &self.clock);
@@ -105,30 +140,16 @@ impl Scheduler {
             Some(Keyed::Job(record)) => {
                 let job = &record.job;
                 is_same(job.request().unwrap_or(key), &job.name)?;
-                self.complete(&record, request)
-                    .map_err(SubmitError::Backend)?;
-                // It may have gone meanwhile, and another have come in its place.
-                match self.index.by_key(key.key) {
-                    Some(Keyed::Job(now)) if now.job.uid == job.uid => {
-                        Ok((self.view(now), Submitted::Before))
-                    }
-                    _ => Err(SubmitError::Backend(unavailable(
-                        "the job of this request is on its way out: try again",
-                    ))),
-                }
+                Ok((known(&record)?, Submitted::Before))
             }
             Some(Keyed::InDoubt {
                 name,
                 request: known,
             }) => {
                 is_same(known, &name)?;
-                let view = self.create(request, Some(key), Some(name))?;
-                Ok((view, Submitted::Now))
+                Ok((create(Some(name))?, Submitted::Now))
             }
-            None => {
-                let view = self.create(request, Some(key), None)?;
-                Ok((view, Submitted::Now))
-            }
+            None => Ok((create(None)?, Submitted::Now)),
         }
     }
 
@@ -212,7 +233,7 @@ impl Scheduler {
         Err(SubmitError::Backend(no_name()))
     }
 
-    fn sent_now(&self, key: RequestKey) -> RequestKey {
+    pub(super) fn sent_now(&self, key: RequestKey) -> RequestKey {
         let sent = Sent {
             version: self.index.version(),
             micros: self.clock.unique_micros(),
@@ -271,7 +292,7 @@ impl Scheduler {
         self.forget_later(name);
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
-        if let Some(record) = self.index.get(name) {
+        if let Some(record) = self.index.known(name) {
             self.adopt(&record);
         }
     }

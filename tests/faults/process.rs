@@ -2,8 +2,8 @@
 
 use crate::harness::http::Connection;
 use job_scheduler::backend::{
-    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
-    Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, CreatedBatch, HiddenKey, LogOptions,
+    NewBatch, NewJob, Observer, Resend,
 };
 use job_scheduler::clock::Clock;
 use job_scheduler::config;
@@ -52,6 +52,9 @@ impl Backend for Buggy {
     }
     fn delete(&self, _: &Job, _: Condition) -> Result<bool, BackendError> {
         panic!("a bug")
+    }
+    fn create_batch(&self, _: &NewBatch, _: Resend) -> Result<CreatedBatch, CreateError> {
+        unreachable!()
     }
     fn recreate(&self, _: &Job, _: &JobName, _: Option<Queued>) -> Result<Created, CreateError> {
         unreachable!()

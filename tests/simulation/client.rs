@@ -101,9 +101,9 @@ impl Outcome {
                 SubmitError::Full(_) => Outcome::Full,
                 SubmitError::Backend(error) => Outcome::backend(error),
                 SubmitError::KeyReused { job } => Outcome::Refused(format!("key of {job}")),
-                SubmitError::Fields(_) | SubmitError::PayloadTooLarge { .. } => {
-                    Outcome::Refused("fields".to_string())
-                }
+                SubmitError::Fields(_)
+                | SubmitError::PayloadTooLarge { .. }
+                | SubmitError::BatchTooLarge { .. } => Outcome::Refused("fields".to_string()),
             },
             Done::Named(Err(e)) | Done::Counted(Err(e)) | Done::Viewed(Err(e)) => Outcome::job(e),
             Done::Named(Ok(_)) | Done::Counted(Ok(_)) | Done::Worked | Done::Watched => {

@@ -157,9 +157,8 @@ impl From<BackendError> for CreateError {
 }
 
 impl Kubernetes {
-    /// Creates a batch: on return all of it is durable, and none of it runs yet. With `resend`, an
-    /// earlier call for the same batch may have come through, or a part of it.
-    pub fn create_batch(
+    /// See [`Backend::create_batch`](crate::backend::Backend::create_batch).
+    pub(super) fn make_batch(
         &self,
         batch: &NewBatch,
         resend: Resend,
@@ -362,7 +361,7 @@ mod tests {
             Some(_) => backend.one_write_at_a_time(),
             None => backend,
         };
-        let created = backend.create_batch(&batch, Resend::First);
+        let created = backend.make_batch(&batch, Resend::First);
         drop(backend);
         (created, Arc::into_inner(server).unwrap())
     }

@@ -18,12 +18,12 @@ pub use client::{Access, AccessError, Client};
 pub use objects::{APP_LABEL, COMPONENT_LABEL, MANAGED_BY_LABEL};
 
 use crate::backend::{
-    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob,
-    Observer, Resend,
+    Backend, BackendError, Condition, CreateError, Created, CreatedBatch, HiddenKey, LogOptions,
+    NewBatch, NewJob, Observer, Resend,
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Status};
+use crate::job::{Attempt, BatchPart, Job, JobList, JobName, JobRecord, Progress, Queued, Status};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -283,6 +283,10 @@ impl Backend for Kubernetes {
         Ok(created)
     }
 
+    fn create_batch(&self, batch: &NewBatch, resend: Resend) -> Result<CreatedBatch, CreateError> {
+        self.make_batch(batch, resend)
+    }
+
     /// The new Job mounts the old one's Secret: the account may not read a Secret to copy it.
     fn recreate(
         &self,
@@ -398,7 +402,11 @@ impl Backend for Kubernetes {
         let path = format!("{}?dryRun=All", self.secrets());
         let mut secret = objects::secret(&self.component, job, "");
         let owner = job.rare.payload_of.as_ref().unwrap_or(&job.name);
-        secret.metadata.name = Some(owner.to_string());
+        let of_batch = match &job.rare.batch {
+            Some(BatchPart::Member { payload, .. }) => payload.as_deref(),
+            _ => None,
+        };
+        secret.metadata.name = Some(of_batch.unwrap_or(owner.as_str()).to_string());
         match self.calls.create_unread(&path, &secret, self.deadline()) {
             Ok(()) => Ok(false),
             Err(e) if e.reason() == "AlreadyExists" => Ok(true),

@@ -1,8 +1,9 @@
 //! The Kubernetes objects of one job: Job, Secret and Service, as functions of values.
 
 use super::wire::{
-    ARRIVAL_ANNOTATION, JOB_ID_ANNOTATION, JOB_NAME_LABEL, KEY_ANNOTATION, PAYLOAD_ANNOTATION,
-    QUEUED_ANNOTATION, RESTART_OF_ANNOTATION, key_text, queued_text,
+    ARRIVAL_ANNOTATION, BATCH_LABEL, INDEX_ANNOTATION, JOB_ID_ANNOTATION, JOB_NAME_LABEL,
+    KEY_ANNOTATION, PAYLOAD_ANNOTATION, QUEUED_ANNOTATION, RESTART_OF_ANNOTATION, key_text,
+    queued_text,
 };
 use crate::backend::{NewJob, RESULT_VARIABLE};
 use crate::config::{
@@ -206,7 +207,7 @@ pub fn job_again(
         (RESTART_OF_ANNOTATION, json!(old_name)),
         (ARRIVAL_ANNOTATION, json!(arrival.to_string())),
     ]);
-    for kept in [PAYLOAD_ANNOTATION, JOB_ID_ANNOTATION] {
+    for kept in [PAYLOAD_ANNOTATION, JOB_ID_ANNOTATION, INDEX_ANNOTATION] {
         if let Some(value) = annotation(kept) {
             annotations.insert(kept, value.clone());
         }
@@ -214,15 +215,26 @@ pub fn job_again(
     if let Some(queued) = queued {
         annotations.insert(QUEUED_ANNOTATION, json!(queued_text(queued)));
     }
-    json!({
+    let mut labels = labels(component);
+    let of_old = |field: &str| old.get("metadata").and_then(|metadata| metadata.get(field));
+    let batch = of_old("labels").and_then(|labels| labels.get(BATCH_LABEL)?.as_str());
+    labels.extend(batch.map(|batch| (BATCH_LABEL.to_string(), batch.to_string())));
+    let mut again = json!({
         "metadata": {
             "name": name.as_str(),
             "namespace": component.namespace(),
-            "labels": labels(component),
+            "labels": labels,
             "annotations": annotations,
         },
         "spec": spec,
-    })
+    });
+    let owners = of_old("ownerReferences").filter(|_| batch.is_some());
+    let metadata = again.get_mut("metadata").and_then(Value::as_object_mut);
+    if let (Some(owners), Some(metadata)) = (owners, metadata) {
+        // It goes with its batch.
+        metadata.insert("ownerReferences".to_string(), owners.clone());
+    }
+    again
 }
 
 fn pod_spec(new: &NewJob, image: &str, pull_secrets: &[String], payload: Option<Place>) -> PodSpec {

@@ -94,6 +94,7 @@ impl Metadata {
         Some(BatchPart::Member {
             of: JobName::parse(self.labels.get(BATCH_LABEL)?)?,
             index: number(INDEX_ANNOTATION).unwrap_or(0),
+            payload: annotation(PAYLOAD_ANNOTATION).map(Into::into),
         })
     }
 }
@@ -428,6 +429,7 @@ impl JobObject {
     pub fn into_job(self) -> Option<Job> {
         let name = JobName::parse(&self.metadata.name)?;
         let annotation = |name: &str| self.metadata.annotations.get(name).map(String::as_str);
+        let batch = self.metadata.batch_part();
         let met = |kind: &str| {
             self.status
                 .conditions
@@ -457,7 +459,11 @@ impl JobObject {
             Status::Failed => condition_time(failed),
             // A job that was stopped in the queue had been suspended before.
             Status::Stopped => suspension.max(stopped.flatten()),
-            Status::Waiting | Status::Running | Status::Stopping => None,
+            // That of a batch is when it left its users' sight.
+            Status::Waiting | Status::Running | Status::Stopping => batch
+                .as_ref()
+                .and(annotation(HIDDEN_ANNOTATION))
+                .and_then(Timestamp::parse),
         };
         let message = match (status, failed) {
             (Status::Failed, Some(condition)) if condition.message.is_empty() => condition.reason.clone(),
@@ -474,7 +480,6 @@ impl JobObject {
         let hidden = annotation(HIDDEN_ANNOTATION).is_some();
         let created = self.metadata.creation_timestamp?;
         let arrival = annotation(ARRIVAL_ANNOTATION).and_then(|text| text.parse().ok());
-        let batch = self.metadata.batch_part();
         let rare = RareFields {
             message,
             payload_of: secret
@@ -868,7 +873,10 @@ mod tests {
         let member = part(r#""job-scheduler/batch":"b""#, annotations);
         assert_eq!(member.batch_of(), JobName::parse("b").as_ref());
         let of = JobName::parse("b").unwrap();
-        assert_eq!(member.rare.batch, Some(BatchPart::Member { of, index: 7 }));
+        let payload = Some("b-payloads-0".into());
+        let index = 7;
+        let expected = BatchPart::Member { of, index, payload };
+        assert_eq!(member.rare.batch, Some(expected));
         assert!(member.has_payload && member.rare.payload_of.is_none());
     }
 

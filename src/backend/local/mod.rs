@@ -36,7 +36,8 @@ pub use store::{Folder, OpenError};
 pub use supervisor::Supervisor;
 
 use crate::backend::{
-    Backend, BackendError, Condition, CreateError, Created, HiddenKey, LogOptions, NewJob, Resend,
+    Backend, BackendError, Condition, CreateError, Created, CreatedBatch, HiddenKey, LogOptions,
+    NewBatch, NewJob, Resend,
 };
 use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued};
 use logs::{Follow, Log};
@@ -86,6 +87,12 @@ impl Backend for Local {
             (Resend::Again, Ok(job)) if is_same(&job) => Ok(created(job)),
             _ => self.machine.create(self.part, part, new).map(created),
         }
+    }
+
+    fn create_batch(&self, _new: &NewBatch, _resend: Resend) -> Result<CreatedBatch, CreateError> {
+        Err(CreateError::Nothing(BackendError::Invalid {
+            message: "this machine runs single jobs alone".to_string(),
+        }))
     }
 
     fn recreate(
