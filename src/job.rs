@@ -602,6 +602,11 @@ impl JobRecord {
         }
     }
 
+    /// Its place in the scheduler's queue, if it waits there for its turn.
+    pub fn queued(&self) -> Option<Queued> {
+        self.job.queued.filter(|_| !self.awaits_batch)
+    }
+
     /// Whether its users see it.
     pub fn is_seen(&self) -> bool {
         !self.job.hidden && !self.awaits_batch && self.job.batch().is_none()

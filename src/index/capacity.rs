@@ -118,8 +118,7 @@ impl Index {
         };
         let mut queue = state.waiting.iter().map(|(_, name)| name);
         queue.find_map(|name| {
-            let known = state.jobs.get(name).filter(|record| !record.awaits_batch);
-            let record = known.filter(|record| wanted(record))?;
+            let record = state.jobs.get(name).filter(|record| wanted(record))?;
             (has_room || may_run(name)).then(|| record.clone())
         })
     }

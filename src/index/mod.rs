@@ -194,11 +194,24 @@ impl Index {
         let records = names.filter_map(|name| state.jobs.get(&name).cloned());
         let mut jobs: Vec<_> = records.filter(|record| !record.job.hidden).collect();
         jobs.sort_by_key(|record| (record.job.batch_index(), record.job.arrival));
-        // One that was done again is out of sight soon.
+        // One that was done again is out of sight soon: see `overtaken`.
         jobs.reverse();
         jobs.dedup_by_key(|record| record.job.batch_index());
         jobs.reverse();
         jobs
+    }
+
+    /// Jobs of batches that are in sight although another has their place: one that does them again.
+    pub fn overtaken(&self) -> Vec<Arc<JobRecord>> {
+        let of_batches = |record: &JobRecord| record.is_seen() && record.job.batch_of().is_some();
+        let mut jobs = self.all(of_batches);
+        let place = |job: &Job| (job.batch_of().cloned(), job.batch_index());
+        jobs.sort_by_cached_key(|record| (place(&record.job), record.job.arrival));
+        let pairs = jobs.iter().zip(jobs.iter().skip(1));
+        let overtaken = pairs.filter(|(one, next)| place(&one.job) == place(&next.job));
+        // It may yet be given up.
+        let overtaken = overtaken.filter(|(_, next)| !self.is_being_created(&next.job.name));
+        overtaken.map(|(one, _)| one.clone()).collect()
     }
 
     /// The jobs that are `wanted`, in sight or not.
@@ -725,7 +738,7 @@ impl State {
         let changed = record.as_ref().and_then(|record| record.changed);
         let is_complete = |record: &Option<Arc<JobRecord>>| record.as_ref()?.job.batch();
         let was_complete = is_complete(&record);
-        if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
+        if let Some(queued) = record.as_ref().and_then(|record| record.queued()) {
             self.waiting.remove(&(queued, name.clone()));
         }
         let mut fate = known.unwrap_or_default();
@@ -736,7 +749,7 @@ impl State {
         }
         let result = change(&mut record, &mut fate);
         let is_complete = is_complete(&record);
-        if let Some(queued) = record.as_ref().and_then(|record| record.job.queued) {
+        if let Some(queued) = record.as_ref().and_then(|record| record.queued()) {
             self.waiting.insert((queued, name.clone()));
         }
         if let Some(key) = request(record.as_deref(), &fate) {

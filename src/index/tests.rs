@@ -126,7 +126,7 @@ pub fn check_tally(index: &Index) {
         found.replace(Tally::default(), Tally::of(record, state.fates.get(name)));
     }
     assert_eq!(state.tally, found);
-    let waiting = state.jobs.values().filter(|r| r.job.queued.is_some());
+    let waiting = state.jobs.values().filter(|r| r.queued().is_some());
     assert_eq!(state.waiting.len(), waiting.count());
 }
 

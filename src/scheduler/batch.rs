@@ -6,6 +6,7 @@ use crate::backend::{Condition, Created, HiddenKey, NewBatch, NewJob, Resend};
 use crate::batch::request::{BatchRequest, TooLarge};
 use crate::batch::{generate_name, job_names};
 use crate::config::Settings;
+use crate::index::Flight;
 use crate::job::{JobName, JobRecord, RequestKey, Status};
 use crate::scheduler::SubmitError;
 use std::sync::Arc;
@@ -110,7 +111,9 @@ impl Scheduler {
                     queued: None,
                 })
                 .collect();
-            let flight = self.index.begin(&name, crate::index::Flight::Create);
+            let names = jobs.iter().map(|job| &job.name).chain([&name]);
+            let flights = names.map(|name| self.index.begin(name, Flight::Create));
+            let flights: Vec<_> = flights.collect();
             let new = NewBatch {
                 name: name.clone(),
                 component: &self.component,
@@ -130,7 +133,7 @@ impl Scheduler {
                 }
             });
             let created = self.created(created, &name, new.key);
-            drop(flight);
+            drop(flights);
             if let Some(whole) = created.map_err(SubmitError::Backend)? {
                 drop(place);
                 log::info!("batch={name} jobs={count} event=created");

@@ -176,7 +176,8 @@ impl Scheduler {
 
     /// A job that is to run again must be whole: its submit may have been cut off.
     fn make_sure_of_payload(&self, job: &Job) -> Result<(), JobError> {
-        let record = self.index.get(&job.name);
+        // Retention may have hidden it meanwhile.
+        let record = self.index.known(&job.name);
         if !record.is_some_and(|record| record.may_lack_payload()) {
             return Ok(());
         }
@@ -259,12 +260,11 @@ impl Scheduler {
                 let created = self.created(created, &name, None);
                 drop(flight);
                 if let Some(record) = created.map_err(|e| job_error(&old.name, e))? {
-                    let acknowledged = self.acknowledge(record);
-                    if old.batch_of().is_some() && self.hide(old, HiddenKey::Forgotten).is_err() {
-                        // Of two of one place in a batch the later one counts, and the other goes
-                        // with it.
-                        log::debug!("job={} event=not-hidden", old.name);
+                    if old.batch_of().is_some() {
+                        // It has the old one's place in its batch.
+                        self.queue.add(Task::Retain);
                     }
+                    let acknowledged = self.acknowledge(record);
                     return acknowledged.map_err(|e| job_error(&old.name, e));
                 }
             }

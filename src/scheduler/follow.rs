@@ -402,6 +402,10 @@ impl Scheduler {
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
+        for record in self.index.overtaken() {
+            let hidden = self.hide(&record.job, HiddenKey::Forgotten);
+            failure = failure.or(hidden.err());
+        }
         failure = failure.or(self.retain_batches().err());
         for record in self.needless() {
             let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Kept);

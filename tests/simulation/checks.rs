@@ -19,7 +19,7 @@ const VAGUE_PROMISE: u64 = 13 * MINUTE;
 
 impl Sim {
     /// Whether somebody refuses to have the Job of this name changed.
-    fn is_guarded(&self, name: &str) -> bool {
+    pub fn is_guarded(&self, name: &str) -> bool {
         self.world.guarded.iter().any(|guarded| guarded == name)
     }
 
@@ -95,7 +95,9 @@ impl Sim {
             Some(secret) if secret.owner != life.uid && !self.name_was_deleted(&life) => {
                 self.violate("payload", format!("{name}: its Secret belongs to another"));
             }
-            Some(secret) if secret.data != payload.as_bytes() => {
+            Some(secret)
+                if secret.data.get("payload").map(Vec::as_slice) != Some(payload.as_bytes()) =>
+            {
                 self.violate("payload", format!("{name}: its payload is another"));
             }
             // It began with that of the job that had its name before, which the owner deleted.
@@ -166,7 +168,8 @@ impl Sim {
                 let places = self.threads.iter().filter(asks).count() + hidden.count();
                 let is_full = unfinished + places >= most;
                 let is_long = self.options.cap > 0 && waiting + places >= longest;
-                if !is_full && !is_long {
+                // What is left of a batch until it is collected counts, and nobody sees it.
+                if !is_full && !is_long && self.batches.is_empty() {
                     let what = format!("{unfinished} of {most} jobs, {waiting} of {longest} wait");
                     self.violate("full", format!("refused with {what}"));
                 }
@@ -324,7 +327,10 @@ impl Sim {
         }
         self.check_arrivals(views);
         let queued = |view: &&JobView| view.record.job.queued.is_some();
-        let mut queue: Vec<_> = views.iter().filter(queued).collect();
+        let mut alone = self.processes.iter().filter(|process| process.alive);
+        let batches = alone.find_map(|process| process.scheduler.batches().ok());
+        let of_batches = batches.iter().flatten().flat_map(|batch| &batch.jobs);
+        let mut queue: Vec<_> = views.iter().chain(of_batches).filter(queued).collect();
         queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
         let wrong = queue.iter().zip(1..).find(|(view, place)| {
             let alone = self.processes.iter().filter(|p| p.alive);
@@ -372,6 +378,10 @@ impl Sim {
             if !matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now) {
                 continue;
             }
+            // See `check_batches`.
+            if life.batch.is_some() {
+                continue;
+            }
             let uid = uid_text(life.uid);
             let acknowledged = self
                 .clients
@@ -390,12 +400,15 @@ impl Sim {
             let is_stopping = |other: &Life| {
                 other.end().is_none() && (other.stopped || other.stopped_at.is_some())
             };
-            let later = self.world.lives.values().filter(|other| {
-                let end = other.last_end();
-                let end = end.or(other.stopped_at.filter(|_| is_stopping(other)));
-                let first = life.first_end();
-                other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
-            });
+            let others = self.world.lives.values();
+            let later = others
+                .filter(|other| other.batch.is_none())
+                .filter(|other| {
+                    let end = other.last_end();
+                    let end = end.or(other.stopped_at.filter(|_| is_stopping(other)));
+                    let first = life.first_end();
+                    other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
+                });
             // A person may since have let one run that was told to have stopped.
             let is_alike = |other: &&Life| match life.end() {
                 // The other scheduler stopped it after its container's end had been told.
@@ -454,8 +467,9 @@ impl Sim {
             .filter(|life| life.ran.is_some() && life.mounted)
         {
             let client = self.client_of(life);
-            let payload = client.and_then(|client| self.clients[client].payload.as_ref());
-            if payload.map(|p| p.as_bytes()) != life.saw.as_deref() {
+            let payload = client.and_then(|client| self.clients[client].payload.clone());
+            let payload = payload.or(crate::batches::payload_of(life));
+            if payload.as_ref().map(|p| p.as_bytes()) != life.saw.as_deref() {
                 wrong = Some(format!("{} ran with another payload", life.name));
             }
         }
@@ -657,7 +671,9 @@ impl Sim {
             }
             let mut held = BTreeMap::new();
             for job in self.world.jobs.values() {
-                if job.deletion.is_none() && !job.annotations.contains_key(HIDDEN) {
+                let is_single = !job.is_managed && job.owner.is_none();
+                let is_there = job.deletion.is_none() && !job.annotations.contains_key(HIDDEN);
+                if is_there && is_single {
                     held.insert(job.name.clone(), (uid_text(job.uid), self.status_of(job)));
                 }
             }
@@ -773,6 +789,7 @@ impl Sim {
         self.check_pending();
         self.check_clients();
         self.check_leftovers();
+        self.check_batches();
         self.check_contradictions();
         if !self.options.two {
             self.check_retention();
@@ -793,7 +810,11 @@ impl Sim {
             let status = self.status_of(job);
             let is_held_up = is_blocked && status == Status::Waiting;
             let is_unfinished = !status.is_finished() && !is_held_up;
+            // What is kept from being deleted keeps its jobs.
+            let whole = job.owner.and_then(|owner| self.world.job_of(owner));
             is_unfinished
+                && !job.is_managed
+                && !whole.is_some_and(|whole| self.is_guarded(&whole.name))
                 && job.deletion.is_none()
                 && !self.cannot_be_verified(job)
                 && !self.is_guarded(&job.name)
@@ -905,6 +926,8 @@ impl Sim {
     fn check_leftovers(&mut self) {
         let world = &self.world;
         let owned = |uid: u64| world.job_of(uid).is_some();
+        let mut members = world.jobs.values();
+        let member = members.find(|job| job.owner.is_some_and(|owner| !owned(owner)));
         let secret = world
             .secrets
             .iter()
@@ -922,7 +945,8 @@ impl Sim {
             .map(|(name, _)| format!("Secret {name}"))
             .or(service.map(|(name, _)| format!("Service {name}")))
             .or(pod.map(|pod| format!("Pod {}", pod.name)))
-            .or(hidden.map(|job| format!("hidden Job {}", job.name)));
+            .or(hidden.map(|job| format!("hidden Job {}", job.name)))
+            .or(member.map(|job| format!("Job {}", job.name)));
         if let Some(what) = what {
             self.violate("leftover", format!("{what} belongs to no job that is kept"));
         }
@@ -957,7 +981,7 @@ impl Sim {
                 self.world
                     .lives
                     .values()
-                    .filter(|l| l.end() == Some(outcome))
+                    .filter(|l| l.end() == Some(outcome) && l.batch.is_none())
             };
             let is_kept = |life: &&Life| life.gone.is_none() && life.hidden.is_none();
             let kept: Vec<&Life> = lives()
@@ -1014,7 +1038,8 @@ impl Sim {
         self.check_running();
         self.resume_touched();
         for _ in 0..8 {
-            if self.violation.is_some() || !self.resend_unanswered() {
+            let any = self.resend_unanswered() | self.resend_batch();
+            if self.violation.is_some() || !any {
                 break;
             }
             self.settle(40_000_000, true);

@@ -105,10 +105,17 @@ impl Outcome {
                 | SubmitError::PayloadTooLarge { .. }
                 | SubmitError::BatchTooLarge { .. } => Outcome::Refused("fields".to_string()),
             },
-            Done::Named(Err(e)) | Done::Counted(Err(e)) | Done::Viewed(Err(e)) => Outcome::job(e),
-            Done::Named(Ok(_)) | Done::Counted(Ok(_)) | Done::Worked | Done::Watched => {
-                Outcome::Done
-            }
+            Done::Batch(Err(error)) => Outcome::of(Done::Submit(Err(error))),
+            Done::Named(Err(e))
+            | Done::Counted(Err(e))
+            | Done::Viewed(Err(e))
+            | Done::BatchAsked(Err(e)) => Outcome::job(e),
+            Done::Named(Ok(_))
+            | Done::Counted(Ok(_))
+            | Done::Batch(Ok(_))
+            | Done::BatchAsked(Ok(()))
+            | Done::Worked
+            | Done::Watched => Outcome::Done,
         }
     }
 }

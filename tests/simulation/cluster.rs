@@ -60,7 +60,7 @@ impl World {
         let Some(job) = self.jobs.get(name).cloned() else {
             return;
         };
-        if self.writes.iter().any(|write| write.uid == job.uid) {
+        if job.is_managed || self.writes.iter().any(|write| write.uid == job.uid) {
             return;
         }
         // One job is looked at by one worker at a time, whose view does not get older again.
@@ -243,7 +243,7 @@ impl World {
 
     /// Whether the job controller has something to do about a job.
     pub fn wants_sync(&self, job: &Job) -> bool {
-        if self.writes.iter().any(|write| write.uid == job.uid) {
+        if job.is_managed || self.writes.iter().any(|write| write.uid == job.uid) {
             return false;
         }
         let (mut status, counted) = self.new_status(job);
@@ -387,7 +387,7 @@ impl World {
     }
 
     fn becomes(&self, job: &Job, pod: &Pod, code: i32) -> Option<&'static str> {
-        if code == 0 {
+        if code == 0 && !pod.is_out_of_time {
             return Some("Succeeded");
         }
         let others = self.pods_of(pod.owner).filter(|other| other.uid != pod.uid);
@@ -433,8 +433,8 @@ impl World {
                     return false;
                 }
                 let code = if how % 4 == 2 { 0 } else { TERMINATED };
-                self.end_container(&mut pod, since, code);
                 pod.is_out_of_time = true;
+                self.end_container(&mut pod, since, code);
                 self.store_pod(pod, "MODIFIED");
             }
             _ => return false,
@@ -444,7 +444,7 @@ impl World {
 
     fn note_start(&mut self, pod: &Pod) {
         let saw = pod.mounts.as_ref().and_then(|name| self.secrets.get(name));
-        let saw = saw.map(|secret| secret.data.clone());
+        let saw = saw.and_then(|secret| secret.data.get(&pod.mount_key).cloned());
         let now = self.now;
         if let Some(life) = self.lives.get_mut(&pod.owner) {
             life.ran = life.ran.or(Some(now));
@@ -485,6 +485,9 @@ impl World {
             .values()
             .filter(|job| job.deletion.is_some() && self.pods_of(job.uid).next().is_none());
         found.extend(ending.map(|job| ("job", job.name.clone())));
+        let members = self.jobs.values();
+        let members = members.filter(|job| job.owner.as_ref().is_some_and(gone));
+        found.extend(members.map(|job| ("member", job.name.clone())));
         found
     }
 
@@ -495,6 +498,12 @@ impl World {
             "finalizer" => self.release_orphan(name),
             "secret" => drop(self.secrets.remove(name)),
             "service" => drop(self.services.remove(name)),
+            "member" => {
+                let owner = self.jobs.get(name).and_then(|job| job.owner);
+                let life = owner.and_then(|owner| self.lives.get(&owner));
+                let who = life.and_then(|life| life.gone).map(|(_, who)| who);
+                self.remove_job(name, who.unwrap_or(Who::Scheduler));
+            }
             _ => self.remove_job(name, Who::Kubectl),
         }
     }

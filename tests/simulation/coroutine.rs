@@ -9,7 +9,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use job_scheduler::backend::kubernetes::api::{Api, ApiError, Call, Format, Patience};
 use job_scheduler::clock::Source;
 use job_scheduler::job::JobName;
-use job_scheduler::scheduler::{JobError, JobView, SubmitError};
+use job_scheduler::scheduler::{BatchView, JobError, JobView, SubmitError};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::ptr;
@@ -81,6 +81,8 @@ pub enum Answer {
 /// What came of a task.
 pub enum Done {
     Submit(Result<JobView, SubmitError>),
+    Batch(Result<BatchView, SubmitError>),
+    BatchAsked(Result<(), JobError>),
     Named(Result<JobName, JobError>),
     Counted(Result<usize, JobError>),
     Viewed(Result<JobView, JobError>),

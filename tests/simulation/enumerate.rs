@@ -1,5 +1,6 @@
 //! Every use case, with every single thing that can happen at each of its writes.
 
+use crate::batches::OfBatch;
 use crate::sim::{Frame, Options, Sim, State, Violation, What};
 use crate::step::{Fault, Kind};
 use std::collections::BTreeMap;
@@ -186,6 +187,11 @@ fn one(sim: &mut Sim) {
 
 fn keyed(sim: &mut Sim) {
     sim.submit_new(0, PAYLOAD, true);
+    sim.settle(SHORT, false);
+}
+
+fn batch(sim: &mut Sim) {
+    sim.submit_batch(true);
     sim.settle(SHORT, false);
 }
 
@@ -583,6 +589,71 @@ pub const USE_CASES: &[UseCase] = &[
             on_first(sim, Kind::Restart);
             sim.settle(LONG, false);
             on_first(sim, Kind::Report);
+        },
+    },
+    UseCase {
+        name: "submit a batch",
+        options: plain,
+        setup: nothing,
+        act: |sim| {
+            sim.submit_batch(false);
+        },
+    },
+    UseCase {
+        name: "submit a batch with key, over the cap",
+        options: capped,
+        setup: one,
+        act: |sim| {
+            sim.submit_batch(true);
+        },
+    },
+    UseCase {
+        name: "a batch runs",
+        options: capped,
+        setup: batch,
+        act: |sim| {
+            end_first_pod(sim);
+            run_alone(sim, SHORT);
+        },
+    },
+    UseCase {
+        name: "stop a batch",
+        options: capped,
+        setup: batch,
+        act: |sim| {
+            sim.ask_batch(OfBatch::Stop);
+        },
+    },
+    UseCase {
+        name: "restart a batch",
+        options: plain,
+        setup: |sim| {
+            batch(sim);
+            end_all(sim);
+        },
+        act: |sim| {
+            sim.ask_batch(OfBatch::Restart);
+        },
+    },
+    UseCase {
+        name: "delete a batch",
+        options: capped,
+        setup: batch,
+        act: |sim| {
+            sim.ask_batch(OfBatch::Delete);
+        },
+    },
+    UseCase {
+        name: "retain batches",
+        options: short,
+        setup: |sim| {
+            batch(sim);
+            end_all(sim);
+            batch(sim);
+        },
+        act: |sim| {
+            (0..4).for_each(|_| end_first_pod(sim));
+            run_alone(sim, SHORT);
         },
     },
     UseCase {

@@ -15,6 +15,7 @@ const WEIGHTS: &[(Kind, u32, bool)] = &[
     (Kind::Delete, 4, true),
     (Kind::Wait, 3, true),
     (Kind::Report, 5, true),
+    (Kind::Batch, 5, true),
     (Kind::End, 2, true),
     (Kind::Start, 12, false),
     (Kind::Work, 30, false),

@@ -99,6 +99,9 @@ impl Sim {
         let Ok(views) = scheduler.list() else {
             return;
         };
+        let batches = scheduler.batches().unwrap_or_default();
+        let members = batches.into_iter().flat_map(|batch| batch.jobs);
+        let views: Vec<_> = views.into_iter().chain(members).collect();
         let there = views.iter().map(|view| {
             let name = view.record.job.name.to_string();
             (name, told(&view.record, view.position))

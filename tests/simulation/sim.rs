@@ -1,5 +1,6 @@
 //! One history: the world, the scheduler's processes, their clients, and what may happen next.
 
+use crate::batches::{BatchClient, OfBatch};
 use crate::client::{Client, Outcome, Request};
 use crate::coroutine::{Answer, Ask, Asked, Clocks, Done, Line, Now, Step as Went, Task};
 use crate::coroutine::{instant, micros, mix};
@@ -221,6 +222,9 @@ pub struct Sim {
     pub log: Option<Vec<String>>,
     /// Calls that took effect or were refused, in order: what was asked.
     pub calls: Vec<(String, Fault)>,
+    pub batches: Vec<BatchClient>,
+    /// Whose batch a request submits, by the request's number.
+    pub batch_of_request: BTreeMap<usize, usize>,
     pub requested_stops: BTreeSet<String>,
     pub requested_restarts: BTreeSet<String>,
     pub requested_deletes: BTreeSet<String>,
@@ -266,6 +270,8 @@ impl Sim {
             violation: None,
             log: with_log.then(Vec::new),
             calls: Vec::new(),
+            batches: Vec::new(),
+            batch_of_request: BTreeMap::new(),
             requested_stops: BTreeSet::new(),
             requested_restarts: BTreeSet::new(),
             requested_deletes: BTreeSet::new(),
@@ -320,13 +326,14 @@ impl Sim {
             random: AtomicU64::new(random),
         }));
         let metrics = Arc::new(Metrics::default());
-        let kubernetes = Arc::new(Kubernetes::new(
+        let kubernetes = Kubernetes::new(
             Arc::new(Line),
             clock.clone(),
             self.component.clone(),
             Vec::new(),
             metrics.clone(),
-        ));
+        );
+        let kubernetes = Arc::new(kubernetes.one_write_at_a_time());
         let limits = Limits {
             history: self.options.history,
             bounds: Bounds {
@@ -414,6 +421,7 @@ impl Sim {
             }
             if let What::Request(request) = thread.what {
                 self.abandon(request);
+                self.abandon_batch(request);
             }
         }
         let of_process = |client: &&mut Client| client.process == number;
@@ -765,8 +773,12 @@ impl Sim {
 
     /// Notes what a task came to.
     fn finished(&mut self, process: usize, what: What, done: Done) {
-        if let What::Request(request) = what {
-            self.answered(process, request, done);
+        let What::Request(request) = what else {
+            return;
+        };
+        match done {
+            Done::Batch(done) => self.batch_answered(request, done),
+            done => self.answered(process, request, done),
         }
     }
 
@@ -938,6 +950,13 @@ impl Sim {
             | Kind::Delete
             | Kind::Wait
             | Kind::Report => self.request_on(kind, which, how),
+            Kind::Batch => match how % 8 {
+                0 => self.ask_batch(OfBatch::Stop),
+                1 => self.ask_batch(OfBatch::Delete),
+                2 => self.ask_batch(OfBatch::Restart),
+                3 | 4 => self.resend_batch(),
+                _ => self.submit_batch(how % 8 > 5),
+            },
             Kind::End => match pick(&self.alive(), which) {
                 Some(number) => {
                     self.end_process(number);

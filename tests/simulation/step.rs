@@ -28,7 +28,7 @@ macro_rules! kinds {
 
 kinds! {
     // Clients.
-    Submit SubmitKeyed Resend Stop StopAll Restart Delete Wait Report
+    Submit SubmitKeyed Resend Stop StopAll Restart Delete Wait Report Batch
     // The scheduler's processes.
     End Start Work
     // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any

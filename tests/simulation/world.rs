@@ -85,8 +85,13 @@ pub struct Job {
     pub suspend: bool,
     pub backoff_limit: u32,
     pub rules: Vec<Rule>,
-    /// The Secret that its pods mount.
+    /// The Secret that its pods mount, and the key in it.
     pub mounts: Option<String>,
+    pub mount_key: String,
+    /// The Job that it goes with.
+    pub owner: Option<Uid>,
+    /// Somebody else than the job controller sees to it.
+    pub is_managed: bool,
     pub pod_labels: Arc<str>,
     /// The first container of its pods.
     pub container: Arc<str>,
@@ -162,6 +167,7 @@ pub struct Pod {
     pub container_name: Arc<str>,
     pub sidecar: Sidecar,
     pub mounts: Option<String>,
+    pub mount_key: String,
     pub labels: Arc<str>,
     /// The job controller has not yet counted it.
     pub finalizer: bool,
@@ -185,7 +191,7 @@ impl Pod {
 #[derive(Clone, Debug)]
 pub struct Secret {
     pub owner: Uid,
-    pub data: Vec<u8>,
+    pub data: BTreeMap<String, Vec<u8>>,
 }
 
 /// A change of an object, as watches tell it.
@@ -237,6 +243,11 @@ pub struct Life {
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
+    /// The batch that it stands for or is of.
+    pub batch: Option<Uid>,
+    pub job_id: Option<String>,
+    /// All of the batch was there.
+    pub was_complete: bool,
 }
 
 impl Life {
@@ -443,6 +454,11 @@ impl World {
         };
         let suspend = spec.remove("suspend").is_some_and(|v| v == json!(true));
         let template = &spec["template"];
+        let volumes = template["spec"]["volumes"].as_array();
+        let mut volumes = volumes.into_iter().flatten();
+        let mounted = volumes.find(|volume| volume["secret"]["secretName"].is_string());
+        let mounted = mounted.map(|volume| &volume["secret"]);
+        let owner = uid_of(&metadata["ownerReferences"][0]["uid"]);
         let job = Job {
             uid: self.new_uid(),
             version: 0,
@@ -451,13 +467,16 @@ impl World {
             labels: texts(metadata.get("labels")),
             annotations: texts(metadata.get("annotations")),
             suspend,
-            backoff_limit: u32::try_from(spec["backoffLimit"].as_u64().unwrap_or(6)).unwrap_or(6),
+            backoff_limit: spec
+                .get("backoffLimit")
+                .and_then(Value::as_u64)
+                .and_then(|limit| limit.try_into().ok())
+                .unwrap_or(6),
             rules: rules(&spec),
-            mounts: template["spec"]["volumes"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find_map(|volume| Some(volume["secret"]["secretName"].as_str()?.to_string())),
+            mounts: mounted.map(|secret| text(&secret["secretName"])),
+            mount_key: mounted.map_or(String::new(), |secret| text(&secret["items"][0]["key"])),
+            owner,
+            is_managed: spec.contains_key("managedBy"),
             pod_labels: template["metadata"]["labels"].to_string().into(),
             container: text(&template["spec"]["containers"][0]["name"]).into(),
             spec: fields_of(&spec).into(),
@@ -494,6 +513,9 @@ impl World {
                 .get("job-scheduler/job-id")
                 .and_then(|id| id.strip_prefix('c')?.parse().ok()),
             restart_of: job.annotations.get("job-scheduler/restart-of").cloned(),
+            batch: owner.or(job.is_managed.then_some(job.uid)),
+            job_id: job.annotations.get("job-scheduler/job-id").cloned(),
+            was_complete: false,
         };
         self.lives.insert(job.uid, life);
         Ok(self.store_job(job, "ADDED").into_bytes())
@@ -530,9 +552,10 @@ impl World {
             return Err(already_exists("secrets", &name));
         }
         if !dry {
+            let data = texts(object.get("data")).into_iter();
             let secret = Secret {
                 owner: owner(&object),
-                data: base64(object["data"]["payload"].as_str().unwrap_or_default()),
+                data: data.map(|(key, text)| (key, base64(&text))).collect(),
             };
             self.next_version();
             self.secrets.insert(name.clone(), secret);
@@ -603,6 +626,7 @@ impl World {
         }
         let now = self.now;
         if let Some(life) = self.lives.get_mut(&after.uid) {
+            life.was_complete |= after.annotations.contains_key(crate::batches::COMPLETE);
             let hidden = after.annotations.contains_key(HIDDEN);
             life.hidden = life.hidden.filter(|_| hidden).or(hidden.then_some(now));
             life.stopped = after.annotations.contains_key(STOPPED);
@@ -731,9 +755,11 @@ fn fields_of(spec: &Map<String, Value>) -> String {
 }
 
 fn owner(object: &Value) -> Uid {
-    let uid = &object["metadata"]["ownerReferences"][0]["uid"];
-    let uid = uid.as_str().and_then(|uid| uid.strip_prefix("uid-"));
-    uid.and_then(|uid| uid.parse().ok()).unwrap_or(0)
+    uid_of(&object["metadata"]["ownerReferences"][0]["uid"]).unwrap_or(0)
+}
+
+fn uid_of(text: &Value) -> Option<Uid> {
+    text.as_str()?.strip_prefix("uid-")?.parse().ok()
 }
 
 pub fn uid_text(uid: Uid) -> String {
@@ -835,6 +861,9 @@ fn render(job: &Job, spec: &str) -> String {
     put_time(&mut out, "creationTimestamp", Some(to_seconds(job.created)));
     put_time(&mut out, "deletionTimestamp", job.deletion.map(to_seconds));
     put_map(&mut out, "labels", &job.labels);
+    if let Some(owner) = job.owner {
+        let _ = write!(out, r#","ownerReferences":[{{"uid":"uid-{owner}"}}]"#);
+    }
     put_map(&mut out, "annotations", &job.annotations);
     let _ = write!(
         out,
@@ -974,6 +1003,7 @@ impl World {
             container_name: job.container.clone(),
             sidecar,
             mounts: job.mounts.clone(),
+            mount_key: job.mount_key.clone(),
             labels: labels.into(),
             finalizer: true,
             excused,

@@ -1,0 +1,395 @@
+//! Batches: who asks for them, and what must hold of them.
+
+use crate::client::Outcome;
+use crate::coroutine::Done;
+use crate::sim::{Sim, What};
+use crate::step::Kind;
+use crate::world::{HIDDEN, Job, Life, STOPPED, Who, uid_text};
+use job_scheduler::batch::request::{BatchRequest, parse_batch};
+use job_scheduler::job::{RequestKey, Status};
+use job_scheduler::request::request_key;
+use job_scheduler::scheduler::{BatchView, SubmitError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What says that all of a batch is there.
+pub const COMPLETE: &str = "job-scheduler/complete";
+const JOBS: usize = 2;
+
+/// Somebody who wants one batch.
+pub struct BatchClient {
+    key: Option<RequestKey>,
+    request: Arc<BatchRequest>,
+    in_flight: bool,
+    process: usize,
+    /// Uids of what it was told of.
+    given: Vec<String>,
+    /// The last answer; `None` before there is one, or where its process ended.
+    last: Option<Answer>,
+    /// It has sent a request of which it cannot know whether it made a batch.
+    was_in_doubt: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Given,
+    /// For certain: there is none.
+    Refused,
+    /// It may be tried again.
+    Failed,
+}
+
+/// What is asked of a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OfBatch {
+    Stop,
+    Delete,
+    Restart,
+}
+
+/// The payload that a batch's job has, by the id that its caller gave it.
+pub fn payload_of(life: &Life) -> Option<String> {
+    let id = life.job_id.as_ref().filter(|_| life.batch.is_some())?;
+    life.mounted.then(|| format!("payload of {id}"))
+}
+
+impl Sim {
+    pub fn submit_batch(&mut self, keyed: bool) -> bool {
+        let Some(process) = self.alive().first().copied() else {
+            return false;
+        };
+        let number = self.batches.len();
+        let job = |index: usize| {
+            let id = format!("b{number}.{index}");
+            match self.options.payloads {
+                true => format!(r#"{{"jobId":"{id}","payload":"payload of {id}"}}"#),
+                false => format!(r#"{{"jobId":"{id}"}}"#),
+            }
+        };
+        let jobs: Vec<String> = (0..JOBS).map(job).collect();
+        let jobs = jobs.join(",");
+        let body = format!(r#"{{"batchId":"b{number}","jobScheduleDescriptions":[{jobs}]}}"#);
+        let request = parse_batch(body.as_bytes()).unwrap_or_else(|e| panic!("{e}"));
+        let key = keyed.then(|| request_key(&format!("bk{number}"), body.as_bytes()).unwrap());
+        self.batches.push(BatchClient {
+            key,
+            request: Arc::new(request),
+            in_flight: false,
+            process,
+            given: Vec::new(),
+            last: None,
+            was_in_doubt: false,
+        });
+        self.send_batch(number, process);
+        true
+    }
+
+    fn send_batch(&mut self, client: usize, process: usize) {
+        let scheduler = self.processes[process].scheduler.clone();
+        let one = &mut self.batches[client];
+        (one.in_flight, one.process) = (true, process);
+        let (request, key) = (one.request.clone(), one.key);
+        let number = self.batch_request(client);
+        self.say(|| {
+            let keyed = if key.is_some() { " with a key" } else { "" };
+            format!("request {number}: batch client {client} submits{keyed} to process {process}")
+        });
+        self.start(process, What::Request(number), move || {
+            Done::Batch(scheduler.submit_batch(&request, key))
+        });
+    }
+
+    /// Sends one with a key again whose client cannot know what came of it.
+    pub fn resend_batch(&mut self) -> bool {
+        let mut clients = 0..self.batches.len();
+        let Some(number) = clients.find(|number| {
+            let client = &self.batches[*number];
+            let is_open = matches!(client.last, None | Some(Answer::Failed));
+            client.key.is_some() && !client.in_flight && is_open
+        }) else {
+            return false;
+        };
+        let Some(process) = self.alive().first().copied() else {
+            return false;
+        };
+        self.send_batch(number, process);
+        true
+    }
+
+    pub fn ask_batch(&mut self, what: OfBatch) -> bool {
+        let whole = self.world.jobs.values().find(|job| job.is_managed);
+        let Some((name, uid)) = whole.map(|job| (job.name.clone(), job.uid)) else {
+            return false;
+        };
+        let Some(process) = self.alive().first().copied() else {
+            return false;
+        };
+        let scheduler = self.processes[process].scheduler.clone();
+        let number = self.batch_request(usize::MAX);
+        self.say(|| format!("request {number}: {what:?} {name} to process {process}"));
+        let members = self
+            .world
+            .jobs
+            .values()
+            .filter(|job| job.owner == Some(uid));
+        let uids: Vec<String> = members.map(|job| uid_text(job.uid)).collect();
+        match what {
+            OfBatch::Delete => drop(self.requested_deletes.insert(uid_text(uid))),
+            OfBatch::Stop => self.requested_stops.extend(uids),
+            OfBatch::Restart => self.requested_restarts.extend(uids),
+        }
+        self.start(process, What::Request(number), move || {
+            Done::BatchAsked(match what {
+                OfBatch::Stop => scheduler.stop_batch(&name),
+                OfBatch::Delete => scheduler.delete_batch(&name).map(|_| ()),
+                OfBatch::Restart => scheduler.restart_batch(&name, true).map(|_| ()),
+            })
+        });
+        true
+    }
+
+    fn batch_request(&mut self, client: usize) -> usize {
+        let number = self.requests.len();
+        self.requests.push(crate::client::Request {
+            kind: Kind::Batch,
+            client: usize::MAX,
+            job: None,
+            at: self.time(),
+            is_alone: false,
+            outcome: None,
+            cut_off: false,
+        });
+        self.batch_of_request.insert(number, client);
+        number
+    }
+
+    /// A submit is answered.
+    pub fn batch_answered(&mut self, number: usize, done: Result<BatchView, SubmitError>) {
+        let client = self.batch_of_request[&number];
+        self.say(|| match &done {
+            Ok(view) => format!("request {number} is answered: {}", view.whole.job.name),
+            Err(e) => format!("request {number} is answered: {e:?}"),
+        });
+        let one = &mut self.batches[client];
+        one.in_flight = false;
+        let view = match done {
+            Ok(view) => view,
+            Err(error) => {
+                let outcome = Outcome::of(Done::Submit(Err(error)));
+                let is_open = matches!(outcome, Outcome::Failed(_) | Outcome::NotReady);
+                one.was_in_doubt |= is_open;
+                one.last = Some(match is_open {
+                    true => Answer::Failed,
+                    false => Answer::Refused,
+                });
+                return;
+            }
+        };
+        one.last = Some(Answer::Given);
+        let uid = view.whole.job.uid.to_string();
+        let before = one.given.last().cloned();
+        one.given.push(uid.clone());
+        if let Some(before) = before.filter(|before| *before != uid)
+            && !self.batch_may_be_gone(&before)
+        {
+            let what = format!("batch client {client} was given {before}, and now {uid}");
+            return self.violate("key", what);
+        }
+        if self.batch_may_be_gone(&uid) {
+            return;
+        }
+        let whole = self
+            .world
+            .jobs
+            .values()
+            .find(|job| uid_text(job.uid) == uid);
+        let is_complete = whole.is_some_and(|job| job.annotations.contains_key(COMPLETE));
+        if !is_complete {
+            let what = format!(
+                "batch {} is acknowledged, and not complete",
+                view.whole.job.name
+            );
+            return self.violate("batch", what);
+        }
+        let names = view
+            .jobs
+            .iter()
+            .map(|view| view.record.job.name.to_string());
+        let names: Vec<String> = names.collect();
+        if names.len() != JOBS || names.iter().any(|name| !self.has_all(name)) {
+            let what = format!(
+                "batch {} is acknowledged with {names:?}",
+                view.whole.job.name
+            );
+            self.violate("batch", what);
+        }
+    }
+
+    /// The process that was to answer has ended.
+    pub fn abandon_batch(&mut self, number: usize) {
+        let client = self.batch_of_request.get(&number).copied();
+        if let Some(client) = client.and_then(|client| self.batches.get_mut(client)) {
+            (client.in_flight, client.last, client.was_in_doubt) = (false, None, true);
+        }
+    }
+
+    /// Whether a batch's job is there, with its payload to the byte.
+    fn has_all(&self, name: &str) -> bool {
+        let Some(job) = self.world.jobs.get(name) else {
+            return false;
+        };
+        let Some(secret) = &job.mounts else {
+            return !self.options.payloads;
+        };
+        let life = &self.world.lives[&job.uid];
+        let is_robbed = self.world.robbed.contains(secret);
+        let secret = self.world.secrets.get(secret);
+        let data = secret.and_then(|secret| secret.data.get(&job.mount_key));
+        is_robbed || data.map(Vec::as_slice) == payload_of(life).as_ref().map(|p| p.as_bytes())
+    }
+
+    /// Whether the owner or a person has ended this batch or a part of it, or it may have been let
+    /// go.
+    fn batch_may_be_gone(&self, uid: &str) -> bool {
+        let lives = self.world.lives.values();
+        let of_batch = |life: &&Life| life.batch.is_some_and(|batch| uid_text(batch) == uid);
+        let by_hand = |life: &Life| {
+            let asked = self.requested_deletes.contains(&uid_text(life.uid));
+            asked || matches!(life.gone, Some((_, Who::Kubectl)))
+        };
+        let ended = self.batches.iter().map(|client| client.given.len());
+        lives.clone().filter(of_batch).any(by_hand) || ended.sum::<usize>() > self.options.history
+    }
+
+    /// What must hold of batches when all has come to rest.
+    pub fn check_batches(&mut self) {
+        let lives = || self.world.lives.values();
+        // Nothing of what was never complete has run.
+        let ran = lives().find(|life| {
+            let whole = life.batch.and_then(|batch| self.world.lives.get(&batch));
+            life.ran.is_some() && !life.touched && whole.is_some_and(|whole| !whole.was_complete)
+        });
+        if let Some(life) = ran {
+            let what = format!("{} ran, and its batch was never complete", life.name);
+            return self.violate("batch", what);
+        }
+        let mut ran = BTreeMap::<&str, usize>::new();
+        for life in lives().filter(|life| life.batch.is_some() && life.ran.is_some()) {
+            let whole = life.batch.map(uid_text).unwrap_or_default();
+            let again = self.requested_restarts.contains(&uid_text(life.uid));
+            if !life.touched
+                && !again
+                && !self.batch_may_be_gone(&whole)
+                && life.restart_of.is_none()
+            {
+                *ran.entry(life.job_id.as_deref().unwrap_or_default())
+                    .or_default() += 1;
+            }
+        }
+        if let Some((id, count)) = ran.iter().find(|(_, count)| **count > 1) {
+            let what = format!("{id} ran {count} times");
+            return self.violate("batch", what);
+        }
+        let in_sight = |job: &&Job| job.is_managed && !job.annotations.contains_key(HIDDEN);
+        let mut there: Vec<Job> = self.world.jobs.values().filter(in_sight).cloned().collect();
+        for (number, client) in self.batches.iter().enumerate() {
+            let own = there.iter().filter(|job| {
+                let id = job.annotations.get("job-scheduler/batch-id");
+                id.is_some_and(|id| *id == format!("b{number}"))
+            });
+            // It cannot be completed or deleted.
+            if own.clone().any(|job| self.is_guarded(&job.name)) {
+                continue;
+            }
+            let own: Vec<String> = own.map(|job| uid_text(job.uid)).collect();
+            let last = client.given.last();
+            let is_free = last.is_some_and(|uid| self.batch_may_be_gone(uid));
+            let is_right = match (&client.last, last) {
+                (Some(Answer::Given), Some(uid)) => is_free || own == [uid.clone()],
+                // Who knows of it may have ended, where the request had no key.
+                (None | Some(Answer::Failed), _) if client.key.is_none() => own.len() <= 1,
+                (Some(Answer::Refused), _) if client.was_in_doubt => own.len() <= 1,
+                (Some(Answer::Refused), _) => own.is_empty() || client.process_ended(self),
+                _ => is_free || own.len() <= 1,
+            };
+            if !is_right {
+                let what = format!(
+                    "batch client {number} was last told {:?} {last:?}, there is {own:?}",
+                    client.last
+                );
+                return self.violate("batch", what);
+            }
+        }
+        there.retain(|whole| !self.is_guarded(&whole.name));
+        for whole in &there {
+            let members = self.world.jobs.values();
+            let members = members.filter(|job| job.owner == Some(whole.uid));
+            let ids: BTreeSet<_> = members
+                .filter(|job| !job.annotations.contains_key(HIDDEN))
+                .map(|job| job.annotations.get("job-scheduler/index").cloned())
+                .collect();
+            let is_whole = whole.annotations.contains_key(COMPLETE) && ids.len() == JOBS;
+            if !is_whole && !self.batch_may_be_gone(&uid_text(whole.uid)) {
+                let what = format!("{} is there with {ids:?}", whole.name);
+                return self.violate("batch", what);
+            }
+        }
+        self.check_batch_index(&there);
+    }
+
+    /// Each process tells of the batches that there are, with their jobs as they are.
+    fn check_batch_index(&mut self, there: &[Job]) {
+        let names = self.world.jobs.keys();
+        let guarded: BTreeSet<String> = names
+            .filter(|name| self.is_guarded(name))
+            .cloned()
+            .collect();
+        for number in self.alive() {
+            let Ok(views) = self.processes[number].scheduler.batches() else {
+                continue;
+            };
+            let free = |batch: &&BatchView| !guarded.contains(batch.whole.job.name.as_str());
+            let told: BTreeMap<String, Vec<(String, Status)>> = views
+                .iter()
+                .filter(free)
+                .map(|batch| {
+                    let jobs = batch.jobs.iter().map(|view| &view.record.job);
+                    let jobs = jobs.map(|job| (job.name.to_string(), job.status));
+                    (batch.whole.job.name.to_string(), jobs.collect())
+                })
+                .collect();
+            let complete = there
+                .iter()
+                .filter(|job| job.annotations.contains_key(COMPLETE) && job.deletion.is_none());
+            let held: BTreeSet<String> = complete.map(|job| job.name.clone()).collect();
+            if told.keys().cloned().collect::<BTreeSet<_>>() != held {
+                let what = format!("process {number} tells of {told:?}, there is {held:?}");
+                return self.violate("batch", what);
+            }
+            let told = told.values().flatten();
+            let mut told = told.filter(|(name, _)| !guarded.contains(name));
+            let wrong = told.find(|(name, status)| {
+                let job = self.world.jobs.get(name);
+                let is_stopped = |job: &Job| job.annotations.contains_key(STOPPED) && job.suspend;
+                !job.is_some_and(|job| match status {
+                    Status::Succeeded => job.status.met("Complete"),
+                    Status::Failed => job.status.met("Failed"),
+                    Status::Stopped | Status::Stopping => is_stopped(job),
+                    Status::Waiting => job.suspend,
+                    Status::Running => !job.suspend,
+                })
+            });
+            if let Some((name, status)) = wrong {
+                let what = format!("process {number} tells that {name} is {status}");
+                return self.violate("batch", what);
+            }
+        }
+    }
+}
+
+impl BatchClient {
+    /// Whether the process that refused it has ended since, with what it was to discard.
+    fn process_ended(&self, sim: &Sim) -> bool {
+        !sim.processes[self.process].alive
+    }
+}
