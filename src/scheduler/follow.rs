@@ -25,6 +25,8 @@ const SLOW_START: Duration = Duration::from_secs(20);
 const NO_ATTEMPT_REMARK: Duration = Duration::from_secs(NO_POD_REMARK_SECONDS.unsigned_abs() + 1);
 /// A list of so many jobs or attempts takes memory that is worth giving back.
 const LARGE_LIST: usize = 1000;
+/// A batch that is not complete by then will not be, if its request does not come again.
+const BATCH_MADE_WITHIN: Duration = Duration::from_secs(45);
 /// Why a job is stopped that nobody asked to stop.
 const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
 
@@ -559,9 +561,13 @@ impl Scheduler {
             self.find_payload_later(record);
         }
         if record.needs_payload() {
-            // Another scheduler may still be between the two writes.
+            // Another scheduler may still be between the writes.
+            let made_within = match job.batch() {
+                Some(_) => BATCH_MADE_WITHIN,
+                None => CALLS_END_WITHIN,
+            };
             self.queue
-                .add_after(Task::Verify(job.name.clone()), CALLS_END_WITHIN);
+                .add_after(Task::Verify(job.name.clone()), made_within);
         }
     }
 

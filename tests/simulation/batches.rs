@@ -252,7 +252,13 @@ impl Sim {
     /// go.
     fn batch_may_be_gone(&self, uid: &str) -> bool {
         let lives = self.world.lives.values();
-        let of_batch = |life: &&Life| life.batch.is_some_and(|batch| uid_text(batch) == uid);
+        let whole = lives.clone().find(|life| uid_text(life.uid) == uid);
+        let name = whole.map(|life| life.name.as_str());
+        // Also one that had its name before: what is left of that may be in its way.
+        let of_batch = |life: &&Life| {
+            let is_part = life.batch.is_some_and(|batch| uid_text(batch) == uid);
+            is_part || Some(life.name.as_str()) == name
+        };
         let by_hand = |life: &Life| {
             let asked = self.requested_deletes.contains(&uid_text(life.uid));
             asked || matches!(life.gone, Some((_, Who::Kubectl)))

@@ -276,7 +276,8 @@ impl World {
             _ => false,
         };
         let is_coming = uncounted.into_iter().any(decides);
-        if stale.until >= self.now && !has_pod && !is_decided && !is_coming {
+        let may_be_made = stale.until >= self.now && !stale.job.is_managed;
+        if may_be_made && !has_pod && !is_decided && !is_coming {
             self.make_pod(&stale.job);
         }
     }
