@@ -263,8 +263,8 @@ impl Sim {
             let asked = self.requested_deletes.contains(&uid_text(life.uid));
             asked || matches!(life.gone, Some((_, Who::Kubectl)))
         };
-        let ended = self.batches.iter().map(|client| client.given.len());
-        lives.clone().filter(of_batch).any(by_hand) || ended.sum::<usize>() > self.options.history
+        let complete = lives.clone().filter(|life| life.was_complete).count();
+        lives.clone().filter(of_batch).any(by_hand) || complete > self.options.history
     }
 
     /// What must hold of batches when all has come to rest.
