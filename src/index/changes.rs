@@ -127,7 +127,8 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// `None` for a job that is out of sight. Each field is named, so that one that is new is thought of.
+    /// `None` for a job that is out of sight. Each field is named, so that one that is new is thought
+    /// of.
     pub fn of(record: Option<&JobRecord>) -> Option<Sight> {
         let record = record.filter(|record| record.is_seen())?;
         let JobRecord {

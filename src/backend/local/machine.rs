@@ -4,8 +4,8 @@ use super::admission::{Admission, Amount};
 use super::mounts::View;
 use super::process::Processes;
 use super::store::{
-    Change, End, EndStatus, Ending, FORMAT, Folder, Header, Kept, Key, Left, OpenError, Record,
-    Store,
+    Change, End, EndStatus, Ending, FORMAT_OF_SINGLES, Folder, Header, Kept, Key, Left, OpenError,
+    Record, Store,
 };
 use super::supervisor::{Cause, Event, Over, Supervisor};
 use super::table::{
@@ -178,7 +178,8 @@ impl Machine {
         };
         let mut held = None;
         let over = self.cut_short(number, &name, &record);
-        let waits = over.is_none() && record.end.is_none();
+        let is_whole = record.header.is_whole();
+        let waits = over.is_none() && record.end.is_none() && !is_whole;
         if let Some(over) = over {
             let (changes, _) = over.changes(&record, self.moment());
             match part.store.append(&name, &changes) {
@@ -226,7 +227,7 @@ impl Machine {
             };
             return over(Some(ending), Some(Cause::ShutDown));
         }
-        if record.end.is_some() {
+        if record.end.is_some() || record.header.is_whole() {
             return None;
         }
         if !record.current().is_empty() && (record.stop_asked || after_attempt(record).is_ok()) {
@@ -391,7 +392,7 @@ impl Machine {
         let need = Amount::of(new.settings, capacity);
         let arrival = self.moment();
         let header = Header {
-            version: FORMAT,
+            version: FORMAT_OF_SINGLES,
             name: new.name.to_string(),
             job_id: new.job_id.map(str::to_string),
             created: seconds(arrival),
@@ -401,6 +402,7 @@ impl Machine {
             restart_of: None,
             payload: new.payload.map(|payload| payload.len() as u64),
             work: Work::of(new, need),
+            batch: None,
         };
         let payload = new.payload.map(str::as_bytes);
         self.take(number, part, &new.name, header, payload)
@@ -424,7 +426,6 @@ impl Machine {
         })?;
         let arrival = self.moment();
         let header = Header {
-            version: FORMAT,
             name: name.to_string(),
             created: seconds(arrival),
             priority: 0,
@@ -648,13 +649,21 @@ impl Machine {
         key: HiddenKey,
     ) -> Result<Job, BackendError> {
         let _turn = self.turn(name)?;
-        let is_finished = |entry: &mut Entry| entry.record.end.is_some();
-        if !self.with_entry(number, name, is_finished)? {
-            return Err(changed(name));
-        }
+        let look = |entry: &mut Entry| {
+            let record = &entry.record;
+            (record.end.is_some(), record.header.is_whole())
+        };
+        let (is_finished, is_whole) = self.with_entry(number, name, look)?;
+        let hidden = match is_whole {
+            true => Change::BatchHidden {
+                at: seconds(self.moment()),
+            },
+            false if is_finished => Change::Hidden,
+            false => return Err(changed(name)),
+        };
         let changes: &[Change] = match key {
-            HiddenKey::Kept => &[Change::Hidden],
-            HiddenKey::Forgotten => &[Change::Hidden, Change::KeyForgotten],
+            HiddenKey::Kept => &[hidden],
+            HiddenKey::Forgotten => &[hidden, Change::KeyForgotten],
         };
         part.store.append(name, changes).map_err(not_written)?;
         self.with_entry(number, name, |entry| {

@@ -12,6 +12,7 @@
 //! and again. One at a time writes about a job.
 
 mod admission;
+mod batch;
 mod files;
 mod init;
 mod logs;
@@ -89,10 +90,9 @@ impl Backend for Local {
         }
     }
 
-    fn create_batch(&self, _new: &NewBatch, _resend: Resend) -> Result<CreatedBatch, CreateError> {
-        Err(CreateError::Nothing(BackendError::Invalid {
-            message: "this machine runs single jobs alone".to_string(),
-        }))
+    fn create_batch(&self, new: &NewBatch, resend: Resend) -> Result<CreatedBatch, CreateError> {
+        let part = self.part().map_err(CreateError::Nothing)?;
+        self.machine.create_batch(self.part, part, new, resend)
     }
 
     fn recreate(
@@ -174,7 +174,10 @@ impl Backend for Local {
 
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
-        self.machine.delete(self.part, part, job, condition)
+        match job.batch_whole() {
+            Some(_) => self.machine.delete_batch(self.part, part, job, condition),
+            None => self.machine.delete(self.part, part, job, condition),
+        }
     }
 
     fn logs(

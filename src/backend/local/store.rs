@@ -32,12 +32,14 @@ use std::sync::Arc;
 
 /// The version of the form of records. A scheduler reads those up to its own, and leaves a folder
 /// alone that has one beyond it: to read such a job in part might run it again.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// Of a job that is of no batch, which earlier schedulers read as well.
+pub const FORMAT_OF_SINGLES: u32 = 1;
 
 /// What was asked, which never changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// The form of the record: [`FORMAT`].
+    /// The form of the record: at most [`FORMAT`].
     #[serde(default = "first_format")]
     pub version: u32,
     pub name: String,
@@ -53,6 +55,17 @@ pub struct Header {
     /// The payload's length; `None` is no payload.
     pub payload: Option<u64>,
     pub work: Work,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+}
+
+/// What a record has to do with a batch, which is there if its own record is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Batch {
+    /// It stands for the batch, and never runs.
+    Whole { size: u32 },
+    /// It is one of the batch's jobs.
+    Member { of: String, index: u32 },
 }
 
 /// The first records had no version, and the form of version 1.
@@ -84,6 +97,19 @@ impl From<RequestKey> for Key {
 }
 
 impl Header {
+    /// Whether it stands for a batch.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.batch, Some(Batch::Whole { .. }))
+    }
+
+    /// The batch that it is of.
+    pub fn batch_of(&self) -> Option<&str> {
+        match &self.batch {
+            Some(Batch::Member { of, .. }) => Some(of),
+            _ => None,
+        }
+    }
+
     pub fn key(&self) -> Option<RequestKey> {
         let Key { key, body } = self.key.as_ref()?;
         Some(RequestKey {
@@ -110,6 +136,8 @@ pub enum Change {
     Resumed { at: i64, arrival: u64 },
     /// It is out of its users' sight, and kept while its payload is copied or its key stands for it.
     Hidden,
+    /// A batch is out of its users' sight, and kept while its key stands for it.
+    BatchHidden { at: i64 },
     /// Its idempotency key does not stand for it any more.
     KeyForgotten,
     /// It said how far it is.
@@ -226,6 +254,8 @@ pub struct Record {
     pub resumed: Option<i64>,
     pub stop_asked: bool,
     pub hidden: bool,
+    /// When a batch was.
+    pub hidden_at: Option<i64>,
     pub key_forgotten: bool,
     pub progress: Option<Kept>,
 }
@@ -245,6 +275,7 @@ impl Record {
             resumed: None,
             stop_asked: false,
             hidden: false,
+            hidden_at: None,
             key_forgotten: false,
             progress: None,
         }
@@ -269,6 +300,7 @@ impl Record {
                 self.progress = None;
             }
             Change::Hidden => self.hidden = true,
+            Change::BatchHidden { at } => (self.hidden, self.hidden_at) = (true, Some(*at)),
             Change::KeyForgotten => self.key_forgotten = true,
             Change::Progress(kept) => self.progress = Some(kept.clone()),
         }
@@ -697,7 +729,10 @@ impl Store {
                 ),
             }
         }
-        let names: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let mut names: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        for name in self.remove_parts(&mut records) {
+            names.remove(name.as_str());
+        }
         for folder in [&self.jobs, &self.logs] {
             for entry in self.files.list(folder).map_err(at(folder))? {
                 let job = entry.name.split('.').next().unwrap_or_default();
@@ -709,6 +744,24 @@ impl Store {
         }
         records.sort_by_key(|record| record.queued.arrival);
         Ok(records)
+    }
+
+    /// Removes the jobs of batches that are not there: those were never acknowledged, or deleted.
+    fn remove_parts(&self, records: &mut Vec<Record>) -> Vec<String> {
+        let wholes = records.iter().filter(|record| record.header.is_whole());
+        let wholes: HashSet<String> = wholes.map(|record| record.header.name.clone()).collect();
+        let is_part = |record: &mut Record| {
+            let batch = record.header.batch_of();
+            batch.is_some_and(|batch| !wholes.contains(batch))
+        };
+        let parts = records.extract_if(.., is_part);
+        let parts: Vec<String> = parts.map(|record| record.header.name).collect();
+        for name in parts.iter().filter_map(|name| JobName::parse(name)) {
+            if let Err(e) = self.remove(&name) {
+                log::warn!("job={name} event=left error=\"{e}\"");
+            }
+        }
+        parts
     }
 
     fn remove_what_is_left(&self, path: &Path, is_folder: bool) {
@@ -803,7 +856,7 @@ mod tests {
 
     fn header(name: &str, arrival: u64, payload: Option<&str>) -> Header {
         Header {
-            version: FORMAT,
+            version: FORMAT_OF_SINGLES,
             name: name.to_string(),
             job_id: None,
             created: 1,
@@ -813,6 +866,7 @@ mod tests {
             restart_of: None,
             payload: payload.map(|p| p.len() as u64),
             work: Work::default(),
+            batch: None,
         }
     }
 

@@ -1,10 +1,12 @@
 //! What is known of each job, and what follows from it: the picture that is on disk, in memory.
 
 use super::admission::{Admission, Amount, Place};
-use super::store::{EndStatus, Ending, NotWritten, Record};
+use super::store::{Batch, EndStatus, Ending, NotWritten, Record};
 use super::work::Next;
 use crate::backend::BackendError;
-use crate::job::{Attempt, AttemptState, Job, JobName, JobResult, RareFields, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, BatchPart, Job, JobName, JobResult, RareFields, Status, Timestamp,
+};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -119,7 +121,9 @@ impl Entry {
 
     /// Whether an attempt may begin.
     pub(super) fn waits(&self) -> bool {
-        self.record.end.is_none() && !self.record.is_running() && !self.deleted
+        let record = &self.record;
+        let is_open = record.end.is_none() && !record.header.is_whole();
+        is_open && !record.is_running() && !self.deleted
     }
 
     pub(super) fn status(&self) -> Status {
@@ -161,7 +165,18 @@ impl Entry {
             urls: self.urls.clone(),
             restarted: self.record.resumed.map(Timestamp::at),
             restart_of: header.restart_of.as_deref().and_then(JobName::parse),
-            batch: None,
+            batch: header.batch.as_ref().and_then(|batch| match batch {
+                Batch::Whole { size } => Some(BatchPart::Whole {
+                    id: header.job_id.as_deref().map(Box::from),
+                    size: *size,
+                    is_complete: true,
+                }),
+                Batch::Member { of, index } => Some(BatchPart::Member {
+                    of: JobName::parse(of)?,
+                    index: *index,
+                    payload: None,
+                }),
+            }),
         };
         Job {
             name: name.clone(),
@@ -174,7 +189,10 @@ impl Entry {
                 .current()
                 .first()
                 .map(|(at, _)| Timestamp::at(*at)),
-            finished: self.record.end.as_ref().map(|end| Timestamp::at(end.at)),
+            finished: match &self.record.end {
+                Some(end) => Some(Timestamp::at(end.at)),
+                None => self.record.hidden_at.map(Timestamp::at),
+            },
             status: self.status(),
             suspension: None,
             is_suspension_earlier: false,

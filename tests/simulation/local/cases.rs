@@ -205,6 +205,27 @@ fn cases() -> Vec<Case> {
             &[Step::Start, Settle],
         ),
         case("shut down", &three, &[Step::ShutDown]),
+        case("submit a batch", &[], &[Step::SubmitBatch, Settle]),
+        case(
+            "submit a batch, waits",
+            &[submit(), Settle],
+            &[Step::SubmitBatch, Settle],
+        ),
+        case(
+            "a batch ends",
+            &[Step::SubmitBatch, Settle],
+            &[Exit(0, 0), Settle, Exit(1, 0), Settle],
+        ),
+        case(
+            "stop a batch",
+            &[Step::SubmitBatch, Settle],
+            &[Step::StopBatch, Settle],
+        ),
+        case(
+            "delete a batch",
+            &[submit(), Step::SubmitBatch, Settle],
+            &[Step::DeleteBatch, Settle],
+        ),
     ]
 }
 

@@ -5,6 +5,7 @@ use crate::oracle::{HISTORY, Oracle};
 use crate::processes::{SimProcesses, SimTime, left_by};
 use job_scheduler::backend::local::{Amount, Folder, Local, Machine, Part, Setup, Supervisor};
 use job_scheduler::backend::{Backend, BackendError, Observer};
+use job_scheduler::batch::request::BatchRequest;
 use job_scheduler::clock::{Clock, Source};
 use job_scheduler::config::{self, JobComponent};
 use job_scheduler::index::Bounds;
@@ -12,7 +13,7 @@ use job_scheduler::job::{
     Attempt, Job, JobList, JobName, ListBegun, Progress, RequestKey, Sent, Status,
 };
 use job_scheduler::request::{JobRequest, ProgressReport};
-use job_scheduler::scheduler::{JobError, Limits, Scheduler, SubmitError};
+use job_scheduler::scheduler::{BatchView, JobError, Limits, Scheduler, SubmitError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -62,6 +63,11 @@ pub enum Step {
     ShutDown,
     /// Somebody puts a folder and a file among the records.
     Litter,
+    /// One of two jobs, each with a payload.
+    SubmitBatch,
+    /// Of the first batch.
+    StopBatch,
+    DeleteBatch,
 }
 
 /// The scheduler while it is up.
@@ -101,7 +107,8 @@ impl Observer for Spy {
     }
 
     fn jobs_relisted(&self, list: JobList, begun: ListBegun) {
-        list.jobs.iter().for_each(|job| self.oracle.observed(job));
+        let jobs = list.jobs.iter().filter(|job| job.batch_whole().is_none());
+        jobs.for_each(|job| self.oracle.observed(job));
         self.scheduler().jobs_relisted(list, begun);
     }
 
@@ -404,12 +411,16 @@ impl World {
     }
 
     fn jobs(&self) -> Vec<Job> {
-        let views = self
-            .alive
-            .as_ref()
-            .and_then(|alive| alive.scheduler.list().ok());
-        let views = views.unwrap_or_default();
-        views.iter().map(|view| view.record.job.clone()).collect()
+        let scheduler = self.alive.as_ref().map(|alive| &alive.scheduler);
+        scheduler
+            .and_then(|scheduler| jobs_of(scheduler))
+            .unwrap_or_default()
+    }
+
+    fn batches(&self) -> Vec<BatchView> {
+        let scheduler = self.alive.as_ref().map(|alive| &alive.scheduler);
+        let batches = scheduler.and_then(|scheduler| scheduler.batches().ok());
+        batches.unwrap_or_default()
     }
 
     /// How far each job is.
@@ -484,8 +495,15 @@ impl World {
 
     /// On disk is what belongs to a job that is kept, and each job's payload.
     fn look_at_disk(&self) {
-        let jobs = self.jobs();
-        let names: BTreeSet<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+        let (jobs, batches) = (self.jobs(), self.batches());
+        let wholes = batches.iter().map(|batch| batch.whole.job.name.as_str());
+        let names = jobs.iter().map(|job| job.name.as_str()).chain(wholes);
+        let names: BTreeSet<&str> = names.collect();
+        for batch in batches.iter().filter(|batch| batch.jobs.len() != 2) {
+            let (name, count) = (&batch.whole.job.name, batch.jobs.len());
+            self.oracle
+                .violated(format!("the batch {name} has {count} jobs"));
+        }
         for path in self.disk.paths() {
             let Ok(below) = path.strip_prefix("/data/compute") else {
                 continue;
@@ -524,10 +542,17 @@ fn is_certain(error: &BackendError) -> bool {
 }
 
 fn look(scheduler: &Scheduler, oracle: &Oracle) {
-    if let Ok(views) = scheduler.list() {
-        let jobs: Vec<Job> = views.iter().map(|view| view.record.job.clone()).collect();
+    if let Some(jobs) = jobs_of(scheduler) {
         oracle.listed(&jobs);
     }
+}
+
+/// Single jobs and those of batches.
+fn jobs_of(scheduler: &Scheduler) -> Option<Vec<Job>> {
+    let batches = scheduler.batches().ok()?.into_iter();
+    let views = scheduler.list().ok()?.into_iter();
+    let views = views.chain(batches.flat_map(|batch| batch.jobs));
+    Some(views.map(|view| view.record.job.clone()).collect())
 }
 
 /// Sends a request, and tells the oracle what was answered, and what is so before and after. The
@@ -536,7 +561,8 @@ fn ask(scheduler: &Scheduler, backend: &Local, oracle: &Oracle, request: &Step) 
     look(scheduler, oracle);
     send(scheduler, oracle, request);
     if let Ok(list) = backend.list() {
-        list.jobs.iter().for_each(|job| oracle.observed(job));
+        let jobs = list.jobs.iter().filter(|job| job.batch_whole().is_none());
+        jobs.for_each(|job| oracle.observed(job));
     }
     look(scheduler, oracle);
 }
@@ -590,7 +616,70 @@ fn send(scheduler: &Scheduler, oracle: &Oracle, request: &Step) {
             }
         }),
         Step::Restart(number) => on_job(oracle, *number, |name| restart(scheduler, oracle, name)),
+        Step::SubmitBatch => submit_batch(scheduler, oracle),
+        Step::StopBatch => on_batch(scheduler, |batch| {
+            let name = batch.whole.job.name.as_str();
+            report(oracle, &scheduler.stop_batch(name));
+        }),
+        Step::DeleteBatch => on_batch(scheduler, |batch| {
+            let names = || batch.jobs.iter().map(|view| &view.record.job.name);
+            names().for_each(|name| oracle.deletes(name));
+            let name = batch.whole.job.name.as_str();
+            let answer = scheduler.delete_batch(name).map(drop);
+            report(oracle, &answer);
+            if answer.is_ok() {
+                names().for_each(|name| oracle.deleted(name));
+            }
+        }),
         step => panic!("{step:?} is no request"),
+    }
+}
+
+fn on_batch(scheduler: &Scheduler, what: impl FnOnce(&BatchView)) {
+    if let Some(batch) = scheduler.batches().unwrap_or_default().first() {
+        what(batch);
+    }
+}
+
+/// Each of its jobs is a request of its own, and all have the same answer.
+fn submit_batch(scheduler: &Scheduler, oracle: &Oracle) {
+    let payload = || Some("pay\nload\0".chars().cycle().take(40).collect::<String>());
+    let numbers = [(); 2].map(|()| oracle.submits(false, payload(), 0));
+    let job = |number: &usize| {
+        let mut job = JobRequest {
+            payload: payload(),
+            job_id: Some(number.to_string()),
+            ..JobRequest::default()
+        };
+        let variable = ("REQUEST".to_string(), number.to_string());
+        job.settings.variables.extend([variable]);
+        job.settings.backoff_limit = Some(0);
+        job
+    };
+    let request = BatchRequest {
+        batch_id: None,
+        jobs: numbers.iter().map(job).collect(),
+    };
+    match scheduler.submit_batch(&request, None) {
+        Ok(batch) => {
+            oracle.say(format!("    answer: batch {}", batch.whole.job.name));
+            let jobs = batch.jobs.iter().map(|view| &view.record.job);
+            for (number, job) in numbers.into_iter().zip(jobs) {
+                oracle.accepted(number, job);
+            }
+        }
+        Err(error) => {
+            oracle.say(format!("    answer: {error:?}"));
+            let is_sure = match &error {
+                SubmitError::Backend(e) => {
+                    check_answer(oracle, e);
+                    is_certain(e)
+                }
+                _ => true,
+            };
+            let refuse = |number| oracle.refused(number, is_sure);
+            numbers.into_iter().for_each(refuse);
+        }
     }
 }
 
@@ -728,5 +817,8 @@ pub fn words(step: &Step) -> String {
         Step::Start => "the scheduler is started".to_string(),
         Step::ShutDown => "the scheduler is asked to end".to_string(),
         Step::Litter => "somebody leaves things among the records".to_string(),
+        Step::SubmitBatch => "submit a batch of two".to_string(),
+        Step::StopBatch => "stop the first batch".to_string(),
+        Step::DeleteBatch => "delete the first batch".to_string(),
     }
 }

@@ -1,0 +1,189 @@
+//! A batch on disk: its jobs' records, then its own, whose name in the folder makes all of it there.
+//! Jobs without it are removed at the next start.
+
+use super::admission::Amount;
+use super::machine::{Machine, RunningPart, seconds};
+use super::store::{Batch, FORMAT, Header, Key, NotWritten, Record};
+use super::supervisor::Event;
+use super::table::{Entry, not_written};
+use super::work::Work;
+use crate::backend::{
+    BackendError, Condition, CreateError, CreatedBatch, NewBatch, NewJob, Resend,
+};
+use crate::job::{Job, JobName};
+
+impl Machine {
+    /// Creates a batch: on return all of it is on disk, and its jobs wait for their turn.
+    pub(super) fn create_batch(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        new: &NewBatch,
+        resend: Resend,
+    ) -> Result<CreatedBatch, CreateError> {
+        let _turn = self.turn(&new.name).map_err(CreateError::Nothing)?;
+        if let Some(known) = self.known_batch(number, new) {
+            return match resend {
+                Resend::Again => Ok(known),
+                Resend::First => Err(CreateError::NameTaken),
+            };
+        }
+        self.check_batch(new)?;
+        let nothing = || BackendError::Invalid {
+            message: "a batch without a job".to_string(),
+        };
+        let headers = self.headers(new);
+        let (whole, headers) = headers.ok_or_else(|| CreateError::Nothing(nothing()))?;
+        if let Err(error) = write_batch(part, new, &whole, &headers) {
+            let in_doubt = error.in_doubt && part.store.has(&new.name);
+            // What cannot be removed is at the next start.
+            for job in new.jobs.iter().filter(|_| !in_doubt) {
+                let _ = part.store.remove(&job.name);
+            }
+            let error = not_written(error);
+            return Err(match in_doubt {
+                true => CreateError::Unanswered(error),
+                false => CreateError::Nothing(error),
+            });
+        }
+        let mut table = self.table.lock();
+        let entry = Entry::new(number, Record::new(whole));
+        let job = entry.job(&new.name, self.next_version());
+        table.jobs.insert(new.name.clone(), entry);
+        let mut jobs = Vec::with_capacity(new.jobs.len());
+        for (one, header) in new.jobs.iter().zip(headers) {
+            let mut entry = Entry::new(number, Record::new(header));
+            let (queued, need) = (entry.record.queued, entry.record.header.work.need());
+            let place = table.admission.wait(queued, one.name.clone(), need);
+            entry.place = Some(place);
+            jobs.push(entry.job(&one.name, self.next_version()));
+            table.jobs.insert(one.name.clone(), entry);
+        }
+        drop(table);
+        self.send(Event::QueueChanged);
+        Ok(CreatedBatch {
+            whole: job,
+            jobs,
+            may_come_again: false,
+        })
+    }
+
+    /// The batch as it is, if it is there.
+    fn known_batch(&self, number: usize, new: &NewBatch) -> Option<CreatedBatch> {
+        let whole = self.look(number, &new.name).ok()?;
+        let jobs = new.jobs.iter();
+        let jobs = jobs.filter_map(|job| self.look(number, &job.name).ok());
+        Some(CreatedBatch {
+            jobs: jobs.collect(),
+            whole,
+            may_come_again: false,
+        })
+    }
+
+    /// Whether each of its jobs could run here.
+    fn check_batch(&self, new: &NewBatch) -> Result<(), CreateError> {
+        let table = self.table.lock();
+        let capacity = table.admission.capacity();
+        for (index, job) in new.jobs.iter().enumerate() {
+            let wrong = match job.settings.command.as_ref().is_none_or(Vec::is_empty) {
+                true => Err(BackendError::Invalid {
+                    message:
+                        "command: is missing: a job of this machine has no image to take it from"
+                            .to_string(),
+                }),
+                false => table.check(Amount::of(job.settings, capacity)),
+            };
+            wrong.map_err(|error| {
+                CreateError::Nothing(match error {
+                    BackendError::Invalid { message } => BackendError::Invalid {
+                        message: format!("jobScheduleDescriptions[{index}]: {message}"),
+                    },
+                    error => error,
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The header of its own record, and those of its jobs'.
+    fn headers(&self, new: &NewBatch) -> Option<(Header, Vec<Header>)> {
+        let capacity = self.table.lock().admission.capacity();
+        let header = |name: &JobName, job: &NewJob, batch: Batch| {
+            let arrival = self.moment();
+            Header {
+                version: FORMAT,
+                name: name.to_string(),
+                job_id: job.job_id.map(str::to_string),
+                created: seconds(arrival),
+                priority: job.priority,
+                arrival,
+                key: None,
+                restart_of: None,
+                payload: job.payload.map(|payload| payload.len() as u64),
+                work: Work::of(job, Amount::of(job.settings, capacity)),
+                batch: Some(batch),
+            }
+        };
+        // It has the form of a job's, and none of its work. It comes before its jobs.
+        let size = u32::try_from(new.jobs.len()).unwrap_or(u32::MAX);
+        let first = header(&new.name, new.jobs.first()?, Batch::Whole { size });
+        let whole = Header {
+            job_id: new.batch_id.map(str::to_string),
+            key: new.key.map(Key::from),
+            payload: None,
+            ..first
+        };
+        let member = |(index, job): (u32, &NewJob)| {
+            let of = new.name.to_string();
+            header(&job.name, job, Batch::Member { of, index })
+        };
+        Some((whole, (0..).zip(new.jobs).map(member).collect()))
+    }
+
+    /// Deletes a batch with its jobs, which are ended if they run.
+    pub(super) fn delete_batch(
+        &self,
+        number: usize,
+        part: &RunningPart,
+        whole: &Job,
+        condition: Condition,
+    ) -> Result<bool, BackendError> {
+        // From here on its jobs are nobody's.
+        let is_there = self.delete(number, part, whole, condition)?;
+        let table = self.table.lock();
+        let jobs = table.jobs.iter().filter(|(_, entry)| {
+            let of = entry.record.header.batch_of();
+            entry.part == number && of == Some(whole.name.as_str()) && !entry.deleted
+        });
+        let jobs: Vec<Job> = jobs
+            .map(|(name, entry)| entry.job(name, self.next_version()))
+            .collect();
+        drop(table);
+        for job in jobs {
+            self.delete(number, part, &job, Condition::Whatever)?;
+            // Who sees the batch go does not see that they do.
+            if let Some(observer) = part.observer.get() {
+                observer.job_gone(&job);
+            }
+        }
+        Ok(is_there)
+    }
+}
+
+/// Its own record last, with which all of it is there.
+fn write_batch(
+    part: &RunningPart,
+    new: &NewBatch,
+    whole: &Header,
+    headers: &[Header],
+) -> Result<(), NotWritten> {
+    for (job, header) in new.jobs.iter().zip(headers) {
+        // What an earlier try of this very batch may have left is nobody's.
+        if part.store.has(&job.name) {
+            part.store.remove(&job.name)?;
+        }
+        let payload = job.payload.map(str::as_bytes);
+        part.store.create(&job.name, header, payload, &[])?;
+    }
+    part.store.create(&new.name, whole, None, &[])
+}
