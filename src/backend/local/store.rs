@@ -1107,9 +1107,9 @@ mod tests {
         fs::write(&path, text.replace("\"version\":1,", "")).unwrap();
         assert_eq!(store.load().unwrap(), [Record::new(created)]);
 
-        fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+        fs::write(&path, text.replace("\"version\":1", "\"version\":3")).unwrap();
         let error = store.load().unwrap_err().to_string();
-        let expected = "a: is of version 2, and this scheduler reads records up to version 1: \
+        let expected = "a: is of version 3, and this scheduler reads records up to version 2: \
                         start the scheduler that wrote it, or give another --data-dir";
         assert!(error.ends_with(expected), "{error}");
     }
