@@ -21,6 +21,7 @@ mod proxy;
 mod ends;
 mod load;
 mod raw;
+mod readers;
 mod table;
 
 use harness::cluster::{ApiServer, Namespace};
@@ -78,6 +79,9 @@ fn main() {
     }
     if wanted("ends") {
         ends::ends(&mut table);
+    }
+    if wanted("readers") {
+        readers::readers(&mut table);
     }
     let bytes = std::fs::metadata(binary()).unwrap().len();
     table.add(Row::figure(

@@ -5,6 +5,7 @@ use super::console;
 use super::openapi::DOCUMENT;
 use super::reply::Reply;
 use super::route::Route;
+use crate::job::JobFilter;
 use crate::process::Process;
 use crate::request::{JobRequest, MAX_MESSAGE, parse_progress, parse_request, request_key};
 use crate::scheduler::Scheduler;
@@ -22,10 +23,7 @@ pub struct Headers {
 pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u8]) -> Reply {
     let now = scheduler.now();
     let answer = match route {
-        Route::ListJobs(filter) => scheduler
-            .list_of(filter)
-            .map(|jobs| Reply::jobs(&jobs, now))
-            .map_err(Reply::from),
+        Route::ListJobs(filter) => Ok(list(scheduler, filter)),
         // To wait is the server's: here the time is up, or the job has finished.
         Route::GetJob { name, .. } => scheduler
             .get(name)
@@ -65,6 +63,14 @@ pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u
         Route::Document => Ok(Reply::document(DOCUMENT)),
     };
     answer.unwrap_or_else(|failure| failure)
+}
+
+/// The jobs that are wanted.
+pub fn list(scheduler: &Scheduler, filter: &JobFilter) -> Reply {
+    match scheduler.list_of(filter) {
+        Ok(jobs) => Reply::jobs(&jobs, scheduler.now()),
+        Err(e) => e.into(),
+    }
 }
 
 /// The most that a report of a job's progress may have: a message of the longest, each of its

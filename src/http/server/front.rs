@@ -9,7 +9,7 @@ use super::waiting::{MAX_WAITING, Waiting};
 use crate::backend::LogOptions;
 use crate::http::events::Events;
 use crate::http::guard::Guard;
-use crate::http::handler::{Headers, handle};
+use crate::http::handler::{Headers, handle, list};
 use crate::http::reply::Reply;
 use crate::http::route::{Cost, Route};
 use crate::index::MAX_FOLLOWERS;
@@ -106,8 +106,8 @@ impl Front {
             }
         };
         let reply = match exchange.route.clone() {
-            Ok(route @ Route::ListJobs(_)) => {
-                return self.with_list(&route, |list| exchange.respond(list));
+            Ok(Route::ListJobs(filter)) => {
+                return self.with_list(&filter, |list| exchange.respond(list));
             }
             Ok(Route::Events) => return self.send_events(exchange),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
@@ -160,7 +160,7 @@ impl Front {
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn with_list<T>(&self, route: &Route, send: impl FnOnce(Reply) -> T) -> T {
+    fn with_list<T>(&self, filter: &JobFilter, send: impl FnOnce(Reply) -> T) -> T {
         let began = Instant::now();
         let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
@@ -169,7 +169,8 @@ impl Front {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        let reply = answer(&self.scheduler, route, &Headers::default(), &[]);
+        // Each reader of events has one, and with `answer` it would have more on its stack.
+        let reply = whatever_comes(|| list(&self.scheduler, filter));
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
@@ -211,8 +212,7 @@ impl Front {
             follower,
         };
         let list = |send: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
-            let all = Route::ListJobs(JobFilter::default());
-            self.with_list(&all, |list| match list.code {
+            self.with_list(&JobFilter::default(), |list| match list.code {
                 200 => send(&list.body),
                 _ => Err(ErrorKind::TimedOut.into()),
             })
@@ -235,6 +235,9 @@ impl Front {
 
 /// The reply to a request whose body has arrived. A panic is that request's alone.
 fn answer(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u8]) -> Reply {
-    catch_unwind(AssertUnwindSafe(|| handle(scheduler, route, headers, body)))
-        .unwrap_or_else(|_| Reply::panicked())
+    whatever_comes(|| handle(scheduler, route, headers, body))
+}
+
+fn whatever_comes(reply: impl FnOnce() -> Reply) -> Reply {
+    catch_unwind(AssertUnwindSafe(reply)).unwrap_or_else(|_| Reply::panicked())
 }
