@@ -401,10 +401,10 @@ impl Index {
         });
     }
 
-    /// A job that is given up or gone was there, as described: if it was let run, it may yet get
-    /// an attempt.
-    pub fn discarded(&self, job: &Job) {
-        let until = self.clock.instant() + ATTEMPTS_COME_WITHIN;
+    /// A job that is given up was there, as described, and is deleted: if it was let run, it may
+    /// yet get an attempt within so long.
+    pub fn discarded(&self, job: &Job, within: Duration) {
+        let until = self.clock.instant() + within;
         self.state.write().change(&job.name, |_, fate| {
             if job.status == Status::Running {
                 fate.may_start = Some(until);

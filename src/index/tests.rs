@@ -408,11 +408,15 @@ fn doubts_end_when_nothing_can_come_any_more() {
     assert!(index.begin(&a, Flight::Pin).is_some());
     check(&|index| index.aborted(&a), calls, Some(ABORTED_FOR));
     check(
-        &|index| index.discarded(&job("a", Running, 1)),
+        &|index| index.discarded(&job("a", Running, 1), ATTEMPTS_COME_WITHIN),
         attempts,
         None,
     );
-    check(&|index| index.discarded(&job("a", Stopped, 1)), None, None);
+    check(
+        &|index| index.discarded(&job("a", Stopped, 1), ATTEMPTS_COME_WITHIN),
+        None,
+        None,
+    );
     let unanswered = |version| {
         move |index: &Index| {
             seen(index);

@@ -230,11 +230,16 @@ impl Scheduler {
 
     pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
         if let Some(job) = self.backend.look(name)? {
-            self.backend.delete(&job, Condition::Whatever)?;
-            log::info!("job={name} event=discarded");
-            self.index.discarded(&job);
+            let deleted = self.backend.delete(&job, Condition::Whatever);
+            let attempts_come_within = match &deleted {
+                Err(BackendError::Unanswered { .. }) => CALLS_END_WITHIN + ATTEMPTS_COME_WITHIN,
+                _ => ATTEMPTS_COME_WITHIN,
+            };
+            self.index.discarded(&job, attempts_come_within);
             let task = Task::Resolve(name.clone());
-            self.queue.add_after(task, ATTEMPTS_COME_WITHIN);
+            self.queue.add_after(task, attempts_come_within);
+            deleted?;
+            log::info!("job={name} event=discarded");
         }
         Ok(())
     }

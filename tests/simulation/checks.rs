@@ -178,6 +178,8 @@ impl Sim {
                 let none_came_late = self.clients.iter().all(|client| !client.was_in_doubt);
                 // A person may bring one back that had ended.
                 let untouched = !self.world.lives.values().any(|life| life.touched);
+                // So may a restart that was not answered.
+                let untouched = untouched && self.requested_restarts.is_empty();
                 let is_plain = self.processes.len() == 1 && none_came_late && untouched;
                 if is_plain && unfinished > most {
                     self.violate("full", format!("{unfinished} jobs, not {most}"));
@@ -614,6 +616,8 @@ impl Sim {
                         && job.deletion.is_none()
                         && !job.annotations.contains_key(HIDDEN)
                         && !world.lives.get(&job.uid).is_some_and(|life| life.touched)
+                        // What is left of one that had its name may be in the way.
+                        && !world.lives.get(&job.uid).is_some_and(|life| self.name_was_deleted(life))
                         // It may be on its way out for as long.
                         && !self.is_guarded(&job.name)
                 };
