@@ -519,15 +519,23 @@ impl Index {
             .is_some_and(|fate| fate.closed.is_some())
     }
 
-    /// Nothing can come under this name any more, if its time is over; else returns how long it is
-    /// till then.
-    pub fn forget(&self, name: &JobName) -> Option<Duration> {
+    /// What could be carried out late under this name is not any more, if its time is over.
+    pub fn nothing_comes(&self, name: &JobName) {
         let now = self.clock.instant();
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         self.state.write().change(name, |_, fate| {
-            fate.closed = is_over(fate.closed);
             fate.late = is_over(fate.late);
             fate.deletion_may_come = is_over(fate.deletion_may_come);
+        });
+    }
+
+    /// Nothing can come under this name any more, if its time is over; else returns how long it is
+    /// till then.
+    pub fn forget(&self, name: &JobName) -> Option<Duration> {
+        self.nothing_comes(name);
+        let now = self.clock.instant();
+        self.state.write().change(name, |_, fate| {
+            fate.closed = fate.closed.filter(|until| *until > now);
             let times = [fate.closed, fate.late, fate.deletion_may_come];
             let until = times.into_iter().flatten().min()?;
             Some(until - now)

@@ -214,7 +214,10 @@ impl Scheduler {
     /// too.
     fn forget(&self, name: &JobName) -> Result<(), BackendError> {
         if self.index.is_closed(name) {
-            self.discard(name)?;
+            // Somebody may refuse to have it deleted, for good: it is looked at again, and what
+            // could come is over all the same.
+            self.discard(name)
+                .inspect_err(|_| self.index.nothing_comes(name))?;
         } else if self.index.could_come_late(name)
             && let Some(job) = self.backend.look(name)?
         {
