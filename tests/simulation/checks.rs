@@ -617,7 +617,10 @@ impl Sim {
                         && !job.annotations.contains_key(HIDDEN)
                         && !world.lives.get(&job.uid).is_some_and(|life| life.touched)
                         // What is left of one that had its name may be in the way.
-                        && !world.lives.get(&job.uid).is_some_and(|life| self.name_was_deleted(life))
+                        && !world
+                            .lives
+                            .get(&job.uid)
+                            .is_some_and(|life| self.name_was_deleted(life))
                         // It may be on its way out for as long.
                         && !self.is_guarded(&job.name)
                 };

@@ -730,7 +730,7 @@ impl Store {
             }
         }
         let mut names: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        for name in self.remove_parts(&mut records) {
+        for name in self.remove_parts(&mut records, &names) {
             names.remove(name.as_str());
         }
         for folder in [&self.jobs, &self.logs] {
@@ -747,15 +747,28 @@ impl Store {
     }
 
     /// Removes the jobs of batches that are not there: those were never acknowledged, or deleted.
-    fn remove_parts(&self, records: &mut Vec<Record>) -> Vec<String> {
+    /// Where a batch's own record is among `names` and cannot be read, its jobs stay on disk, and
+    /// are left alone as it is. Returns what was removed.
+    fn remove_parts(&self, records: &mut Vec<Record>, names: &HashSet<&str>) -> Vec<String> {
         let wholes = records.iter().filter(|record| record.header.is_whole());
         let wholes: HashSet<String> = wholes.map(|record| record.header.name.clone()).collect();
         let is_part = |record: &mut Record| {
             let batch = record.header.batch_of();
             batch.is_some_and(|batch| !wholes.contains(batch))
         };
-        let parts = records.extract_if(.., is_part);
-        let parts: Vec<String> = parts.map(|record| record.header.name).collect();
+        let (damaged, parts): (Vec<Record>, Vec<Record>) =
+            records.extract_if(.., is_part).partition(|record| {
+                record
+                    .header
+                    .batch_of()
+                    .is_some_and(|of| names.contains(of))
+            });
+        for Record { header, .. } in &damaged {
+            let name = &header.name;
+            log::warn!("job={name} event=skipped reason=\"its batch's record cannot be read\"");
+        }
+        let parts = parts.into_iter().map(|record| record.header.name);
+        let parts: Vec<String> = parts.collect();
         for name in parts.iter().filter_map(|name| JobName::parse(name)) {
             if let Err(e) = self.remove(&name) {
                 log::warn!("job={name} event=left error=\"{e}\"");
@@ -1112,6 +1125,33 @@ mod tests {
         let expected = "a: is of version 3, and this scheduler reads records up to version 2: \
                         start the scheduler that wrote it, or give another --data-dir";
         assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn jobs_of_a_batch_go_with_its_record_and_stay_where_that_is_damaged() {
+        let scratch = Scratch::new();
+        let store = Folder::open(&scratch.0).unwrap().store("compute").unwrap();
+        let of = |text: &str, batch: Batch| {
+            let mut header = header(text, 1, None);
+            (header.version, header.batch) = (FORMAT, Some(batch));
+            store.create(&name(text), &header, None, &[]).unwrap();
+        };
+        let member = |of: &str| Batch::Member {
+            of: of.to_string(),
+            index: 0,
+        };
+        of("a", Batch::Whole { size: 1 });
+        of("a-1", member("a"));
+        of("b", Batch::Whole { size: 1 });
+        of("b-1", member("b"));
+        of("c-1", member("c"));
+        fs::write(store.record(&name("b")), "damaged\n").unwrap();
+        let loaded = store.load().unwrap();
+        let mut loaded: Vec<&str> = loaded.iter().map(|r| r.header.name.as_str()).collect();
+        loaded.sort_unstable();
+        assert_eq!(loaded, ["a", "a-1"]);
+        assert!(store.has(&name("b-1")), "it may be mended");
+        assert!(!store.has(&name("c-1")), "it was never acknowledged");
     }
 
     #[test]
