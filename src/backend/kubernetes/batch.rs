@@ -178,10 +178,22 @@ impl Kubernetes {
         };
         let object = parent(batch, first);
         let whole = self.create_job(&batch.name, &object, resend, is_sent, deadline)?;
-        let jobs = self.fill(batch, &images, &whole.job, resend, deadline)?;
-        let complete = json!({COMPLETE_ANNOTATION: self.clock.now().to_string()});
+        let filled = self.fill(batch, &images, &whole.job, resend, deadline);
+        let completed = filled.and_then(|jobs| {
+            let complete = json!({COMPLETE_ANNOTATION: self.clock.now().to_string()});
+            let whole = self.change_job(&whole.job, Condition::Whatever, complete, None)?;
+            Ok((whole, jobs))
+        });
+        let (complete, jobs) = completed.map_err(|error| match error {
+            // An earlier send may have completed it, and its jobs may run.
+            CreateError::Incomplete(e) if resend == Resend::Again => {
+                let message = e.to_string();
+                CreateError::Unanswered(BackendError::Unanswered { message })
+            }
+            error => error,
+        })?;
         Ok(CreatedBatch {
-            whole: self.change_job(&whole.job, Condition::Whatever, complete, None)?,
+            whole: complete,
             jobs,
             may_come_again: whole.may_come_again,
         })
