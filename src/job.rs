@@ -329,6 +329,18 @@ impl Job {
         Some(is_complete && !self.hidden)
     }
 
+    /// How many jobs the batch has that it stands for, if all of that is there.
+    pub fn complete_batch_size(&self) -> Option<usize> {
+        match self.rare.batch {
+            Some(BatchPart::Whole {
+                size,
+                is_complete: true,
+                ..
+            }) => usize::try_from(size).ok(),
+            _ => None,
+        }
+    }
+
     /// Its place in its batch, from 0.
     pub fn batch_index(&self) -> u32 {
         match self.rare.batch {

@@ -2,6 +2,7 @@
 
 use super::{JobError, JobView, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
+use crate::batch::job_names;
 use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight, is_live};
 use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, NO_POD_REMARK_SECONDS,
@@ -219,7 +220,7 @@ impl Scheduler {
             self.discard(name)
                 .inspect_err(|_| self.index.nothing_comes(name))?;
         } else if self.index.could_come_late(name)
-            && let Some(job) = self.backend.look(name)?
+            && let Some(job) = self.look(name)?
         {
             // If it is another than the one that is known, that one is gone.
             self.observe(job);
@@ -259,7 +260,7 @@ impl Scheduler {
         }
         let flight = self.index.begin(name, Flight::Change);
         let known = self.index.known(name);
-        let job = self.backend.look(name)?;
+        let job = self.look(name)?;
         match (&job, known) {
             (Some(job), _) => drop(self.observe(job.clone())),
             // How it ended cannot be known: a stop may have been carried out before.
@@ -316,10 +317,31 @@ impl Scheduler {
         record.is_some_and(|record| record.job.is_stop_unnoticed())
     }
 
+    /// What there is under a name. Before a batch is found to be complete, so are its jobs, of which
+    /// the watch may not have told yet.
+    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        let job = self.backend.look(name)?;
+        let known = self.index.known(name);
+        let is_known = known.is_some_and(|known| known.job.batch_whole() == Some(true));
+        if let Some(job) = &job
+            && let Some(size) = job.complete_batch_size().filter(|_| !is_known)
+        {
+            for name in job_names(name, size).into_iter().flatten() {
+                let _flight = self.index.begin(&name, Flight::Change);
+                if self.index.known(&name).is_none()
+                    && let Some(job) = self.backend.look(&name)?
+                {
+                    self.observe(job);
+                }
+            }
+        }
+        Ok(job)
+    }
+
     /// Asks what has become of a job that has changed.
     pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
         let _flight = self.index.begin(name, Flight::Change);
-        match self.backend.look(name)? {
+        match self.look(name)? {
             Some(job) => {
                 self.observe(job);
                 Ok(())
