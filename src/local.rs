@@ -173,8 +173,8 @@ pub fn run(options: &LocalOptions, environment: Environment) -> Result<(), Local
         .collect();
     let mut served = Vec::new();
     for (number, (component, listener)) in components.into_iter().zip(listeners).enumerate() {
-        let one = serve(options, &machine, number, component, listener)?;
-        one.scheduler.beside(siblings.clone());
+        let siblings = siblings.clone();
+        let one = serve(options, &machine, number, component, siblings, listener)?;
         served.push(one);
     }
 
@@ -429,6 +429,7 @@ fn serve(
     machine: &Arc<Machine>,
     number: usize,
     component: JobComponent,
+    siblings: Vec<Sibling>,
     listener: TcpListener,
 ) -> Result<Served, LocalError> {
     let guard = Guard::only(options.address, component.scheduler_port, &component.name);
@@ -449,6 +450,8 @@ fn serve(
         Clock::real(),
         Arc::default(),
     ));
+    // Before anybody asks.
+    scheduler.beside(siblings);
     machine.observe(number, scheduler.clone());
     let server =
         Server::start(listener, &scheduler, &guard).map_err(io_error("starting the server"))?;

@@ -574,6 +574,7 @@ fn what_is_configured_is_told_and_of_secrets_the_names() {
                  node: {gpu: 'nvidia-v100, -nvidia-k80', gpuCount: 2}\n\
                  runtime: {architecture: arm64}\n\
                  runAsUser: 1000\n\
+                 batchStatusRules: [{condition: Any, operator: In, jobStatuses: [Failed], batchStatus: Failed}]\n\
                  readOnlyFileSystem: true\n\
                  volumeMounts: [{name: tmp, path: /tmp, emptyDir: {}}, {name: s, path: /s, emptyDir: {sizeLimit: 1Gi}}]";
     let place = Place::new(&[("compute", lines), ("other", "command: ['true']")]);
@@ -593,6 +594,9 @@ fn what_is_configured_is_told_and_of_secrets_the_names() {
             {"name": "tmp", "path": "/tmp", "emptyDir": {}},
             {"name": "s", "path": "/s", "emptyDir": {"sizeLimit": "1Gi"}},
         ],
+        "batchStatusRules": [
+            {"condition": "Any", "operator": "In", "jobStatuses": ["Failed"], "batchStatus": "Failed"},
+        ],
         "limits": limits, "siblings": siblings,
     });
     let told = scheduler.api().ask("GET", "/api/v1/component", "").json();
@@ -600,6 +604,7 @@ fn what_is_configured_is_told_and_of_secrets_the_names() {
     let least = json!({
         "app": "test", "environment": "dev", "name": "other", "version": "0.1.0", "schedulerPort": place.ports[1],
         "command": ["true"], "secrets": [], "variables": {}, "ports": {}, "readOnlyFileSystem": false, "volumeMounts": [],
+        "batchStatusRules": [],
         "limits": limits, "siblings": siblings,
     });
     let told = scheduler
