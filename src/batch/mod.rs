@@ -3,6 +3,7 @@
 
 pub mod request;
 pub mod status;
+pub mod summary;
 
 use crate::job::{JobName, Timestamp};
 

@@ -32,9 +32,10 @@ pub enum TooLarge {
     Job { index: usize, bytes: usize },
 }
 
-/// Reads the body of a request to start a batch.
+/// Reads the body of a request to start a batch. An empty one is a batch without a job.
 pub fn parse_batch(body: &[u8]) -> Result<BatchRequest, RequestError> {
-    let node = Node::from_json(body)?;
+    let is_empty = body.iter().all(u8::is_ascii_whitespace);
+    let node = Node::from_json(if is_empty { b"{}" } else { body })?;
     let report = Report::default();
     let batch = match &node.value {
         Value::Mapping(_) => read(Item::root(node, &report)),
@@ -280,8 +281,9 @@ mod tests {
         let list = "the request body must be an object, such as \
                     {\"jobScheduleDescriptions\": [{}]}, not a list";
         refused("[]", &[list]);
+        refused(" ", &[missing]);
         assert!(matches!(
-            parse_batch(b""),
+            parse_batch(b"{"),
             Err(RequestError::NotJson { .. })
         ));
     }

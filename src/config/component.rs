@@ -1,6 +1,7 @@
 //! `spec.jobs[]`: what a job component and its `environmentConfig` say, and the two laid over one
 //! another.
 
+use super::batch_rules::{StatusRule, batch_status_rules};
 use super::fields::{Fields, Item, Report};
 use super::image::has_placeholder;
 use super::read::read_settings;
@@ -32,9 +33,8 @@ const REFUSED: [(&str, &str); 5] = [
 ];
 
 /// What Radix has for jobs and this scheduler does not.
-const UNSERVED: [(&str, &str); 8] = [
+const UNSERVED: [(&str, &str); 7] = [
     ("authentication", NO_EFFECT),
-    ("batchStatusRules", NO_EFFECT),
     ("cron", NO_EFFECT),
     ("healthChecks", NO_EFFECT),
     ("network", NO_EFFECT),
@@ -88,6 +88,7 @@ struct Level {
     monitoring: Option<bool>,
     monitoring_config: Option<MonitoringConfig>,
     read_only_file_system: Option<bool>,
+    batch_status_rules: Option<Vec<StatusRule>>,
     settings: Settings,
 }
 
@@ -183,6 +184,8 @@ impl Job {
             monitoring: self.monitoring(over).unwrap_or_default(),
             read_only_file_system: pick(&over.read_only_file_system, &base.read_only_file_system)
                 .unwrap_or(false),
+            batch_status_rules: pick(&over.batch_status_rules, &base.batch_status_rules)
+                .unwrap_or_default(),
             settings: base.settings.in_environment(&over.settings),
         })
     }
@@ -357,6 +360,7 @@ impl Level {
             monitoring: fields.take("monitoring").and_then(Item::boolean),
             monitoring_config: fields.take("monitoringConfig").and_then(monitoring_config),
             read_only_file_system: fields.take("readOnlyFileSystem").and_then(Item::boolean),
+            batch_status_rules: fields.take("batchStatusRules").and_then(batch_status_rules),
             settings: read_settings(fields),
         }
     }

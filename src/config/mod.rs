@@ -5,6 +5,7 @@
 //! applied.
 
 mod application;
+mod batch_rules;
 mod component;
 mod core_schema;
 mod error;
@@ -24,6 +25,7 @@ mod yaml;
 use crate::job::JobName;
 
 pub use application::{MAX_FILE_BYTES, RadixConfig, load, parse, read_file};
+pub use batch_rules::{BatchStatus, RuleCondition, RuleOperator, RuleStatus, StatusRule};
 pub use error::{ConfigError, FieldError, Warning};
 pub use image::ImageError;
 pub use quantity::{Quantity, QuantityError};
@@ -63,6 +65,8 @@ pub struct JobComponent {
     pub monitoring: Option<Monitoring>,
     /// Whether the job's root file system is read-only.
     pub read_only_file_system: bool,
+    /// What its batches are called; the first that holds decides.
+    pub batch_status_rules: Vec<StatusRule>,
     /// What a request may override.
     pub settings: Settings,
 }

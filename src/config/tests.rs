@@ -104,6 +104,12 @@ fn the_example_has_two_job_components() {
     assert_eq!(config.job_components("dev").unwrap().len(), 2);
 }
 
+fn rule(rule: &StatusRule) -> String {
+    let (condition, operator) = (rule.condition.as_str(), rule.operator.as_str());
+    let (jobs, batch) = (&rule.job_statuses, rule.batch_status);
+    format!("{condition} {operator} {jobs:?} {batch}")
+}
+
 #[test]
 fn every_served_field_is_read() {
     let train = full().job_component("dev", "train").unwrap();
@@ -130,6 +136,15 @@ fn every_served_field_is_read() {
     assert_eq!(
         (monitoring.port, monitoring.path.as_str()),
         (3001, "/prometheus")
+    );
+
+    let rules: Vec<String> = train.batch_status_rules.iter().map(rule).collect();
+    assert_eq!(
+        rules,
+        [
+            "Any In [Failed, Stopped] Failed",
+            "All NotIn [Waiting, Active, Running] Succeeded"
+        ]
     );
 
     let settings = &train.settings;
@@ -187,6 +202,7 @@ fn an_environment_overrides_every_field() {
         "fedcba98-7654-3210-fedc-ba9876543210"
     );
     assert_eq!(train.monitoring, None);
+    assert_eq!(train.batch_status_rules, []);
 
     let settings = &train.settings;
     assert_eq!(
