@@ -341,6 +341,14 @@ impl Job {
         }
     }
 
+    /// Its caller's own id for the batch that it stands for.
+    pub fn batch_id(&self) -> Option<&str> {
+        match &self.rare.batch {
+            Some(BatchPart::Whole { id, .. }) => id.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Its place in its batch, from 0.
     pub fn batch_index(&self) -> u32 {
         match self.rare.batch {
@@ -619,9 +627,14 @@ impl JobRecord {
         self.job.queued.filter(|_| !self.awaits_batch)
     }
 
-    /// Whether its users see it.
+    /// Whether its users see it as a job.
     pub fn is_seen(&self) -> bool {
         !self.job.hidden && !self.awaits_batch && self.job.batch().is_none()
+    }
+
+    /// Whether its users are told of it, or of the batch that it stands for.
+    pub fn is_told(&self) -> bool {
+        self.is_seen() || self.job.batch() == Some(true)
     }
 
     /// The same with a newer report of the job. An end that was told stays until the backend's own

@@ -45,7 +45,7 @@ const FINISHES: [(&str, Status); 3] = [
     ("stopped", Status::Stopped),
 ];
 /// Routes as labels.
-pub const ROUTES: [&str; 17] = [
+pub const ROUTES: [&str; 25] = [
     "list",
     "create",
     "get",
@@ -54,6 +54,14 @@ pub const ROUTES: [&str; 17] = [
     "stop",
     "stop-all",
     "restart",
+    "list-batches",
+    "create-batch",
+    "get-batch",
+    "wait-batch",
+    "delete-batch",
+    "stop-batch",
+    "stop-all-batches",
+    "restart-batch",
     "progress",
     "logs",
     "events",

@@ -1,7 +1,7 @@
 //! What a scheduler is configured to, as JSON: of secrets, the names.
 
 use super::reply::Reply;
-use crate::config::{FailureRule, Node, Quantity, Runtime, VolumeMount, VolumeSource};
+use crate::config::{FailureRule, Node, Quantity, Runtime, StatusRule, VolumeMount, VolumeSource};
 use crate::scheduler::{Scheduler, Sibling};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ struct Component<'a> {
     run_as_user: Option<u32>,
     read_only_file_system: bool,
     volume_mounts: Vec<Mount<'a>>,
+    batch_status_rules: Vec<BatchRule>,
     variables: &'a BTreeMap<String, String>,
     secrets: &'a [String],
     ports: BTreeMap<&'a str, u16>,
@@ -65,6 +66,15 @@ struct Policy<'a> {
 struct Rule<'a> {
     action: &'static str,
     on_exit_codes: Codes<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchRule {
+    condition: &'static str,
+    operator: &'static str,
+    job_statuses: Vec<&'static str>,
+    batch_status: &'static str,
 }
 
 #[derive(Serialize)]
@@ -178,6 +188,11 @@ pub fn reply(scheduler: &Scheduler) -> Reply {
             run_as_user: settings.run_as_user,
             read_only_file_system: component.read_only_file_system,
             volume_mounts: component.volume_mounts.iter().map(mount).collect(),
+            batch_status_rules: component
+                .batch_status_rules
+                .iter()
+                .map(batch_rule)
+                .collect(),
             variables: &settings.variables,
             secrets: &component.secrets,
             ports: ports.map(|port| (port.name.as_str(), port.port)).collect(),
@@ -199,6 +214,15 @@ fn rule(rule: &FailureRule) -> Rule<'_> {
     Rule {
         action: rule.action.as_str(),
         on_exit_codes: Codes { operator, values },
+    }
+}
+
+fn batch_rule(rule: &StatusRule) -> BatchRule {
+    BatchRule {
+        condition: rule.condition.as_str(),
+        operator: rule.operator.as_str(),
+        job_statuses: rule.job_statuses.iter().map(|s| s.as_str()).collect(),
+        batch_status: rule.batch_status.as_str(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
 use super::reply::Reply;
+use crate::batch::summary::Summary;
+use crate::config::StatusRule;
 use crate::index::{Changed, Follower};
 use crate::job::Timestamp;
 use crate::scheduler::JobView;
@@ -61,14 +63,14 @@ impl Events {
         number.parse().ok()
     }
 
-    /// Puts into `events` what a follower is to be told who knows all up to this number, as many
-    /// as fit without making it larger. Returns up to which number it knows then; `None` if it has
+    /// Puts into `events` what a follower is to be told, at this time and with these names of batches'
+    /// statuses, who knows all up to this number, as many as fit without making it larger. Returns up to which number it knows then; `None` if it has
     /// missed something.
     pub fn since(
         &self,
         number: u64,
         follower: &Follower,
-        now: Timestamp,
+        (rules, now): (&[StatusRule], Timestamp),
         events: &mut Vec<Arc<[u8]>>,
     ) -> Option<u64> {
         let mut made = self.made.lock();
@@ -76,16 +78,21 @@ impl Events {
         follower.changed_since(number, events.capacity(), |changed| {
             let event = made.events.get(&changed.number).cloned();
             events.push(event.unwrap_or_else(|| {
-                let event = self.make(&changed, now);
+                let event = self.make(&changed, rules, now);
                 made.keep(changed.number, &event);
                 event
             }));
         })
     }
 
-    /// `job`, with its state, or `gone`, with its name.
-    fn make(&self, changed: &Changed, now: Timestamp) -> Arc<[u8]> {
+    /// `job` or `batch`, with its state, or `gone`, with its name.
+    fn make(&self, changed: &Changed, rules: &[StatusRule], now: Timestamp) -> Arc<[u8]> {
         let (kind, data) = match changed.record {
+            Some(whole) if whole.job.batch_whole().is_some() => {
+                let jobs = changed.jobs();
+                let summary = Summary::of(rules, jobs.iter().map(|job| &**job));
+                ("batch", Reply::batch_summary(whole, &summary).body)
+            }
             Some(record) => {
                 let view = JobView {
                     position: changed.position().or(record.job.rare.position),
@@ -103,6 +110,11 @@ impl Events {
     pub fn head(&self, number: u64, kind: &str) -> Vec<u8> {
         let mark = &self.mark;
         format!("id: {mark}-{number}\nevent: {kind}\ndata: ").into()
+    }
+
+    /// The same of an event after which others are to come before a reader knows all.
+    pub fn head_without_id(kind: &str) -> Vec<u8> {
+        format!("event: {kind}\ndata: ").into()
     }
 }
 

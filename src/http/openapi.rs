@@ -36,6 +36,16 @@ mod tests {
         Route::Component => ["getComponent"],
         Route::Console => ["getConsole"],
         Route::StopJobs => ["stopAllJobs"],
+        Route::ListBatches { .. } => ["getBatches"],
+        Route::CreateBatch => ["createBatch"],
+        Route::GetBatch { .. } => ["getBatch"],
+        Route::DeleteBatch { .. } => ["deleteBatch"],
+        Route::StopBatch { .. } => ["stopBatch"],
+        Route::StopBatches => ["stopAllBatches"],
+        Route::RestartBatch { .. } => ["restartBatch"],
+        Route::GetBatchJob { .. } => ["getBatchJob"],
+        Route::StopBatchJob { .. } => ["stopBatchJob"],
+        Route::RestartBatchJob { .. } => ["restartBatchJob"],
         Route::Live => ["getLive"],
         Route::Ready => ["getReady"],
         Route::Metrics => ["getMetrics"],
@@ -55,10 +65,15 @@ mod tests {
         found
     }
 
+    fn target(path: &str) -> String {
+        let target = path.replace("{jobName}", "compute-1");
+        target.replace("{batchName}", "batch-1")
+    }
+
     #[test]
     fn every_documented_operation_is_a_route() {
         for (method, path, id) in documented() {
-            let target = path.replace("{jobName}", "compute-1");
+            let target = target(&path);
             let route = Route::parse(&method, &target);
             let route = route.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"));
             assert!(
@@ -80,7 +95,7 @@ mod tests {
     #[test]
     fn no_method_is_left_out() {
         for (_, path, _) in documented() {
-            let target = path.replace("{jobName}", "compute-1");
+            let target = target(&path);
             for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
                 let is_documented = documented()
                     .iter()

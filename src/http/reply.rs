@@ -4,11 +4,14 @@ use super::guard::Refusal;
 use super::route::RouteError;
 use crate::backend::BackendError;
 use crate::batch::request::MAX_BATCH_PAYLOAD_BYTES;
-use crate::config::FieldError;
+use crate::batch::summary::Summary;
+use crate::config::{FieldError, StatusRule};
 use crate::index::Full;
-use crate::job::{Attempt, AttemptState, JobResult, Progress, Shown, Status, Timestamp};
+use crate::job::{
+    Attempt, AttemptState, JobName, JobRecord, JobResult, Progress, Shown, Status, Timestamp,
+};
 use crate::request::{MAX_PAYLOAD_BYTES, RequestError};
-use crate::scheduler::{JobError, JobView, SubmitError};
+use crate::scheduler::{BatchView, JobError, JobView, SubmitError};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,10 +41,16 @@ struct JobStatus<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_name: Option<&'a str>,
     created: Time,
     started: Time,
     ended: Time,
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated: Option<Time>,
+    #[serde(rename = "DeploymentName", skip_serializing_if = "Option::is_none")]
+    deployment_name: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_position: Option<usize>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -62,6 +71,61 @@ struct JobStatus<'a> {
     progress: Option<JobProgress<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pod_statuses: Vec<PodStatus<'a>>,
+}
+
+/// Radix says in all answers about batches when it was told of the change, if it was, and of what
+/// deployment it is. Here there is neither.
+const UPDATED: Time = Time(None, Unset::Null);
+const DEPLOYMENT_NAME: &str = "";
+
+/// In which answers a job is told of.
+#[derive(Clone, Copy)]
+enum Form {
+    /// About jobs, as in the first version.
+    Job,
+    /// About batches, as in Radix since it has them.
+    OfBatch,
+}
+
+/// A batch as its callers see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchStatus<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_id: Option<&'a str>,
+    name: &'a str,
+    created: Time,
+    started: Time,
+    ended: Time,
+    status: &'static str,
+    updated: Time,
+    #[serde(rename = "DeploymentName")]
+    deployment_name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_statuses: Option<Jobs<'a>>,
+    job_counts: BTreeMap<&'static str, usize>,
+    progress: BatchProgress,
+    batch_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct BatchProgress {
+    percent: u8,
+    finished: usize,
+    jobs: usize,
+}
+
+/// The jobs of a batch. Written where they go, since there may be a thousand.
+struct Jobs<'a> {
+    views: &'a [JobView],
+    now: Timestamp,
+}
+
+impl Serialize for Jobs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let jobs = self.views.iter();
+        serializer.collect_seq(jobs.map(|view| job_status(view, self.now, Form::OfBatch)))
+    }
 }
 
 #[derive(Serialize)]
@@ -125,9 +189,16 @@ struct ReplicaStatus {
     status: &'static str,
 }
 
-/// A time as text, empty for none. Written where it goes, since a list has hundreds.
+/// A time as text. Written where it goes, since a list has hundreds.
 #[derive(Clone, Copy)]
-struct Time(Option<Timestamp>);
+struct Time(Option<Timestamp>, Unset);
+
+/// What stands for a time that there is not.
+#[derive(Clone, Copy)]
+enum Unset {
+    Empty,
+    Null,
+}
 
 impl Time {
     fn is_none(&self) -> bool {
@@ -137,15 +208,22 @@ impl Time {
 
 impl From<Timestamp> for Time {
     fn from(time: Timestamp) -> Time {
-        Time(Some(time))
+        Time::from(Some(time))
+    }
+}
+
+impl From<Option<Timestamp>> for Time {
+    fn from(time: Option<Timestamp>) -> Time {
+        Time(time, Unset::Empty)
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(time) => serializer.collect_str(&time),
-            None => serializer.serialize_str(""),
+        match (self.0, self.1) {
+            (Some(time), _) => serializer.collect_str(&time),
+            (None, Unset::Empty) => serializer.serialize_str(""),
+            (None, Unset::Null) => serializer.serialize_none(),
         }
     }
 }
@@ -155,23 +233,31 @@ fn has_end(status: Status) -> bool {
     matches!(status, Status::Succeeded | Status::Stopped)
 }
 
-fn job_status(view: &JobView, now: Timestamp) -> JobStatus<'_> {
+fn job_status(view: &JobView, now: Timestamp, form: Form) -> JobStatus<'_> {
     let record = &view.record;
     let job = &record.job;
+    let (is_of_batch, unset) = match form {
+        Form::Job => (false, Unset::Empty),
+        Form::OfBatch => (true, Unset::Null),
+    };
+    let is_told = is_of_batch || has_end(job.status);
     JobStatus {
         name: job.name.as_str(),
         job_id: job.job_id.as_deref(),
+        batch_name: job.batch_of().map(JobName::as_str),
         created: job.created.into(),
-        started: Time(job.started),
-        ended: Time(job.finished.filter(|_| has_end(job.status))),
+        started: Time(job.started, unset),
+        ended: Time(job.finished.filter(|_| is_told), unset),
         status: job.status.as_str(),
+        updated: is_of_batch.then_some(UPDATED),
+        deployment_name: is_of_batch.then_some(DEPLOYMENT_NAME),
         queue_position: view.position.filter(|_| job.status == Status::Waiting),
         message: record.message(now, view.position),
         result: text_of(record.result()),
         result_truncated: record.result().is_some_and(|result| result.is_truncated),
         urls: &job.rare.urls,
         failed: job.failed,
-        restart: Time(job.rare.restarted),
+        restart: job.rare.restarted.into(),
         restart_of: job.rare.restart_of.as_ref().map(|name| name.as_str()),
         progress: record.progress.as_deref().map(JobProgress::from),
         pod_statuses: record.attempts.iter().enumerate().map(pod_status).collect(),
@@ -188,7 +274,7 @@ fn shown(view: &JobView, now: Timestamp) -> Arc<Shown> {
     }
     let shown = Arc::new(Shown {
         beside,
-        bytes: to_json(&job_status(view, now)).into(),
+        bytes: to_json(&job_status(view, now, Form::Job)).into(),
     });
     record.shown.set(shown.clone());
     shown
@@ -199,15 +285,56 @@ fn many(views: &[JobView], now: Timestamp) -> Vec<u8> {
     let mut body = Vec::with_capacity(views.len() * JOB_BYTES);
     for (number, view) in views.iter().enumerate() {
         body.push(if number == 0 { b'[' } else { b',' });
-        let _ = serde_json::to_writer(&mut body, &job_status(view, now));
+        let _ = serde_json::to_writer(&mut body, &job_status(view, now, Form::Job));
     }
     body.push(b']');
     body
 }
 
+fn of_view<'a>(
+    view: &'a BatchView,
+    rules: &[StatusRule],
+    jobs_at: Option<Timestamp>,
+) -> BatchStatus<'a> {
+    let views = &view.jobs;
+    let jobs = jobs_at.map(|now| Jobs { views, now });
+    batch_status(&view.whole, &view.summary(rules), jobs)
+}
+
+fn batch_status<'a>(
+    whole: &'a JobRecord,
+    summary: &Summary,
+    job_statuses: Option<Jobs<'a>>,
+) -> BatchStatus<'a> {
+    let job = &whole.job;
+    let counts = Status::ALL.into_iter().zip(summary.counts);
+    BatchStatus {
+        batch_id: job.batch_id(),
+        name: job.name.as_str(),
+        created: job.created.into(),
+        started: Time(summary.started, Unset::Null),
+        ended: Time(summary.ended, Unset::Null),
+        status: summary.status.as_str(),
+        updated: UPDATED,
+        deployment_name: DEPLOYMENT_NAME,
+        job_statuses,
+        job_counts: counts.map(|(s, count)| (s.as_str(), count)).collect(),
+        progress: BatchProgress {
+            percent: summary.percent,
+            finished: summary.finished,
+            jobs: summary.jobs,
+        },
+        batch_type: "batch",
+    }
+}
+
 fn to_json(value: &impl Serialize) -> Vec<u8> {
-    // A buffer that grows is copied over and over.
-    let mut bytes = Vec::with_capacity(JOB_BYTES);
+    to_json_of(JOB_BYTES, value)
+}
+
+/// `bytes` is about how many it is: a buffer that grows is copied over and over.
+fn to_json_of(bytes: usize, value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bytes);
     // Plain structs with string keys always serialize.
     let _ = serde_json::to_writer(&mut bytes, value);
     bytes
@@ -221,9 +348,9 @@ fn pod_status((pod_index, attempt): (usize, &Attempt)) -> PodStatus<'_> {
     PodStatus {
         name: &attempt.name,
         created: attempt.created.into(),
-        start_time: Time(attempt.started),
-        container_started: Time(attempt.started),
-        end_time: Time(attempt.finished),
+        start_time: attempt.started.into(),
+        container_started: attempt.started.into(),
+        end_time: attempt.finished.into(),
         exit_code: attempt.exit_code,
         reason: &attempt.reason,
         status_message: &attempt.message,
@@ -276,7 +403,32 @@ impl Reply {
 
     /// A job that has just changed, and mostly does again before anybody looks: nothing is kept.
     pub fn changed_job(view: &JobView, now: Timestamp) -> Reply {
-        Reply::of_bytes(200, to_json(&job_status(view, now)))
+        Reply::of_bytes(200, to_json(&job_status(view, now, Form::Job)))
+    }
+
+    /// A job of a batch, where that is asked for it.
+    pub fn batch_job(view: &JobView, now: Timestamp) -> Reply {
+        Reply::of_bytes(200, to_json(&job_status(view, now, Form::OfBatch)))
+    }
+
+    /// A batch with its jobs.
+    pub fn batch(view: &BatchView, rules: &[StatusRule], now: Timestamp) -> Reply {
+        let bytes = (view.jobs.len() + 1) * JOB_BYTES;
+        Reply::of_bytes(200, to_json_of(bytes, &of_view(view, rules, Some(now))))
+    }
+
+    /// A batch without its jobs.
+    pub fn batch_summary(whole: &JobRecord, summary: &Summary) -> Reply {
+        Reply::of_bytes(200, to_json(&batch_status(whole, summary, None)))
+    }
+
+    /// Batches, with their jobs as they are at that time where one is given.
+    pub fn batches(views: &[BatchView], rules: &[StatusRule], jobs_at: Option<Timestamp>) -> Reply {
+        let jobs = views.iter().map(|view| view.jobs.len());
+        let jobs: usize = jobs_at.map_or(0, |_| jobs.sum());
+        let bytes = (views.len() + jobs + 1) * JOB_BYTES;
+        let views = views.iter().map(|view| of_view(view, rules, jobs_at));
+        Reply::of_bytes(200, to_json_of(bytes, &views.collect::<Vec<_>>()))
     }
 
     pub fn jobs(views: &[JobView], now: Timestamp) -> Reply {
@@ -491,7 +643,7 @@ impl From<&RouteError> for Reply {
             RouteError::NotFound => Reply::failure(
                 404,
                 "NotFound",
-                "no such path: the jobs are at /api/v1/jobs",
+                "no such path: the jobs are at /api/v1/jobs, batches at /api/v1/batches",
             ),
             RouteError::MethodNotAllowed { allow } => {
                 Reply::failure(405, "MethodNotAllowed", &format!("this path takes {allow}"))
@@ -533,11 +685,17 @@ impl From<SubmitError> for Reply {
         match error {
             SubmitError::NotReady => Reply::not_ready(),
             SubmitError::Fields(errors) => invalid(&errors),
-            SubmitError::PayloadTooLarge { bytes } => Reply::failure(
-                413,
-                "RequestEntityTooLarge",
-                &format!("the payload may have {MAX_PAYLOAD_BYTES} bytes (1 MiB) and has {bytes}"),
-            ),
+            SubmitError::PayloadTooLarge { index, bytes } => {
+                let whose = match index {
+                    Some((index, Some(id))) => format!("of job {index} (jobId {id}) "),
+                    Some((index, None)) => format!("of job {index} "),
+                    None => String::new(),
+                };
+                let message = format!(
+                    "the payload {whose}may have {MAX_PAYLOAD_BYTES} bytes (1 MiB) and has {bytes}"
+                );
+                Reply::failure(413, "RequestEntityTooLarge", &message)
+            }
             SubmitError::BatchTooLarge { bytes } => Reply::failure(
                 413,
                 "RequestEntityTooLarge",
@@ -568,6 +726,13 @@ impl From<JobError> for Reply {
                 "NotFound",
                 &format!(
                     "job {name} is not found: it may have been deleted, or let go for later ones"
+                ),
+            ),
+            JobError::BatchNotFound { name } => Reply::failure(
+                404,
+                "NotFound",
+                &format!(
+                    "batch {name} is not found: it may have been deleted, or let go for later ones"
                 ),
             ),
             JobError::NoLog { message } => Reply::failure(404, "NotFound", &message),
@@ -614,8 +779,7 @@ impl From<BackendError> for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Job, JobRecord, Queued, RareFields};
-    use std::sync::Arc;
+    use crate::job::{BatchPart, Job, Queued, RareFields};
 
     fn fields(job: Job, position: Option<usize>) -> serde_json::Value {
         let attempts = Vec::new();
@@ -675,6 +839,73 @@ mod tests {
             .and_then(|list| list.strip_suffix(b"]"));
         let expected = vec![one.unwrap(); views.len()].join(&b","[..]);
         assert_eq!(long[1..long.len() - 1], expected);
+    }
+
+    #[test]
+    fn a_batch_has_its_jobs_and_null_for_the_times_that_it_has_not() {
+        let batch = JobName::parse("batch-a-1").unwrap();
+        let mut whole = Job::sample("batch-a-1", Status::Stopped, 1);
+        whole.rare = RareFields {
+            batch: Some(BatchPart::Whole {
+                id: Some("mine".into()),
+                size: 2,
+                is_complete: true,
+            }),
+            ..RareFields::NONE
+        }
+        .into();
+        let view = |name: &str, status, index| {
+            let mut job = Job::sample(name, status, 1);
+            job.finished = status.is_finished().then_some(Timestamp::at(9));
+            job.started = None;
+            let (of, payload) = (batch.clone(), None);
+            let part = BatchPart::Member { of, index, payload };
+            job.rare = RareFields {
+                batch: Some(part),
+                ..RareFields::NONE
+            }
+            .into();
+            let record = Arc::new(JobRecord::new(job, Vec::new()));
+            let position = None;
+            JobView { record, position }
+        };
+        let batch = BatchView {
+            whole: Arc::new(JobRecord::new(whole, Vec::new())),
+            jobs: vec![
+                view("batch-a-1-b", Status::Failed, 0),
+                view("batch-a-1-c", Status::Waiting, 1),
+            ],
+        };
+        let now = Timestamp::at(20);
+        let text = |reply: Reply| String::from_utf8(reply.body).unwrap();
+        let jobs = "\"jobStatuses\":[{\"name\":\"batch-a-1-b\",\"batchName\":\"batch-a-1\",\
+             \"created\":\"1970-01-01T00:00:00Z\",\"started\":null,\
+             \"ended\":\"1970-01-01T00:00:09Z\",\"status\":\"Failed\",\"updated\":null,\
+             \"DeploymentName\":\"\"},{\"name\":\"batch-a-1-c\",\"batchName\":\"batch-a-1\",\
+             \"created\":\"1970-01-01T00:00:00Z\",\"started\":null,\"ended\":null,\
+             \"status\":\"Waiting\",\"updated\":null,\"DeploymentName\":\"\"}],";
+        let counts = "\"jobCounts\":{\"Failed\":1,\"Running\":0,\"Stopped\":0,\"Stopping\":0,\
+             \"Succeeded\":0,\"Waiting\":1},\"progress\":{\"percent\":50,\"finished\":1,\"jobs\":2},\
+             \"batchType\":\"batch\"}";
+        let head = "{\"batchId\":\"mine\",\"name\":\"batch-a-1\",\
+             \"created\":\"1970-01-01T00:00:00Z\",\"started\":null,\"ended\":null,\
+             \"status\":\"Active\",\"updated\":null,\"DeploymentName\":\"\",";
+        let (whole, short) = (format!("{head}{jobs}{counts}"), format!("{head}{counts}"));
+        assert_eq!(text(Reply::batch(&batch, &[], now)), whole);
+        let summary = batch.summary(&[]);
+        assert_eq!(text(Reply::batch_summary(&batch.whole, &summary)), short);
+        let two = [batch];
+        assert_eq!(text(Reply::batches(&two, &[], None)), format!("[{short}]"));
+        let all = Reply::batches(&two, &[], Some(now));
+        assert_eq!(text(all), format!("[{whole}]"));
+        assert_eq!(text(Reply::batches(&[], &[], Some(now))), "[]");
+        // By its other path the first version's form.
+        let job = fields((*two[0].jobs[1].record).job.clone(), None);
+        assert_eq!(
+            (&job["started"], &job["updated"]),
+            (&"".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(job["batchName"], "batch-a-1");
     }
 
     #[test]

@@ -48,6 +48,44 @@ pub enum Route {
     Events,
     /// Every unfinished job.
     StopJobs,
+    /// `summary`: counts instead of jobs.
+    ListBatches {
+        summary: bool,
+    },
+    CreateBatch,
+    /// `wait`: answer when all of its jobs have finished, or after so long.
+    GetBatch {
+        name: String,
+        summary: bool,
+        wait: Option<Duration>,
+    },
+    DeleteBatch {
+        name: String,
+    },
+    StopBatch {
+        name: String,
+    },
+    /// Every unfinished job of every batch.
+    StopBatches,
+    /// `all`: what has succeeded, too.
+    RestartBatch {
+        name: String,
+        all: bool,
+    },
+    /// `job` is its whole name, or the part that its batch's has not.
+    GetBatchJob {
+        batch: String,
+        job: String,
+        wait: Option<Duration>,
+    },
+    StopBatchJob {
+        batch: String,
+        job: String,
+    },
+    RestartBatchJob {
+        batch: String,
+        job: String,
+    },
     /// What the scheduler is configured to.
     Component,
     /// The page on which people look at it.
@@ -86,6 +124,8 @@ pub enum Parameter {
     Status,
     JobId,
     Limit,
+    Summary,
+    All,
 }
 
 impl Parameter {
@@ -97,6 +137,8 @@ impl Parameter {
             Parameter::Status => "status",
             Parameter::JobId => "jobId",
             Parameter::Limit => "limit",
+            Parameter::Summary => "summary",
+            Parameter::All => "all",
         }
     }
 
@@ -106,7 +148,9 @@ impl Parameter {
             Parameter::Wait => {
                 format!("give seconds or minutes, such as 30s or 2m, up to {MAX_WAIT_SECONDS}s")
             }
-            Parameter::Follow => "give true or false".to_string(),
+            Parameter::Follow | Parameter::Summary | Parameter::All => {
+                "give true or false".to_string()
+            }
             Parameter::Tail => format!("give a number of lines from 0 to {MAX_TAIL_LINES}"),
             Parameter::Status => {
                 let all = Status::ALL.map(Status::as_str).join(", ");
@@ -141,7 +185,10 @@ impl Route {
         let target = target.split('#').next().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = path.strip_suffix('/').unwrap_or(path);
-        let segments: Vec<&str> = path.splitn(8, '/').collect();
+        let segments: Vec<&str> = path.splitn(9, '/').collect();
+        if let ["", "api", "v1", "batches", of_batches @ ..] = segments.as_slice() {
+            return parse_batches(method, of_batches, query);
+        }
         let (is_get, is_post) = (matches!(method, "GET" | "HEAD"), method == "POST");
         let only = |allow| Err(RouteError::MethodNotAllowed { allow });
         match segments.as_slice() {
@@ -158,7 +205,7 @@ impl Route {
                     "DELETE" => Ok(Route::DeleteJob { name }),
                     _ if is_get => Ok(Route::GetJob {
                         name,
-                        wait: parse_wait(query)?,
+                        wait: parse_wait(query, &["wait"])?,
                     }),
                     _ => only("GET, HEAD, DELETE"),
                 }
@@ -197,11 +244,19 @@ impl Route {
         }
     }
 
+    /// Bodies of such a request may be as large as a batch.
+    pub fn takes_batch(&self) -> bool {
+        *self == Route::CreateBatch
+    }
+
     /// What it takes to answer.
     pub fn cost(&self) -> Cost {
         match self {
             Route::ListJobs(_)
             | Route::GetJob { .. }
+            | Route::ListBatches { .. }
+            | Route::GetBatch { .. }
+            | Route::GetBatchJob { .. }
             | Route::PutProgress { .. }
             | Route::GetLog { .. }
             | Route::Events
@@ -215,8 +270,66 @@ impl Route {
             | Route::DeleteJob { .. }
             | Route::StopJob { .. }
             | Route::RestartJob { .. }
-            | Route::StopJobs => Cost::Backend,
+            | Route::StopJobs
+            | Route::CreateBatch
+            | Route::DeleteBatch { .. }
+            | Route::StopBatch { .. }
+            | Route::StopBatches
+            | Route::RestartBatch { .. }
+            | Route::StopBatchJob { .. }
+            | Route::RestartBatchJob { .. } => Cost::Backend,
         }
+    }
+}
+
+/// A route below `/api/v1/batches`.
+fn parse_batches(method: &str, segments: &[&str], query: &str) -> Result<Route, RouteError> {
+    let (is_get, is_post) = (matches!(method, "GET" | "HEAD"), method == "POST");
+    let only = |allow| Err(RouteError::MethodNotAllowed { allow });
+    match segments {
+        [] if is_post => Ok(Route::CreateBatch),
+        [] if is_get => Ok(Route::ListBatches {
+            summary: parse_flag(query, &["summary"], Parameter::Summary)?,
+        }),
+        [] => only("GET, HEAD, POST"),
+        ["stop"] if is_post => Ok(Route::StopBatches),
+        ["stop"] => only("POST"),
+        [name] if !name.is_empty() => {
+            let name = name.to_string();
+            match method {
+                "DELETE" => Ok(Route::DeleteBatch { name }),
+                _ if is_get => Ok(Route::GetBatch {
+                    name,
+                    summary: parse_flag(query, &["wait", "summary"], Parameter::Summary)?,
+                    wait: parse_wait(query, &["wait", "summary"])?,
+                }),
+                _ => only("GET, HEAD, DELETE"),
+            }
+        }
+        [name, "stop"] if is_post => Ok(Route::StopBatch {
+            name: name.to_string(),
+        }),
+        [name, "restart"] if is_post => Ok(Route::RestartBatch {
+            name: name.to_string(),
+            all: parse_flag(query, &["all"], Parameter::All)?,
+        }),
+        [_, "stop" | "restart"] => only("POST"),
+        [batch, "jobs", job] if is_get && !job.is_empty() => Ok(Route::GetBatchJob {
+            batch: batch.to_string(),
+            job: job.to_string(),
+            wait: parse_wait(query, &["wait"])?,
+        }),
+        [batch, "jobs", job, "stop"] if is_post => Ok(Route::StopBatchJob {
+            batch: batch.to_string(),
+            job: job.to_string(),
+        }),
+        [batch, "jobs", job, "restart"] if is_post => Ok(Route::RestartBatchJob {
+            batch: batch.to_string(),
+            job: job.to_string(),
+        }),
+        [_, "jobs", job] if !job.is_empty() => only("GET, HEAD"),
+        [_, "jobs", _, "stop" | "restart"] => only("POST"),
+        _ => Err(RouteError::NotFound),
     }
 }
 
@@ -231,6 +344,19 @@ pub fn label(route: &Result<Route, RouteError>) -> &'static str {
         Ok(Route::StopJob { .. }) => "stop",
         Ok(Route::StopJobs) => "stop-all",
         Ok(Route::RestartJob { .. }) => "restart",
+        Ok(Route::ListBatches { .. }) => "list-batches",
+        Ok(Route::CreateBatch) => "create-batch",
+        Ok(Route::GetBatch { wait: Some(_), .. }) => "wait-batch",
+        Ok(Route::GetBatch { wait: None, .. }) => "get-batch",
+        Ok(Route::DeleteBatch { .. }) => "delete-batch",
+        Ok(Route::StopBatch { .. }) => "stop-batch",
+        Ok(Route::StopBatches) => "stop-all-batches",
+        Ok(Route::RestartBatch { .. }) => "restart-batch",
+        // They are asked of a job, by another path.
+        Ok(Route::GetBatchJob { wait: Some(_), .. }) => "wait",
+        Ok(Route::GetBatchJob { wait: None, .. }) => "get",
+        Ok(Route::StopBatchJob { .. }) => "stop",
+        Ok(Route::RestartBatchJob { .. }) => "restart",
         Ok(Route::PutProgress { .. }) => "progress",
         Ok(Route::GetLog { .. }) => "logs",
         Ok(Route::Events) => "events",
@@ -295,19 +421,8 @@ fn decoded(text: &str) -> Option<String> {
 
 /// `follow=true` and `tail=100`, up to [`MAX_TAIL_LINES`].
 fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
-    check_names(query, &["follow", "tail"])?;
-    let value = |name: &str| {
-        let pairs = query
-            .split('&')
-            .map(|p| p.split_once('=').unwrap_or((p, "")));
-        pairs.filter(|(key, _)| *key == name).map(|(_, v)| v).next()
-    };
-    let follow = match value("follow") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(given) => return Err(Parameter::Follow.refuse(given)),
-    };
-    let tail = match value("tail") {
+    let follow = parse_flag(query, &["follow", "tail"], Parameter::Follow)?;
+    let tail = match value(query, "tail") {
         None => None,
         Some(given) => Some(
             given
@@ -318,6 +433,28 @@ fn parse_log_options(query: &str) -> Result<LogOptions, RouteError> {
         ),
     };
     Ok(LogOptions { follow, tail })
+}
+
+/// The first value of a parameter.
+fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// `true` or `false`, which it is if left out. `known` are the parameters that there are here.
+fn parse_flag(
+    query: &str,
+    known: &[&'static str],
+    parameter: Parameter,
+) -> Result<bool, RouteError> {
+    check_names(query, known)?;
+    match value(query, parameter.as_str()) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(given) => Err(parameter.refuse(given)),
+    }
 }
 
 /// Refuses a parameter that is nearly one of `known`: unheard, it would be a surprise. Others are
@@ -339,8 +476,8 @@ fn check_names(query: &str, known: &[&'static str]) -> Result<(), RouteError> {
 }
 
 /// `wait=30s`, `wait=2m` or seconds alone, up to [`MAX_WAIT_SECONDS`].
-fn parse_wait(query: &str) -> Result<Option<Duration>, RouteError> {
-    check_names(query, &["wait"])?;
+fn parse_wait(query: &str, known: &[&'static str]) -> Result<Option<Duration>, RouteError> {
+    check_names(query, known)?;
     let Some(given) = query.split('&').find_map(|pair| pair.strip_prefix("wait=")) else {
         return Ok(None);
     };
@@ -491,6 +628,96 @@ mod tests {
         check("GET /openapi.json", Ok(Route::Document));
         check("GET /swagger.json", Ok(Route::Document));
         check("GET /metrics", Ok(Route::Metrics));
+    }
+
+    #[test]
+    fn every_route_of_batches() {
+        let name = || "b-1".to_string();
+        let list = |summary| Ok(Route::ListBatches { summary });
+        check("POST /api/v1/batches", Ok(Route::CreateBatch));
+        check("GET /api/v1/batches/", list(false));
+        check("GET /api/v1/batches?summary=true", list(true));
+        check("GET /api/v1/batches?x=1&summary=false", list(false));
+        let get = |summary, wait: Option<u64>| {
+            let (name, wait) = (name(), wait.map(Duration::from_secs));
+            Ok(Route::GetBatch {
+                name,
+                summary,
+                wait,
+            })
+        };
+        check("GET /api/v1/batches/b-1", get(false, None));
+        let target = "HEAD /api/v1/batches/b-1?summary=true&wait=2m";
+        check(target, get(true, Some(120)));
+        let check_name = |request: &str, route: fn(String) -> Route| {
+            check(request, Ok(route(name())));
+        };
+        check_name("DELETE /api/v1/batches/b-1", |name| Route::DeleteBatch {
+            name,
+        });
+        check_name("POST /api/v1/batches/b-1/stop", |name| Route::StopBatch {
+            name,
+        });
+        check("POST /api/v1/batches/stop", Ok(Route::StopBatches));
+        check_name("POST /api/v1/batches/b-1/restart", |name| {
+            Route::RestartBatch { name, all: false }
+        });
+        check_name("POST /api/v1/batches/b-1/restart?all=true", |name| {
+            Route::RestartBatch { name, all: true }
+        });
+        let (batch, job) = (name, || "j".to_string());
+        let wait = Some(Duration::from_secs(1));
+        let (of, own) = (batch(), job());
+        let one = Route::GetBatchJob {
+            batch: of,
+            job: own,
+            wait,
+        };
+        check("GET /api/v1/batches/b-1/jobs/j?wait=1", Ok(one));
+        let (of, own) = (batch(), job());
+        let stop = Route::StopBatchJob {
+            batch: of,
+            job: own,
+        };
+        check("POST /api/v1/batches/b-1/jobs/j/stop/", Ok(stop));
+        let (batch, job) = (batch(), job());
+        let restart = Route::RestartBatchJob { batch, job };
+        check("POST /api/v1/batches/b-1/jobs/j/restart", Ok(restart));
+
+        for (request, allow) in [
+            ("PUT /api/v1/batches", "GET, HEAD, POST"),
+            ("GET /api/v1/batches/stop", "POST"),
+            ("POST /api/v1/batches/b-1", "GET, HEAD, DELETE"),
+            ("GET /api/v1/batches/b-1/restart", "POST"),
+            ("DELETE /api/v1/batches/b-1/jobs/j", "GET, HEAD"),
+            ("GET /api/v1/batches/b-1/jobs/j/stop", "POST"),
+        ] {
+            check(request, Err(RouteError::MethodNotAllowed { allow }));
+        }
+        for target in [
+            "//",
+            "/b-1/jobs",
+            "/b-1/jobs//",
+            "/b-1/jobs/j/logs",
+            "/b-1/x",
+        ] {
+            let request = format!("GET /api/v1/batches{target}");
+            check(&request, Err(RouteError::NotFound));
+        }
+        check(
+            "GET /api/v1/batches?summary=yes",
+            Err(Parameter::Summary.refuse("yes")),
+        );
+        check(
+            "POST /api/v1/batches/b-1/restart?all=1",
+            Err(Parameter::All.refuse("1")),
+        );
+        let given = "sumary".to_string();
+        let near = RouteError::NearParameter {
+            given,
+            meant: "summary",
+        };
+        check("GET /api/v1/batches?sumary=true", Err(near));
     }
 
     #[test]

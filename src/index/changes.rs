@@ -1,6 +1,7 @@
 //! What has changed of the jobs, for those who follow them: names, by the number of their last
 //! change. A follower is given each job as it is when it looks, so that it may skip what has been
 //! overtaken, is never given an older state after a newer one, and costs nothing while it is slow.
+//! A batch changes with each of its jobs.
 //!
 //! Numbers are given under the index's own lock, with the change.
 
@@ -25,12 +26,12 @@ const PLACES: usize = 100;
 /// Places change with every job that leaves the queue: they are told no more often than this.
 const PLACES_EVERY: Duration = Duration::from_secs(1);
 
-/// A job that has changed.
+/// A job or a batch that has changed.
 pub struct Changed<'a> {
-    /// Of its last change: grows over all jobs.
+    /// Of its last change: grows over all of them.
     pub number: u64,
     pub name: &'a JobName,
-    /// `None` if it is gone.
+    /// `None` if it is gone. That of a batch stands for it.
     pub record: Option<&'a Arc<JobRecord>>,
     state: &'a State,
 }
@@ -39,6 +40,11 @@ impl Changed<'_> {
     /// Its place in the queue, from 1; `None` if the queue does not hold it.
     pub fn position(&self) -> Option<usize> {
         self.state.position(&self.record?.job)
+    }
+
+    /// The jobs of a batch, in their order.
+    pub fn jobs(&self) -> Vec<Arc<JobRecord>> {
+        self.state.jobs_of(self.name)
     }
 }
 
@@ -107,7 +113,7 @@ impl Changes {
         after: Option<Sight>,
     ) -> Option<NonZeroU64> {
         self.places_moved |= before.and_then(|s| s.place) != after.and_then(|s| s.place);
-        if before.map(|sight| sight.state) == after.map(|sight| sight.state) {
+        if !Sight::is_news(before, after) {
             return known;
         }
         if after.is_none() {
@@ -127,10 +133,15 @@ pub(super) struct Sight {
 }
 
 impl Sight {
+    /// Whether something else is seen of a job than before, its place in a queue aside.
+    pub fn is_news(before: Option<Sight>, after: Option<Sight>) -> bool {
+        before.map(|sight| sight.state) != after.map(|sight| sight.state)
+    }
+
     /// `None` for a job that is out of sight. Each field is named, so that one that is new is thought
     /// of.
     pub fn of(record: Option<&JobRecord>) -> Option<Sight> {
-        let record = record.filter(|record| record.is_seen())?;
+        let record = record.filter(|record| record.is_told())?;
         let JobRecord {
             job,
             attempts,
@@ -212,11 +223,19 @@ impl Sight {
 }
 
 impl State {
-    /// What is told of a job that is there has changed, beside its record.
+    /// What is told of a job or a batch that is there has changed, beside its record.
     fn note(&mut self, name: &JobName) {
         if let Some(record) = self.jobs.get_mut(name) {
             let record = Arc::make_mut(record);
             record.changed = self.changes.note(name, record.changed);
+        }
+    }
+
+    /// What is told of one of a batch's jobs has changed, and so of the batch, if it is in sight.
+    pub(super) fn note_batch(&mut self, batch: &JobName) {
+        let whole = self.jobs.get(batch);
+        if whole.is_some_and(|whole| whole.job.batch() == Some(true)) {
+            self.note(batch);
         }
     }
 
@@ -281,7 +300,7 @@ impl Follower<'_> {
         self.index.state.read().changes.last
     }
 
-    /// Looks at the jobs that have changed after this number, by the number of their last change:
+    /// Looks at the jobs and batches that have changed after this number, by the number of their last change:
     /// the first `limit` of them. In `look` nothing of the index may be called. Returns the number
     /// up to which all is known then; `None` for who has missed something, or is ahead of all there
     /// was.
@@ -307,7 +326,7 @@ impl Follower<'_> {
             look(Changed {
                 number: *number,
                 name,
-                record: state.jobs.get(name).filter(|record| record.is_seen()),
+                record: state.jobs.get(name).filter(|record| record.is_told()),
                 state,
             });
         }

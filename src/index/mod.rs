@@ -187,18 +187,14 @@ impl Index {
         visible.cloned().collect()
     }
 
-    /// The jobs of a batch, in their order, but for those that were deleted of it.
-    pub fn jobs_of(&self, batch: &JobName) -> Vec<Arc<JobRecord>> {
+    /// The jobs of a batch, in their order, but for those that were deleted of it, each with its place
+    /// in the queue, from 1, where that holds it.
+    pub fn jobs_of(&self, batch: &JobName) -> Vec<(Arc<JobRecord>, Option<usize>)> {
         let state = self.state.read();
-        let names = state.names_of(batch).into_iter();
-        let records = names.filter_map(|name| state.jobs.get(&name).cloned());
-        let mut jobs: Vec<_> = records.filter(|record| !record.job.hidden).collect();
-        jobs.sort_by_key(|record| (record.job.batch_index(), record.job.arrival));
-        // One that was done again is out of sight soon: see `overtaken`.
-        jobs.reverse();
-        jobs.dedup_by_key(|record| record.job.batch_index());
-        jobs.reverse();
-        jobs
+        let position = state.positions();
+        let jobs = state.jobs_of(batch).into_iter();
+        jobs.map(|record| (record.clone(), position(&record.job)))
+            .collect()
     }
 
     /// Jobs of batches that are in sight although another has their place: one that does them again.
@@ -225,19 +221,13 @@ impl Index {
     /// the queue, from 1, where that holds it.
     pub fn in_order(&self, wanted: impl Fn(&Job) -> bool) -> Vec<(Arc<JobRecord>, Option<usize>)> {
         let state = self.state.read();
-        let queue: Vec<_> = state.waiting.iter().collect();
-        let position = |job: &Job| {
-            let queued = job.queued?;
-            let found = queue.binary_search_by(|(other, name)| {
-                other.cmp(&queued).then_with(|| name.cmp(&job.name))
-            });
-            found.ok().map(|before| before + 1)
-        };
+        let position = state.positions();
         let visible = state.jobs.values().filter(|record| record.is_seen());
         let records = visible.filter(|record| wanted(&record.job));
         let mut list: Vec<_> = records
             .map(|record| (record.clone(), position(&record.job)))
             .collect();
+        drop(position);
         drop(state);
         // It keeps those of one moment in the order of their names.
         list.sort_by_key(|(record, _)| record.job.arrival);
@@ -724,6 +714,18 @@ impl State {
         }
     }
 
+    /// What finds the places of many jobs in the queue.
+    fn positions(&self) -> impl Fn(&Job) -> Option<usize> {
+        let queue: Vec<_> = self.waiting.iter().collect();
+        move |job| {
+            let queued = job.queued?;
+            let found = queue.binary_search_by(|(other, name)| {
+                other.cmp(&queued).then_with(|| name.cmp(&job.name))
+            });
+            found.ok().map(|before| before + 1)
+        }
+    }
+
     fn uses_payload(&self, owner: &JobName) -> bool {
         self.fates.get(owner).is_some_and(|fate| fate.pins > 0)
             || self
@@ -746,6 +748,8 @@ impl State {
         let changed = record.as_ref().and_then(|record| record.changed);
         let is_complete = |record: &Option<Arc<JobRecord>>| record.as_ref()?.job.batch();
         let was_complete = is_complete(&record);
+        let batch_of = |record: &Option<Arc<JobRecord>>| record.as_ref()?.job.batch_of().cloned();
+        let was_of = batch_of(&record);
         if let Some(queued) = record.as_ref().and_then(|record| record.queued()) {
             self.waiting.remove(&(queued, name.clone()));
         }
@@ -767,6 +771,8 @@ impl State {
             .replace(before, Tally::of(record.as_deref(), Some(&fate)));
         let sight = Sight::of(record.as_deref());
         let changed = self.changes.compare(name, changed, seen, sight);
+        let batch = was_of.or_else(|| batch_of(&record));
+        let batch = batch.filter(|_| Sight::is_news(seen, sight));
         if let Some(mut record) = record {
             if record.changed != changed {
                 Arc::make_mut(&mut record).changed = changed;
@@ -780,6 +786,9 @@ impl State {
         if was_complete != is_complete {
             self.show_jobs_of(name, is_complete == Some(true));
         }
+        if let Some(batch) = batch {
+            self.note_batch(&batch);
+        }
         result
     }
 
@@ -788,6 +797,19 @@ impl State {
         for name in self.names_of(batch) {
             self.change_record(&name, |record| record.awaits_batch = !is_complete);
         }
+    }
+
+    /// See [`Index::jobs_of`].
+    fn jobs_of(&self, batch: &JobName) -> Vec<Arc<JobRecord>> {
+        let names = self.names_of(batch).into_iter();
+        let records = names.filter_map(|name| self.jobs.get(&name).cloned());
+        let mut jobs: Vec<_> = records.filter(|record| !record.job.hidden).collect();
+        jobs.sort_by_key(|record| (record.job.batch_index(), record.job.arrival));
+        // One that was done again is out of sight soon: see `overtaken`.
+        jobs.reverse();
+        jobs.dedup_by_key(|record| record.job.batch_index());
+        jobs.reverse();
+        jobs
     }
 
     /// The names of the jobs of a batch, whose names all begin with its own.

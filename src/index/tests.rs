@@ -1047,7 +1047,7 @@ fn whole(is_complete: bool, version: u64) -> Job {
 fn member(text: &str, status: Status, version: u64) -> Job {
     let batch = BatchPart::Member {
         of: name("b"),
-        index: 0,
+        index: version as u32,
         payload: None,
     };
     Job {
@@ -1095,16 +1095,22 @@ fn a_batch_is_there_once_it_is_complete_and_until_it_is_gone() {
     assert_eq!(names(&index), "b-1:Waiting b-2:Waiting bb:Succeeded");
     assert!(index.get(&name("b-1")).is_some() && index.get(&name("b")).is_none());
     assert_eq!(next(), Some(name("b-1")));
-    let shown = vec![(name("b-1"), true), (name("b-2"), true)];
+    let shown = ["b-1", "b-2", "b"].map(|one| (name(one), true));
     assert_eq!(told(1), shown);
     index.job_seen(member("b-1", Running, 6));
     assert!(!has_room(&index) && next().is_none());
     check_tally(&index);
+    // The batch changes with its job, and has its jobs with it.
+    let last = ["b-2", "b-1", "b"].map(|one| (name(one), true));
+    assert_eq!(told(1), last);
+    let mut jobs = Vec::new();
+    follower.changed_since(1, 99, |changed| jobs.push(changed.jobs().len()));
+    assert_eq!(jobs, [0, 0, 2]);
 
     let since = follower.last_change();
     index.job_gone(&whole(true, 7));
     assert_eq!((names(&index), next()), ("bb:Succeeded".into(), None));
-    let gone = vec![(name("b-1"), false), (name("b-2"), false)];
+    let gone = ["b", "b-1", "b-2"].map(|one| (name(one), false));
     assert_eq!(told(since), gone);
     // What runs of it goes on until somebody collects it.
     assert!(!has_room(&index));

@@ -2,10 +2,11 @@
 
 use super::submit::Submitted;
 use super::{JobError, JobView, NAME_TRIES, Scheduler, no_name, not_found};
-use crate::backend::{Condition, Created, HiddenKey, NewBatch, NewJob, Resend};
+use crate::backend::{BackendError, Condition, Created, HiddenKey, NewBatch, NewJob, Resend};
 use crate::batch::request::{BatchRequest, TooLarge};
-use crate::batch::{generate_name, job_names};
-use crate::config::Settings;
+use crate::batch::summary::Summary;
+use crate::batch::{generate_name, job_names, short_name};
+use crate::config::{Settings, StatusRule};
 use crate::index::Flight;
 use crate::job::{JobName, JobRecord, RequestKey, Status};
 use crate::scheduler::SubmitError;
@@ -20,9 +21,14 @@ pub struct BatchView {
 
 impl BatchView {
     /// Whether all of its jobs have come to an end.
-    fn is_finished(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         let mut jobs = self.jobs.iter();
         jobs.all(|view| view.record.job.status.is_finished())
+    }
+
+    /// What there is to say of it beside its jobs.
+    pub fn summary(&self, rules: &[StatusRule]) -> Summary {
+        Summary::of(rules, self.jobs.iter().map(|view| &*view.record))
     }
 
     /// What retention keeps it with: any that failed counts for more than any that was stopped.
@@ -61,7 +67,11 @@ impl Scheduler {
         }
         request.check_size().map_err(|too_large| match too_large {
             TooLarge::All { bytes } => SubmitError::BatchTooLarge { bytes },
-            TooLarge::Job { bytes, .. } => SubmitError::PayloadTooLarge { bytes },
+            TooLarge::Job { index, bytes } => {
+                let job = request.jobs.get(index).and_then(|job| job.job_id.clone());
+                let index = Some((index, job));
+                SubmitError::PayloadTooLarge { index, bytes }
+            }
         })?;
         let checked = request.check(&self.component);
         checked.map_err(SubmitError::Fields)?;
@@ -161,12 +171,20 @@ impl Scheduler {
     }
 
     pub(super) fn view_batch(&self, whole: Arc<JobRecord>) -> BatchView {
-        let jobs = self.index.jobs_of(&whole.job.name);
-        let jobs = jobs.into_iter().map(|record| self.view(record));
+        let jobs = self.index.jobs_of(&whole.job.name).into_iter();
+        let jobs = jobs.map(|(record, position)| JobView {
+            position: position.or(record.job.rare.position),
+            record,
+        });
         BatchView {
             jobs: jobs.collect(),
             whole,
         }
+    }
+
+    /// What batches are called, beyond the default.
+    pub fn batch_status_rules(&self) -> &[StatusRule] {
+        &self.component.batch_status_rules
     }
 
     /// All batches, in the order in which they came.
@@ -186,8 +204,19 @@ impl Scheduler {
         }
         let found = JobName::parse(name).and_then(|name| self.index.known(&name));
         let found = found.filter(|record| record.job.batch() == Some(true));
-        let whole = found.ok_or_else(|| not_found(name))?;
+        let whole = found.ok_or_else(|| batch_not_found(name))?;
         Ok(self.view_batch(whole))
+    }
+
+    /// The full name of a batch's job, given that or the part of it that the batch's has not.
+    pub fn job_in_batch(&self, batch: &str, job: &str) -> Result<JobName, JobError> {
+        let view = self.batch(batch)?;
+        let job = job.to_lowercase();
+        let mut names = view.jobs.iter().map(|view| &view.record.job.name);
+        let found = names.find(|name| {
+            name.as_str() == job || short_name(&view.whole.job.name, name) == Some(&*job)
+        });
+        found.cloned().ok_or_else(|| not_found(&job))
     }
 
     /// Ends the unfinished jobs of a batch, and keeps their records. Tries all before it reports
@@ -199,6 +228,13 @@ impl Scheduler {
             return Err(JobError::BadState { message });
         }
         self.stop_each(batch.jobs.iter()).map(|_| ())
+    }
+
+    /// Ends the unfinished jobs of all batches. Tries all before it reports the first failure.
+    pub fn stop_batches(&self) -> Result<(), JobError> {
+        let batches = self.batches()?;
+        let jobs = batches.iter().flat_map(|batch| &batch.jobs);
+        self.stop_each(jobs).map(|_| ())
     }
 
     /// Runs the jobs of a batch again that have finished and not succeeded, or `all` that have
@@ -240,10 +276,18 @@ impl Scheduler {
         // A try of its create that was not answered would bring it back.
         self.not_while_it_is_made(&name)?;
         let removed = self.remove(&whole.job, Condition::Whatever, HiddenKey::Forgotten);
-        match removed.map_err(|e| super::job_error(&name, e))? {
-            true => log::info!("batch={name} event=deleted"),
-            false => return Err(not_found(name.as_str())),
+        match removed {
+            Ok(true) => log::info!("batch={name} event=deleted"),
+            Ok(false) | Err(BackendError::Gone { .. }) => {
+                return Err(batch_not_found(name.as_str()));
+            }
+            Err(e) => return Err(JobError::Backend(e)),
         }
         Ok(name)
     }
+}
+
+fn batch_not_found(name: &str) -> JobError {
+    let name = name.to_string();
+    JobError::BatchNotFound { name }
 }

@@ -70,6 +70,9 @@ pub enum JobError {
     NotFound {
         name: String,
     },
+    BatchNotFound {
+        name: String,
+    },
     /// The job's status does not allow it.
     BadState {
         message: String,
@@ -315,9 +318,13 @@ impl Scheduler {
         self.queue.close();
     }
 
+    /// Tells who waits for the job, or for its batch.
     fn settle(&self, name: &JobName) {
         if let Some(settled) = self.settled.get() {
             settled(name);
+            let record = self.index.known(name);
+            let batch = record.as_ref().and_then(|record| record.job.batch_of());
+            batch.into_iter().for_each(settled);
         }
     }
 }

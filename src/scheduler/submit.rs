@@ -21,6 +21,8 @@ pub enum SubmitError {
     NotReady,
     Fields(Vec<FieldError>),
     PayloadTooLarge {
+        /// Of a batch, which of its jobs it is, from 0, and that one's own id.
+        index: Option<(usize, Option<String>)>,
         bytes: usize,
     },
     /// All payloads of a batch together.
@@ -92,7 +94,8 @@ impl Scheduler {
             .map(String::len)
             .filter(|bytes| *bytes > MAX_PAYLOAD_BYTES)
         {
-            return Err(SubmitError::PayloadTooLarge { bytes });
+            let index = None;
+            return Err(SubmitError::PayloadTooLarge { index, bytes });
         }
         request
             .check(&self.component)

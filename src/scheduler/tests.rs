@@ -69,7 +69,13 @@ fn a_payload_may_have_a_mebibyte() {
         scheduler.submit(&request, None).unwrap_err()
     };
     let too_large = submit(MAX_PAYLOAD_BYTES + 1);
-    assert!(matches!(too_large, SubmitError::PayloadTooLarge { bytes } if bytes == 1_048_577));
+    assert!(matches!(
+        too_large,
+        SubmitError::PayloadTooLarge {
+            index: None,
+            bytes: 1_048_577
+        }
+    ));
     let too_large = submit(MAX_PAYLOAD_BYTES + 2);
     assert!(matches!(too_large, SubmitError::PayloadTooLarge { .. }));
     // The component takes none.

@@ -191,7 +191,7 @@ pub fn valid(value: &Value, schema: &'static Value, place: &str) -> Result<(), S
     }
     for name in schema["required"].as_array().into_iter().flatten() {
         let name = name.as_str().unwrap();
-        if value[name].is_null() {
+        if value.get(name).is_none() {
             return Err(format!("{place}.{name} is missing"));
         }
     }

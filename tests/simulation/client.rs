@@ -84,7 +84,7 @@ impl Outcome {
     fn job(error: JobError) -> Outcome {
         match error {
             JobError::NotReady => Outcome::NotReady,
-            JobError::NotFound { .. } => Outcome::NotFound,
+            JobError::NotFound { .. } | JobError::BatchNotFound { .. } => Outcome::NotFound,
             JobError::Full(_) => Outcome::Full,
             JobError::BadState { message }
             | JobError::NoLog { message }

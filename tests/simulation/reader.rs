@@ -2,10 +2,12 @@
 //! at a time. When all has come to rest, it must have been told of each job as it is.
 
 use crate::sim::Sim;
+use job_scheduler::batch::summary::Summary;
 use job_scheduler::index::Changed;
 use job_scheduler::job::JobRecord;
 use job_scheduler::scheduler::Scheduler;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Default)]
@@ -42,6 +44,11 @@ fn told(record: &JobRecord, position: Option<usize>) -> String {
     )
 }
 
+/// What a batch is told to be.
+fn of_batch<'a>(jobs: impl Iterator<Item = &'a Arc<JobRecord>>) -> String {
+    format!("{:?}", Summary::of(&[], jobs.map(|record| &**record)))
+}
+
 impl Reader {
     /// Reads at most `limit` changes. Returns whether there were any, and what was wrong with them.
     fn read(&mut self, scheduler: &Scheduler, limit: usize) -> (bool, Option<String>) {
@@ -61,6 +68,9 @@ impl Reader {
             last = changed.number;
             let name = changed.name.to_string();
             match changed.record {
+                Some(whole) if whole.job.batch_whole().is_some() => {
+                    drop(self.jobs.insert(name, of_batch(changed.jobs().iter())));
+                }
                 Some(record) => drop(self.jobs.insert(name, told(record, changed.position()))),
                 None => drop(self.jobs.remove(&name)),
             }
@@ -100,12 +110,16 @@ impl Sim {
             return;
         };
         let batches = scheduler.batches().unwrap_or_default();
-        let members = batches.into_iter().flat_map(|batch| batch.jobs);
-        let views: Vec<_> = views.into_iter().chain(members).collect();
-        let there = views.iter().map(|view| {
+        let wholes = batches.iter().map(|batch| {
+            let jobs = batch.jobs.iter().map(|view| &view.record);
+            (batch.whole.job.name.to_string(), of_batch(jobs))
+        });
+        let members = batches.iter().flat_map(|batch| &batch.jobs);
+        let there = views.iter().chain(members).map(|view| {
             let name = view.record.job.name.to_string();
             (name, told(&view.record, view.position))
         });
+        let there = there.chain(wholes);
         let there: BTreeMap<String, String> = there.collect();
         let known = &self.processes[number].reader.jobs;
         if *known != there {

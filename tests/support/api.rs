@@ -46,6 +46,10 @@ impl Api {
         }
     }
 
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// Sends a request with `Host` as it should be.
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Response {
         let host = self.authority.clone();

@@ -18,12 +18,23 @@ pub struct Event {
     pub data: Value,
 }
 
+fn name(told: &Value) -> String {
+    told["name"].as_str().unwrap_or_default().to_string()
+}
+
+fn by_name(list: &Value) -> BTreeMap<String, Value> {
+    let all = list.as_array().unwrap().iter();
+    all.map(|one| (name(one), one.clone())).collect()
+}
+
 /// A response that goes on: its head, and the connection behind it.
 pub struct Reader {
     pub head: String,
     body: BufReader<TcpStream>,
     /// The state of each job, as the events tell.
     pub jobs: BTreeMap<String, Value>,
+    /// That of each batch.
+    pub batches: BTreeMap<String, Value>,
     pub last_id: String,
 }
 
@@ -44,12 +55,12 @@ impl Reader {
         while !head.ends_with("\r\n\r\n") {
             assert!(body.read_line(&mut head).unwrap() > 0, "{head}");
         }
-        let (jobs, last_id) = (BTreeMap::new(), String::new());
         Reader {
             head,
             body,
-            jobs,
-            last_id,
+            jobs: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            last_id: String::new(),
         }
     }
 
@@ -57,6 +68,7 @@ impl Reader {
         let id = format!("Last-Event-ID: {}\r\n", self.last_id);
         Reader {
             jobs: self.jobs.clone(),
+            batches: self.batches.clone(),
             last_id: self.last_id.clone(),
             ..Reader::open_with(place, &id)
         }
@@ -105,8 +117,14 @@ impl Reader {
                 assert!(lines.iter().all(is_known), "{lines:?}");
                 continue;
             };
-            let (id, data) = (field("id").unwrap(), field("data").unwrap());
-            let data = serde_json::from_str(&data).unwrap();
+            let data: Value = serde_json::from_str(&field("data").unwrap()).unwrap();
+            if kind == "batches" {
+                // The list comes right after it, and whoever has that has both.
+                assert_eq!(field("id"), None);
+                self.batches = by_name(&data);
+                continue;
+            }
+            let id = field("id").unwrap();
             self.last_id = id.clone();
             let event = Event { kind, id, data };
             self.take(&event);
@@ -116,15 +134,23 @@ impl Reader {
     }
 
     fn take(&mut self, event: &Event) {
-        let name = |job: &Value| job["name"].as_str().unwrap().to_string();
+        let name = name(&event.data);
         match event.kind.as_str() {
-            "list" => {
-                let jobs = event.data.as_array().unwrap().iter();
-                self.jobs = jobs.map(|job| (name(job), job.clone())).collect();
-            }
-            "job" => drop(self.jobs.insert(name(&event.data), event.data.clone())),
-            "gone" => drop(self.jobs.remove(&name(&event.data))),
+            "list" => self.jobs = by_name(&event.data),
+            "job" => drop(self.jobs.insert(name, event.data.clone())),
+            "batch" => drop(self.batches.insert(name, event.data.clone())),
+            "gone" => drop((self.jobs.remove(&name), self.batches.remove(&name))),
             other => panic!("{other}"),
+        }
+    }
+
+    /// Reads until the batch is so.
+    #[track_caller]
+    pub fn until_batch(&mut self, name: &str, is_so: impl Fn(Option<&Value>) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self.batches.get(name)) {
+            assert!(Instant::now() < deadline, "{:?}", self.batches);
+            self.next().unwrap_or_else(|| panic!("{:?}", self.batches));
         }
     }
 

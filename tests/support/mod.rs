@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod api;
+pub mod batches;
 #[path = "../contract/mod.rs"]
 pub mod contract;
 pub mod events;

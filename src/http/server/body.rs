@@ -1,7 +1,7 @@
 //! A request's body: one way for all, whatever their size and form.
 
 use super::input::Input;
-use super::refused::{MAX_BODY_BYTES, Refused};
+use super::refused::{MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, Refused};
 use super::tiny::Head;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,32 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HELD_BYTES: usize = 22 << 20;
 const MAX_TRAILERS: usize = 100;
 
+/// Which bodies a request may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Plain,
+    /// It may be larger. Less is made of it, as its payloads are stored one after the other: half as
+    /// much of it counts.
+    Batch,
+}
+
+impl Kind {
+    fn limit(self) -> usize {
+        match self {
+            Kind::Plain => MAX_BODY_BYTES,
+            Kind::Batch => MAX_BATCH_BODY_BYTES,
+        }
+    }
+
+    /// What so many bytes count.
+    fn charge(self, bytes: usize) -> usize {
+        match self {
+            Kind::Plain => bytes,
+            Kind::Batch => bytes.div_ceil(2),
+        }
+    }
+}
+
 /// How the end of a body is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Framing {
@@ -25,12 +51,15 @@ pub enum Framing {
 /// A body that has arrived. Its bytes are counted with those of all others until it is dropped.
 pub struct Body {
     pub bytes: Vec<u8>,
+    kind: Kind,
+    /// What it counts of `all`.
+    charged: usize,
     all: Arc<AtomicUsize>,
 }
 
 impl Framing {
     /// Source: RFC 9112, section 6.3.
-    pub fn of(head: &Head) -> Result<Framing, Refused> {
+    pub fn of(head: &Head, kind: Kind) -> Result<Framing, Refused> {
         let (lengths, codings) = ("Content-Length", "Transfer-Encoding");
         let (mut lengths, mut codings) = (head.values(lengths), head.values(codings));
         match (codings.next(), lengths.next()) {
@@ -50,8 +79,10 @@ impl Framing {
                     return Err(Refused::Malformed("one number as Content-Length"));
                 }
                 // A number that is too large to be one is too large for a body.
-                let bytes = length.parse().ok().filter(|bytes| *bytes <= MAX_BODY_BYTES);
-                bytes.map(Framing::Length).ok_or(Refused::BodyTooLarge)
+                let limit = kind.limit();
+                let bytes = length.parse().ok().filter(|bytes| *bytes <= limit);
+                let too_large = Refused::BodyTooLarge(limit);
+                bytes.map(Framing::Length).ok_or(too_large)
             }
         }
     }
@@ -60,6 +91,7 @@ impl Framing {
 impl Body {
     pub fn read(
         framing: Framing,
+        kind: Kind,
         input: &mut Input,
         all: &Arc<AtomicUsize>,
         timeout: Duration,
@@ -67,6 +99,8 @@ impl Body {
         input.expect_within(timeout);
         let mut body = Body {
             bytes: Vec::new(),
+            kind,
+            charged: 0,
             all: all.clone(),
         };
         match framing {
@@ -81,8 +115,10 @@ impl Body {
         let end = self.bytes.len() + length;
         while self.bytes.len() < end {
             let missing = end - self.bytes.len();
-            let count = input.some(&mut self.bytes, missing)?;
-            if self.all.fetch_add(count, Ordering::AcqRel) + count > MAX_HELD_BYTES {
+            input.some(&mut self.bytes, missing)?;
+            let more = self.kind.charge(self.bytes.len()) - self.charged;
+            self.charged += more;
+            if self.all.fetch_add(more, Ordering::AcqRel) + more > MAX_HELD_BYTES {
                 return Err(Refused::NoRoom);
             }
         }
@@ -95,8 +131,9 @@ impl Body {
         loop {
             let size = chunk_size(&input.chunk_line()?);
             let size = size.ok_or(malformed("a size before each chunk"))?;
-            if self.bytes.len().saturating_add(size) > MAX_BODY_BYTES {
-                return Err(Refused::BodyTooLarge);
+            let limit = self.kind.limit();
+            if self.bytes.len().saturating_add(size) > limit {
+                return Err(Refused::BodyTooLarge(limit));
             }
             if size == 0 {
                 break;
@@ -117,7 +154,7 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        self.all.fetch_sub(self.charged, Ordering::AcqRel);
     }
 }
 
@@ -141,7 +178,7 @@ mod tests {
             "POST / HTTP/1.1\r\n{}\r\n\r\n",
             headers.replace('|', "\r\n")
         );
-        let found = Framing::of(&Head::parse(head.as_bytes()).unwrap());
+        let found = Framing::of(&Head::parse(head.as_bytes()).unwrap(), Kind::Plain);
         match (&found, expected) {
             (Ok(framing), Some(expected)) => assert_eq!(*framing, expected),
             (Err(error), None) => assert!(format!("{error:?}").starts_with(refusal), "{error:?}"),
@@ -178,6 +215,31 @@ mod tests {
         framing("Content-Length: 18446744073709551617", None, "BodyTooLarge");
     }
 
+    #[test]
+    fn a_batchs_body_may_be_larger_and_half_of_it_counts() {
+        let length = MAX_BODY_BYTES + 1;
+        let head = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        let head = Head::parse(head.as_bytes()).unwrap();
+        let of = |kind| Framing::of(&head, kind);
+        assert_eq!(of(Kind::Plain), Err(Refused::BodyTooLarge(MAX_BODY_BYTES)));
+        assert_eq!(of(Kind::Batch), Ok(Framing::Length(length)));
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        client.write_all(&[b'x'; 1001]).unwrap();
+        let (all, mut input) = (Arc::default(), Input::new(&stream));
+        let framing = Framing::Length(1001);
+        let body = Body::read(framing, Kind::Batch, &mut input, &all, BODY_TIMEOUT).unwrap();
+        assert_eq!(body.bytes.len(), 1001);
+        assert_eq!(all.load(Ordering::Acquire), 501);
+        drop(body);
+        assert_eq!(all.load(Ordering::Acquire), 0);
+        // The largest alone fits, and another beside it does not.
+        let charge = Kind::Batch.charge(MAX_BATCH_BODY_BYTES);
+        assert!((MAX_HELD_BYTES / 2..MAX_HELD_BYTES).contains(&charge));
+    }
+
     fn read(sent: &[u8]) -> Result<Vec<u8>, Refused> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -186,7 +248,13 @@ mod tests {
         drop(client);
         let all = Arc::new(AtomicUsize::new(MAX_HELD_BYTES - 1000));
         let mut input = Input::new(&stream);
-        let outcome = Body::read(Framing::Chunked, &mut input, &all, BODY_TIMEOUT);
+        let outcome = Body::read(
+            Framing::Chunked,
+            Kind::Plain,
+            &mut input,
+            &all,
+            BODY_TIMEOUT,
+        );
         let bytes = outcome.map(|body| body.bytes.clone());
         assert_eq!(
             all.load(Ordering::Acquire),
@@ -209,7 +277,7 @@ mod tests {
         });
         let (began, timeout) = (Instant::now(), Duration::from_millis(100));
         let (framing, mut input) = (Framing::Length(1 << 20), Input::new(&stream));
-        let outcome = Body::read(framing, &mut input, &Arc::default(), timeout);
+        let outcome = Body::read(framing, Kind::Plain, &mut input, &Arc::default(), timeout);
         assert_eq!(outcome.err(), Some(Refused::Late));
         assert!(began.elapsed() >= timeout);
         drop(stream);
@@ -257,7 +325,10 @@ mod tests {
             "ffffffffffffffff\r\n",
             format!("3e9\r\n{}", "x".repeat(1001)),
         );
-        assert!(matches!(read(large.as_bytes()), Err(Refused::BodyTooLarge)));
+        assert!(matches!(
+            read(large.as_bytes()),
+            Err(Refused::BodyTooLarge(_))
+        ));
         assert!(matches!(read(full.as_bytes()), Err(Refused::NoRoom)));
     }
 }

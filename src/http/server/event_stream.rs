@@ -26,6 +26,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// So much is on its way to a reader before it counts as slow.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
+/// What a reader is given who does not know what there is.
+#[derive(Clone, Copy)]
+pub enum List {
+    Jobs,
+    /// Without their jobs.
+    Batches,
+}
+
+/// Makes a list, and sends it.
+type Lists<'a> = &'a dyn Fn(List, &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
+
 /// A reader of events.
 pub struct Reader<'a> {
     pub scheduler: &'a Scheduler,
@@ -34,13 +45,8 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Sends events until the client is gone or slow, or it is over. `list` sends all jobs.
-    pub fn serve(
-        &self,
-        exchange: &mut Exchange,
-        list: impl Fn(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
-        is_over: impl Fn() -> bool,
-    ) {
+    /// Sends events until the client is gone or slow, or it is over.
+    pub fn serve(&self, exchange: &mut Exchange, list: Lists, is_over: impl Fn() -> bool) {
         let stream = exchange.stream;
         // It ends when one of both goes.
         exchange.persists = false;
@@ -67,20 +73,26 @@ impl Reader<'_> {
         &self,
         stream: &TcpStream,
         mut last: Option<u64>,
-        list: impl Fn(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+        list: Lists,
         is_over: impl Fn() -> bool,
     ) -> io::Result<()> {
         let mut sent = Instant::now();
         // Once for all: what a thread has had of many sizes, glibc keeps for it.
         let mut events = Vec::with_capacity(TOGETHER);
         loop {
-            let (follower, now) = (&self.follower, self.scheduler.now());
-            let known = last.and_then(|last| self.events.since(last, follower, now, &mut events));
+            let rules = self.scheduler.batch_status_rules();
+            let (follower, told) = (&self.follower, (rules, self.scheduler.now()));
+            let known = last.and_then(|last| self.events.since(last, follower, told, &mut events));
             let Some(number) = known else {
                 // Before the list is made: what changes meanwhile is told after it.
                 let number = follower.last_change();
-                let head = self.events.head(number, "list");
-                list(&mut |jobs| send(stream, &[&*head, jobs, END]))?;
+                // Who has the number has all.
+                let batches = Events::head_without_id("batches");
+                list(List::Batches, &mut |all| {
+                    send(stream, &[&*batches, all, END])
+                })?;
+                let jobs = self.events.head(number, "list");
+                list(List::Jobs, &mut |all| send(stream, &[&*jobs, all, END]))?;
                 (last, sent) = (Some(number), Instant::now());
                 continue;
             };

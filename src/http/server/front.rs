@@ -1,7 +1,7 @@
 //! From a request's head to its answer: who answers what, and the bounds on it.
 
-use super::body::{BODY_TIMEOUT, Body, Framing};
-use super::event_stream::Reader;
+use super::body::{BODY_TIMEOUT, Body, Framing, Kind};
+use super::event_stream::{List, Reader};
 use super::exchange::{Exchange, SEND_TIMEOUT, new_id};
 use super::input::Input;
 use super::log_stream;
@@ -9,11 +9,11 @@ use super::waiting::{MAX_WAITING, Waiting};
 use crate::backend::LogOptions;
 use crate::http::events::Events;
 use crate::http::guard::Guard;
-use crate::http::handler::{Headers, handle, list};
+use crate::http::handler::{Headers, handle, list, list_batches};
 use crate::http::reply::Reply;
 use crate::http::route::{Cost, Route};
 use crate::index::MAX_FOLLOWERS;
-use crate::job::JobFilter;
+use crate::job::{JobFilter, JobName};
 use crate::logs::JobLog;
 use crate::scheduler::Scheduler;
 use crate::sync::{Giver, Lock, Taker, handover};
@@ -107,14 +107,26 @@ impl Front {
         };
         let reply = match exchange.route.clone() {
             Ok(Route::ListJobs(filter)) => {
-                return self.with_list(&filter, |list| exchange.respond(list));
+                let list = || list(&self.scheduler, &filter);
+                return self.with_list(list, |list| exchange.respond(list));
+            }
+            Ok(Route::ListBatches { summary }) => {
+                let list = || list_batches(&self.scheduler, summary);
+                return self.with_list(list, |list| exchange.respond(list));
+            }
+            Ok(ref route @ Route::GetBatch { ref name, wait, .. }) => {
+                if let Err(refused) = self.wait_for_batch(exchange, name, wait) {
+                    return exchange.respond(refused);
+                }
+                let batch = || handle(&self.scheduler, route, &Headers::default(), &[]);
+                return self.with_list(batch, |batch| exchange.respond(batch));
             }
             Ok(Route::Events) => return self.send_events(exchange),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
-            Ok(Route::GetJob {
-                name,
-                wait: Some(wait),
-            }) => self.wait(exchange, name, wait),
+            Ok(
+                route @ (Route::GetJob { wait: Some(_), .. }
+                | Route::GetBatchJob { wait: Some(_), .. }),
+            ) => self.wait_for_job(exchange, &route),
             Ok(route) => match route.cost() {
                 Cost::Backend => self.write(exchange, route, body),
                 Cost::Memory => answer(&self.scheduler, &route, &Headers::default(), &body.bytes),
@@ -126,7 +138,13 @@ impl Front {
 
     fn read_body(&self, exchange: &Exchange, input: &mut Input) -> Result<Body, Reply> {
         let head = &exchange.head;
-        let framing = Framing::of(head)?;
+        let takes_batch = exchange.route.as_ref().is_ok_and(Route::takes_batch);
+        let kind = if takes_batch {
+            Kind::Batch
+        } else {
+            Kind::Plain
+        };
+        let framing = Framing::of(head, kind)?;
         let is_awaited = head.lists("Expect", "100-continue") && !head.is_before_1_1();
         if is_awaited && framing != Framing::Length(0) && input.is_empty() {
             if let Err(error) = &exchange.route {
@@ -135,32 +153,75 @@ impl Front {
             // A client that is gone is seen when its body is read.
             let _ = (&mut &*exchange.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        let body = Body::read(framing, input, &self.body_bytes, BODY_TIMEOUT);
+        let body = Body::read(framing, kind, input, &self.body_bytes, BODY_TIMEOUT);
         Ok(body?)
     }
 
-    /// Answers when the job has finished, or after `wait`.
-    fn wait(&self, exchange: &Exchange, name: String, wait: Duration) -> Reply {
-        let unfinished = || {
-            let job = self.scheduler.get(&name).ok();
-            job.filter(|job| !job.record.job.status.is_finished())
-        };
-        if let Some(job) = unfinished().filter(|_| !wait.is_zero()) {
-            let (job, deadline) = (&job.record.job.name, exchange.began + wait);
-            // A client that has closed its half of the connection may wait as well.
-            let is_over = || unfinished().is_none() || self.is_stopping();
-            let count = &self.scheduler.metrics().parked;
-            if !self.waiting.wait(job, deadline, count, is_over) {
-                return Reply::too_many_waiting(MAX_WAITING);
+    /// Answers when the job has finished, or after the time that is asked for.
+    fn wait_for_job(&self, exchange: &Exchange, route: &Route) -> Reply {
+        let scheduler = &self.scheduler;
+        let (found, wait) = match route {
+            Route::GetJob { name, wait } => (JobName::parse(name), *wait),
+            Route::GetBatchJob { batch, job, wait } => {
+                (scheduler.job_in_batch(batch, job).ok(), *wait)
             }
+            _ => (None, None),
+        };
+        let unfinished = |name: &JobName| {
+            let job = scheduler.get(name.as_str());
+            job.is_ok_and(|job| !job.record.job.status.is_finished())
+        };
+        let waited = found.map_or(Ok(()), |name| {
+            self.wait(exchange, &name, wait, || unfinished(&name))
+        });
+        match waited {
+            Ok(()) => answer(scheduler, route, &Headers::default(), &[]),
+            Err(refused) => refused,
         }
-        let route = Route::GetJob { name, wait: None };
-        answer(&self.scheduler, &route, &Headers::default(), &[])
+    }
+
+    /// Returns when all jobs of the batch have finished, or after `wait`.
+    fn wait_for_batch(
+        &self,
+        exchange: &Exchange,
+        name: &str,
+        wait: Option<Duration>,
+    ) -> Result<(), Reply> {
+        let unfinished = || {
+            let batch = self.scheduler.batch(name);
+            batch.is_ok_and(|batch| !batch.is_finished())
+        };
+        match JobName::parse(name) {
+            Some(name) => self.wait(exchange, &name, wait, unfinished),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits while something of this name is unfinished.
+    fn wait(
+        &self,
+        exchange: &Exchange,
+        name: &JobName,
+        wait: Option<Duration>,
+        is_unfinished: impl Fn() -> bool,
+    ) -> Result<(), Reply> {
+        let wait = wait.filter(|wait| !wait.is_zero() && is_unfinished());
+        let Some(wait) = wait else {
+            return Ok(());
+        };
+        // A client that has closed its half of the connection may wait as well.
+        let is_over = || !is_unfinished() || self.is_stopping();
+        let count = &self.scheduler.metrics().parked;
+        let deadline = exchange.began + wait;
+        match self.waiting.wait(name, deadline, count, is_over) {
+            true => Ok(()),
+            false => Err(Reply::too_many_waiting(MAX_WAITING)),
+        }
     }
 
     /// Lists may be large: they are made one at a time, and none while clients are slow to take
     /// many.
-    fn with_list<T>(&self, filter: &JobFilter, send: impl FnOnce(Reply) -> T) -> T {
+    fn with_list<T>(&self, make: impl FnOnce() -> Reply, send: impl FnOnce(Reply) -> T) -> T {
         let began = Instant::now();
         let alone = self.making_list.lock();
         while self.list_bytes.load(Ordering::Acquire) >= MAX_LIST_BYTES {
@@ -170,7 +231,7 @@ impl Front {
             thread::sleep(Duration::from_millis(5));
         }
         // Each reader of events has one, and with `answer` it would have more on its stack.
-        let reply = whatever_comes(|| list(&self.scheduler, filter));
+        let reply = whatever_comes(make);
         let bytes = reply.body.len();
         self.list_bytes.fetch_add(bytes, Ordering::AcqRel);
         drop(alone);
@@ -211,13 +272,17 @@ impl Front {
             events: &self.events,
             follower,
         };
-        let list = |send: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
-            self.with_list(&JobFilter::default(), |list| match list.code {
+        let list = |kind, send: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            let make = || match kind {
+                List::Jobs => list(&self.scheduler, &JobFilter::default()),
+                List::Batches => list_batches(&self.scheduler, true),
+            };
+            self.with_list(make, |list| match list.code {
                 200 => send(&list.body),
                 _ => Err(ErrorKind::TimedOut.into()),
             })
         };
-        reader.serve(exchange, list, || self.closes_connections());
+        reader.serve(exchange, &list, || self.closes_connections());
     }
 
     fn send_log(&self, exchange: &mut Exchange, name: &str, options: LogOptions) {

@@ -1,6 +1,7 @@
 //! Why a request is not served before anybody looks at what it asks for. Its connection ends with
 //! the answer, since what is left of it could be taken for another request.
 
+use crate::batch::request::MAX_BATCH_PAYLOAD_BYTES;
 use crate::http::peer::Stranger;
 use crate::http::reply::Reply;
 use crate::request::MAX_PAYLOAD_BYTES;
@@ -8,6 +9,9 @@ use crate::request::MAX_PAYLOAD_BYTES;
 /// A payload of one mebibyte in JSON, were every byte of it escaped as `\u0000`, and room for the
 /// other fields.
 pub const MAX_BODY_BYTES: usize = 6 * MAX_PAYLOAD_BYTES + 256 * 1024;
+/// The payloads of a batch in JSON, were every second byte of it escaped with another, and room for
+/// the other fields.
+pub const MAX_BATCH_BODY_BYTES: usize = MAX_BATCH_PAYLOAD_BYTES / 2 * 3 + 2 * 1024 * 1024;
 
 #[derive(Debug, PartialEq)]
 pub enum Refused {
@@ -19,7 +23,8 @@ pub enum Refused {
     Version,
     HeadTooLarge,
     UnknownCoding,
-    BodyTooLarge,
+    /// It may have so many bytes.
+    BodyTooLarge(usize),
     /// The client has closed the connection in the middle of it.
     CutOff,
     /// It has not come in time.
@@ -42,10 +47,14 @@ impl From<Refused> for Reply {
                 let message = "Transfer-Encoding may be chunked alone: send the body as it is";
                 (501, "NotImplemented", message.into())
             }
-            Refused::BodyTooLarge => {
-                let message = format!(
-                    "the body may have {MAX_BODY_BYTES} bytes, the payload in it {MAX_PAYLOAD_BYTES}"
-                );
+            Refused::BodyTooLarge(limit) => {
+                let payload = match limit {
+                    MAX_BATCH_BODY_BYTES => {
+                        format!("the payloads in it {MAX_BATCH_PAYLOAD_BYTES} together")
+                    }
+                    _ => format!("the payload in it {MAX_PAYLOAD_BYTES}"),
+                };
+                let message = format!("the body may have {limit} bytes, {payload}");
                 (413, "RequestEntityTooLarge", message)
             }
             Refused::CutOff => (
