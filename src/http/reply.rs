@@ -900,7 +900,7 @@ mod tests {
         assert_eq!(text(all), format!("[{whole}]"));
         assert_eq!(text(Reply::batches(&[], &[], Some(now))), "[]");
         // By its other path the first version's form.
-        let job = fields((*two[0].jobs[1].record).job.clone(), None);
+        let job = fields(two[0].jobs[1].record.job.clone(), None);
         assert_eq!(
             (&job["started"], &job["updated"]),
             (&"".into(), &serde_json::Value::Null)

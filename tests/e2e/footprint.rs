@@ -22,9 +22,11 @@ pub fn the_api_is_that_of_every_backend(cluster: &Cluster) -> Vec<String> {
     let (scheduler, _) = Scheduler::start(cluster, &Access::of("prod", "etl"));
     let mut api = support::api::Api::new(&format!("http://{}", scheduler.address));
     support::api::check(&mut api, &json!({"payload": "exit 0"}));
+    support::batches::check(&mut api);
     vec![
         "shapes, errors, limits, read-your-writes and the Origin rule, as in local mode"
             .to_string(),
+        "so do batches: a whole life, stop and restart, keys, refusals".to_string(),
     ]
 }
 

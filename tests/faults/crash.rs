@@ -16,7 +16,7 @@ const CLIENTS: usize = 8;
 
 /// Nothing of it can be guessed from its number alone, and it has all that JSON and base64 could
 /// hurt.
-fn payload(number: usize) -> String {
+pub fn payload(number: usize) -> String {
     let mut random = fastrand::Rng::with_seed(number as u64);
     let length = random.usize(0..8000);
     let characters = [

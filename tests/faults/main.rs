@@ -14,6 +14,7 @@ mod harness;
 mod proxy;
 
 mod answers;
+mod batches;
 mod connections;
 mod crash;
 mod ends;

@@ -11,8 +11,10 @@ const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const state = {
-  /** By name, as the scheduler told of them last. */
+  /** By name, as the scheduler told of them last: single jobs, batches, and jobs of batches. */
   jobs: new Map(),
+  batches: new Map(),
+  members: new Map(),
   /** Whether it has told of them at all. */
   isKnown: false,
   /** When the scheduler was lost, in milliseconds: what is shown is of then. */
@@ -124,7 +126,7 @@ function keepFocus(change) {
 
 /** Who has the focus after an element: a function, to be called once that is gone. */
 function heirOf(owner) {
-  const row = owner.closest("tr.job");
+  const row = owner.closest("tr.job, tr.batch");
   if (row) {
     const index = jobRows().indexOf(row);
     return () => {
@@ -171,7 +173,8 @@ function lasting(milliseconds) {
 // Jobs
 
 const isUnfinished = (job) => UNFINISHED.includes(job.status);
-const chosenJob = () => state.jobs.get(state.chosen);
+const jobNamed = (name) => state.jobs.get(name) || state.members.get(name);
+const chosenJob = () => jobNamed(state.chosen);
 const attemptsOf = (job) => job.podStatuses || [];
 
 function endOf(job) {

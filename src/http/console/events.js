@@ -70,21 +70,32 @@ function takeEvent(event) {
   const take = TAKES[fields.event];
   if (!take) return;
   take(JSON.parse(fields.data));
-  lastEvent = fields.id;
+  lastEvent = fields.id || lastEvent;
   tellOfEnds();
   drawSoon();
 }
 
+const byName = (list) => new Map(list.map((one) => [one.name, one]));
+
 const TAKES = {
+  batches(batches) {
+    state.batches = byName(batches);
+  },
   list(jobs) {
-    state.jobs = new Map(jobs.map((job) => [job.name, job]));
+    state.jobs = byName(jobs);
     state.isKnown = true;
+    readAllMembers();
   },
   job(job) {
-    state.jobs.set(job.name, job);
+    if (job.batchName) takeMember(job);
+    else state.jobs.set(job.name, job);
+  },
+  batch(batch) {
+    state.batches.set(batch.name, batch);
   },
   gone({ name }) {
-    state.jobs.delete(name);
+    for (const all of [state.jobs, state.batches, state.members]) all.delete(name);
+    unfolded.delete(name);
   },
 };
 
@@ -127,7 +138,7 @@ function found() {
 /** Says which of the jobs that are waited for have ended: in the title too, for other tabs. */
 function tellOfEnds() {
   for (const name of state.waits) {
-    const job = state.jobs.get(name);
+    const job = jobNamed(name);
     if (job && isUnfinished(job)) continue;
     state.waits.delete(name);
     const end = job ? [job.status, job.message].filter(Boolean).join(", ") : "deleted";

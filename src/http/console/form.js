@@ -56,63 +56,81 @@ function request() {
 
 function otherFields() {
   const text = $("other").value.trim();
-  if (!text) return {};
+  return text ? jsonObject(text, "Any other field") : {};
+}
+
+/** What a text in JSON has, which is called so where it is none. */
+function jsonObject(text, name) {
   let fields;
   try {
     fields = JSON.parse(text);
   } catch (error) {
-    throw new Error(`Any other field: ${error.message}.`);
+    throw new Error(`${name}: ${error.message}.`);
   }
   if (!fields || typeof fields !== "object" || Array.isArray(fields)) {
-    throw new Error('Any other field: give an object, such as {"node": {"gpu": "v100"}}.');
+    throw new Error(`${name}: give an object, such as {"node": {"gpu": "v100"}}.`);
   }
   return fields;
 }
 
 /** The last request and its key: sent again after a lost answer, it is the same job. */
-let sent = { text: "", key: "" };
+const sent = { text: "", key: "" };
 
-function keyFor(made) {
+function keyFor(made, sent) {
   const text = JSON.stringify(made);
   if (text !== sent.text) {
     const bytes = Array.from(crypto.getRandomValues(new Uint8Array(16)));
-    sent = { text, key: bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("") };
+    sent.key = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    sent.text = text;
   }
   return sent.key;
 }
 
-function failForm(message) {
-  $("form-error").hidden = !message;
-  setText($("form-error"), message);
-  if (message) $("form-error").scrollIntoView({ block: "nearest" });
+/** Says in a form what is wrong, or nothing. The ids of its parts begin with `prefix`. */
+function failForm(prefix, message) {
+  const line = $(prefix + "form-error");
+  line.hidden = !message;
+  setText(line, message);
+  if (message) line.scrollIntoView({ block: "nearest" });
 }
 
 let isSending = false;
-async function submit(event) {
-  event.preventDefault();
-  if (isSending) return;
+/** Sends a form, once at a time. Gives what `send` does, if all went well. */
+async function sendForm(prefix, send) {
+  if (isSending) return undefined;
   isSending = true;
-  enable($("submit"), false);
-  failForm("");
+  enable($(prefix + "submit"), false);
+  failForm(prefix, "");
   try {
-    const made = request();
-    const job = await call("POST", JOBS, made, { "Idempotency-Key": keyFor(made) });
-    sent = { text: "", key: "" };
-    remember(job.name);
-    $("starter").close();
-    emptyForm();
-    tell(`${job.name} is started`);
-    state.filter = "All";
-    $("search").value = "";
-    show(job);
-    draw();
-    $("detail").focus({ preventScroll: true });
+    return await send();
   } catch (error) {
-    failForm(error instanceof TypeError ? "The scheduler does not answer." : error.message);
+    const isLost = error instanceof TypeError;
+    failForm(prefix, isLost ? "The scheduler does not answer." : error.message);
+    return undefined;
   } finally {
     isSending = false;
-    enable($("submit"), true);
+    enable($(prefix + "submit"), true);
   }
+}
+
+async function submit(event) {
+  event.preventDefault();
+  const job = await sendForm("", async () => {
+    const made = request();
+    const job = await call("POST", JOBS, made, { "Idempotency-Key": keyFor(made, sent) });
+    sent.text = "";
+    return job;
+  });
+  if (!job) return;
+  remember(job.name);
+  $("starter").close();
+  emptyForm();
+  tell(`${job.name} is started`);
+  state.filter = "All";
+  $("search").value = "";
+  show(job);
+  draw();
+  $("detail").focus({ preventScroll: true });
 }
 
 /** Takes the chosen file's text, which must be UTF-8: a payload is text in JSON. */
@@ -122,23 +140,28 @@ async function readFile() {
   $("payload").disabled = false;
   setText($("payload-size"), "");
   if (!file) return;
-  failForm("");
+  failForm("", "");
   try {
     if (file.size > MAX_PAYLOAD) {
       const limit = `a payload may have ${MAX_PAYLOAD}`;
       throw new Error(`${file.name} has ${file.size} bytes, and ${limit}.`);
     }
-    const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    try {
-      filePayload = decoder.decode(await file.arrayBuffer());
-    } catch {
-      throw new Error(`${file.name} is not text in UTF-8: encode it, such as in base64.`);
-    }
+    filePayload = await textOf(file);
     $("payload").disabled = true;
     setText($("payload-size"), `${file.size} bytes`);
   } catch (error) {
     $("file").value = "";
-    failForm(error.message);
+    failForm("", error.message);
+  }
+}
+
+async function textOf(file) {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const bytes = await file.arrayBuffer();
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new Error(`${file.name} is not text in UTF-8: encode it, such as in base64.`);
   }
 }
 
@@ -149,7 +172,7 @@ function emptyForm() {
 }
 
 function openForm() {
-  failForm("");
+  failForm("", "");
   $("starter").showModal();
   ($("payload-part").hidden ? $("jobId") : $("payload")).focus();
 }

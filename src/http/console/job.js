@@ -15,7 +15,9 @@ function lookAt(name) {
   if (state.chosen === name) return;
   stopLog();
   state.chosen = name;
+  forgetMembers();
   draw();
+  findChosen();
   if (name) readLog();
 }
 
@@ -39,6 +41,7 @@ function drawDetail() {
   drawResult(job);
   drawFacts($("facts"), [
     ["Job id", job.jobId],
+    ["Batch", job.batchName],
     ["Reached at", job.urls],
     ["Created", shown(job.created)],
     ["Waited", waitedOf(job)],
@@ -62,7 +65,8 @@ function drawActions(job) {
   enable($("stop"), Boolean(job) && isStoppable(job));
   enable($("restart"), Boolean(job) && !isRunning);
   enable($("again"), Boolean(job));
-  enable($("delete"), Boolean(job));
+  // A batch goes as a whole.
+  enable($("delete"), Boolean(job) && !job.batchName);
 }
 
 function drawStatus(job) {
@@ -162,7 +166,7 @@ async function restart() {
 
 /** Looks at a job that is new: the answer may be here before the event. */
 function show(job) {
-  if (!state.jobs.has(job.name)) state.jobs.set(job.name, job);
+  if (!job.batchName && !state.jobs.has(job.name)) state.jobs.set(job.name, job);
   choose(job.name);
 }
 

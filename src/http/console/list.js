@@ -11,26 +11,28 @@ const CALLS_AT_ONCE = 3;
 const DRAW_MS = 100;
 
 const hasStatus = (...statuses) => (job) => statuses.includes(job.status);
+/** The statuses of each; null is all. */
 const FILTERS = {
-  All: () => true,
-  Queue: hasStatus("Waiting"),
-  Running: hasStatus("Running", "Stopping"),
-  Failed: hasStatus("Failed"),
-  Succeeded: hasStatus("Succeeded"),
-  Stopped: hasStatus("Stopped"),
+  All: null,
+  Queue: ["Waiting"],
+  Running: ["Running", "Stopping"],
+  Failed: ["Failed"],
+  Succeeded: ["Succeeded"],
+  Stopped: ["Stopped"],
 };
+const waits = hasStatus("Waiting");
 
 /** What the list is made of, in its order: what runs or failed is above what waits. */
 const GROUPS = [
-  { title: "Running", has: FILTERS.Running, order: latestFirst },
-  { title: "Failed", has: FILTERS.Failed, order: latestFirst },
-  { title: "In the queue", has: FILTERS.Queue, order: nextFirst },
+  { title: "Running", has: hasStatus("Running", "Stopping"), order: latestFirst },
+  { title: "Failed", has: hasStatus("Failed"), order: latestFirst },
+  { title: "In the queue", has: waits, order: nextFirst },
   { title: "Succeeded or stopped", has: hasStatus("Succeeded", "Stopped"), order: latestFirst },
 ].map((group) => ({ ...group, heading: makeHeading() }));
 
 /** The rows by the names of their jobs. */
 const rows = new Map();
-const jobRows = () => [...$("rows").querySelectorAll("tr.job")];
+const jobRows = () => [...$("rows").querySelectorAll("tr.job, tr.batch")];
 
 const isPlaced = (job) => job.queuePosition <= TOLD_PLACES;
 
@@ -46,13 +48,22 @@ function nextFirst(jobs) {
   return jobs.sort((a, b) => place(a) - place(b));
 }
 
-/** The jobs that the list is to have. */
-function matching() {
+function isWanted(job) {
   const words = $("search").value.trim().toLowerCase();
-  return [...state.jobs.values()].filter((job) => {
-    const text = [job.name, job.jobId, job.message, job.status].join(" ").toLowerCase();
-    return FILTERS[state.filter](job) && text.includes(words);
-  });
+  const statuses = FILTERS[state.filter];
+  const text = [job.name, job.jobId, job.message, job.status].join(" ").toLowerCase();
+  return (!statuses || statuses.includes(job.status)) && text.includes(words);
+}
+
+/** The single jobs that the list is to have. */
+const matching = () => [...state.jobs.values()].filter(isWanted);
+
+/** How many jobs there are in these statuses, single or of batches; all for null. */
+function countAll(statuses) {
+  const jobs = [...state.jobs.values()];
+  const singles = statuses ? jobs.filter(hasStatus(...statuses)).length : jobs.length;
+  const batches = [...state.batches.values()];
+  return batches.reduce((sum, batch) => sum + countOf(batch, statuses || SHARES), singles);
 }
 
 let nextDraw = 0;
@@ -64,12 +75,13 @@ function draw() {
   clearTimeout(nextDraw);
   nextDraw = 0;
   const found = matching();
+  const batches = matchingBatches();
   keepFocus(() => {
     drawFilters();
     drawQueue();
     drawSelection(found);
-    drawRows(found);
-    drawTimeline(found);
+    drawRows(found, batches);
+    drawTimeline([...found, ...batches.flatMap(membersOf)]);
     drawDetail();
   });
 }
@@ -77,10 +89,9 @@ function draw() {
 function drawFilters() {
   const group = $("filters");
   if (!group.firstChild) group.append(...Object.keys(FILTERS).map(makeFilter));
-  const jobs = [...state.jobs.values()];
   for (const button of group.children) {
     const name = button.dataset.filter;
-    const count = jobs.filter(FILTERS[name]).length;
+    const count = countAll(FILTERS[name]);
     setText(button, `${name} ${count}`);
     button.setAttribute("aria-pressed", String(state.filter === name));
     button.classList.toggle("bad", name === "Failed" && count > 0);
@@ -98,17 +109,16 @@ function makeFilter(name) {
 }
 
 function drawQueue() {
-  const jobs = [...state.jobs.values()];
-  const waiting = jobs.filter(FILTERS.Queue).length;
-  const running = jobs.filter((job) => job.status === "Running").length;
+  const waiting = countAll(["Waiting"]);
+  const running = countAll(["Running"]);
   $("queue").hidden = waiting === 0;
   const explained = "Each job says its place, and what it waits for.";
   setText($("queue"), `${waiting} in the queue, ${running} running. ${explained}`);
 }
 
-function drawRows(found) {
+function drawRows(found, batches) {
   const limit = state.filter === "All" ? FEW_ROWS : MANY_ROWS;
-  const wanted = [];
+  const wanted = rowsOfBatches(batches);
   for (const { title, has, order, heading } of GROUPS) {
     const jobs = order(found.filter(has));
     if (jobs.length === 0) continue;
@@ -120,13 +130,15 @@ function drawRows(found) {
   }
   arrange($("rows"), wanted);
   const kept = new Set(wanted);
-  for (const [name, { row }] of rows) {
-    if (!kept.has(row)) rows.delete(name);
+  for (const views of [rows, batchRows]) {
+    for (const [name, { row }] of views) {
+      if (!kept.has(row)) views.delete(name);
+    }
   }
   $("jobs").hidden = wanted.length === 0;
   $("empty").hidden = wanted.length > 0 || !state.isKnown;
   const none = "No jobs yet. Start one, here or through the API.";
-  setText($("empty"), state.jobs.size === 0 ? none : "No job is like this.");
+  setText($("empty"), countAll(null) === 0 ? none : "No job is like this.");
 }
 
 /** Puts rows in order, but never moves the one that has the focus: it would lose it. */
@@ -183,12 +195,17 @@ function rowOf(job) {
   if (!rows.has(job.name)) rows.set(job.name, makeRow(job.name));
   const view = rows.get(job.name);
   const isChosen = state.chosen === job.name;
-  const className = `job ${job.status}${isChosen ? " chosen" : ""}`;
+  const isMember = Boolean(job.batchName);
+  const className = `job ${job.status}${isChosen ? " chosen" : ""}${isMember ? " member" : ""}`;
   if (view.row.className !== className) {
     view.row.className = className;
     view.badge.className = "badge " + job.status;
   }
   view.button.setAttribute("aria-pressed", String(isChosen));
+  view.box.hidden = isMember;
+  // The rest of it is its batch's.
+  setText(view.button, isMember ? job.name.slice(job.batchName.length + 1) : job.name);
+  view.button.title = job.name;
   view.box.checked = state.selected.has(job.name);
   setText(view.badge, job.status);
   setText(view.id, job.jobId || "");
@@ -274,15 +291,19 @@ async function deleteJobs(names) {
   if (isDone && names.includes(state.chosen)) close();
 }
 
-/** The names of the jobs that are deleted once that is confirmed. */
-let asked = [];
+/** What is done once it is confirmed. */
+let confirmed = () => {};
+
+function ask(text, act) {
+  confirmed = act;
+  setText($("asker-text"), text);
+  $("asker").showModal();
+}
 
 function askToDelete(names) {
-  asked = names;
   const isOne = names.length === 1;
   const what = isOne ? `${names[0]} with its log` : `${names.length} jobs with their logs`;
   const isAnyRunning = names.some((name) => isUnfinished(state.jobs.get(name) || {}));
   const ends = isAnyRunning ? " What has not finished is ended." : "";
-  setText($("asker-text"), `Delete ${what}?${ends} This cannot be undone.`);
-  $("asker").showModal();
+  ask(`Delete ${what}?${ends} This cannot be undone.`, () => deleteJobs(names));
 }

@@ -16,6 +16,12 @@ function ruled({ action, onExitCodes: { operator, values } }) {
   return `exit code ${operator === "In" ? "" : "other than "}${values.join(", ")}: ${does}`;
 }
 
+/** A rule of a batch's status in words. */
+function called({ condition, operator, jobStatuses, batchStatus }) {
+  const jobs = `${condition.toLowerCase()} ${operator === "In" ? "" : "not "}${jobStatuses.join(", ")}`;
+  return `${batchStatus}: ${jobs}`;
+}
+
 function volume({ path, emptyDir: { sizeLimit } }) {
   return sizeLimit ? `${path} (${sizeLimit} at most)` : path;
 }
@@ -60,6 +66,7 @@ function drawConfiguration(component) {
     ["Attempts", String((component.backoffLimit || 0) + 1)],
     ["Failure policy", (component.failurePolicy?.rules || []).map(ruled).join("\n")],
     ["May be moved", isMovable === undefined ? "" : isMovable ? "yes" : "no"],
+    ["Batches are called", component.batchStatusRules.map(called).join("\n")],
     ["Jobs at once", running ? `${running}, and ${waiting} in the queue` : "as there is room for"],
     ["Kept", `the latest ${history} that succeeded, that failed and that were stopped, each`],
   ]);
@@ -85,7 +92,7 @@ onPress("delete-selected", () => askToDelete([...state.selected]));
 $("asker-no").addEventListener("click", () => $("asker").close());
 $("asker-yes").addEventListener("click", () => {
   $("asker").close();
-  deleteJobs(asked);
+  confirmed();
 });
 $("skip").addEventListener("click", (event) => {
   // The address has the job that is looked at.

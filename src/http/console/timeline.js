@@ -53,7 +53,6 @@ function drawTimeline(found) {
 function linesOf(found, since) {
   const lines = found.map(lineOf).filter(({ until }) => until >= since);
   const jobs = lines.map(({ job }) => job);
-  const waits = FILTERS.Queue;
   // What waits is left out first: a long queue leaves room for what runs and ran.
   const others = latestFirst(jobs.filter((job) => !waits(job)));
   const kept = new Set([...others, ...nextFirst(jobs.filter(waits))].slice(0, MAX_DRAWN));
@@ -142,7 +141,7 @@ function describe(lines, count, from, until) {
 /** The job under the pointer. */
 function pointedAt(event) {
   const y = event.clientY - $("picture").getBoundingClientRect().top - AXIS;
-  return state.jobs.get(drawn.jobs[Math.floor(y / drawn.line)]?.name);
+  return jobNamed(drawn.jobs[Math.floor(y / drawn.line)]?.name);
 }
 
 function tellPointed(event) {

@@ -3,10 +3,14 @@ import java.util.Map;
 import java.util.List;
 import org.openapitools.client.ApiClient;
 import org.openapitools.client.ApiException;
+import org.openapitools.client.api.BatchApi;
 import org.openapitools.client.api.JobApi;
+import org.openapitools.client.model.BatchScheduleDescription;
+import org.openapitools.client.model.BatchStatus;
 import org.openapitools.client.model.JobScheduleDescription;
 import org.openapitools.client.model.JobStatus;
 import org.openapitools.client.model.ProgressReport;
+import org.openapitools.client.model.RadixJobComponentConfig;
 
 /** create, list, get, wait, report, stop, delete. The component sleeps for as many seconds as its payload says. */
 public class Flow {
@@ -45,6 +49,30 @@ public class Flow {
         } catch (ApiException e) {
             check(e.getCode() == 404 && e.getResponseBody().contains("NotFound"), e);
         }
+        batch(new BatchApi(new ApiClient().setBasePath(arguments[0])), key + "-batch");
+    }
+
+    static void batch(BatchApi batches, String key) throws Exception {
+        BatchScheduleDescription request = new BatchScheduleDescription()
+                .batchId("java")
+                .defaultRadixJobComponentConfig(new RadixJobComponentConfig().timeLimitSeconds(100L))
+                .jobScheduleDescriptions(List.of(
+                        new JobScheduleDescription().payload("0"), new JobScheduleDescription().payload("60")));
+        BatchStatus batch = batches.createBatch(request, key, null, null);
+        String name = batch.getName();
+        check("java".equals(batch.getBatchId()) && batch.getStarted() == null, batch);
+        String first = batch.getJobStatuses().get(0).getName();
+        String second = batch.getJobStatuses().get(1).getName();
+        JobStatus done = batches.getBatchJob(name, first, "30s");
+        check(done.getStatus() == JobStatus.StatusEnum.SUCCEEDED && "slept".equals(done.getResult()), done);
+        BatchStatus summary = batches.getBatch(name, null, true);
+        check(summary.getJobCounts().get("Succeeded") == 1 && summary.getProgress().getPercent() == 50, summary);
+        batches.stopBatchJob(name, second.substring(second.lastIndexOf('-') + 1));
+        BatchStatus over = batches.getBatch(name, "30s", null);
+        check(over.getStatus() == BatchStatus.StatusEnum.COMPLETED && over.getEnded() != null, over);
+        check(batches.restartBatch(name, null).getJobStatuses().get(1).getName().equals(second), over);
+        check(batches.deleteBatch(name).getCode() == 200, name);
+        check(batches.getBatches(true).stream().noneMatch(other -> other.getName().equals(name)), name);
     }
 
     static void check(boolean holds, Object seen) {

@@ -1,5 +1,5 @@
 // create, list, get, wait, report, stop, delete. The component sleeps for as many seconds as its payload says.
-import { Configuration, JobApi, JobStatusStatusEnum, ResponseError } from "./client";
+import { BatchApi, BatchStatusStatusEnum, Configuration, JobApi, JobStatusStatusEnum, ResponseError } from "./client";
 
 async function main(basePath: string) {
     const jobs = new JobApi(new Configuration({ basePath }));
@@ -33,6 +33,29 @@ async function main(basePath: string) {
         (error: unknown) => error,
     );
     check(gone instanceof ResponseError && gone.response.status === 404, gone);
+
+    const batches = new BatchApi(new Configuration({ basePath }));
+    const batchCreation = {
+        batchId: "typescript",
+        defaultRadixJobComponentConfig: { timeLimitSeconds: 100 },
+        jobScheduleDescriptions: [{ payload: "0" }, { payload: "60" }],
+    };
+    const batch = await batches.createBatch({ idempotencyKey: `${idempotencyKey}-batch`, batchCreation });
+    const batchName = batch.name;
+    const [first, second] = batch.jobStatuses ?? [];
+    check(batch.batchId === "typescript" && batch.started === null, batch);
+    const slept = await batches.getBatchJob({ batchName, jobName: first.name, wait: "30s" });
+    check(slept.status === JobStatusStatusEnum.Succeeded && slept.result === "slept", slept);
+    const summary = await batches.getBatch({ batchName, summary: true });
+    check(summary.jobCounts["Succeeded"] === 1 && summary.progress.percent === 50, summary);
+    const short = second.name.slice(second.name.lastIndexOf("-") + 1);
+    await batches.stopBatchJob({ batchName, jobName: short });
+    const over = await batches.getBatch({ batchName, wait: "30s" });
+    check(over.status === BatchStatusStatusEnum.Completed && over.ended instanceof Date, over);
+    const again = await batches.restartBatch({ batchName });
+    check(again.jobStatuses?.[1].name === second.name, again);
+    check((await batches.deleteBatch({ batchName })).code === 200, batchName);
+    check((await batches.getBatches()).every((other) => other.name !== batchName), batchName);
 }
 
 function check(holds: boolean, seen: unknown) {
