@@ -18,6 +18,7 @@ mod harness;
 #[allow(dead_code)] // as above
 mod proxy;
 
+mod batches;
 mod ends;
 mod load;
 mod raw;
@@ -73,6 +74,9 @@ fn main() {
     }
     if wanted("submits") {
         submits(&mut table);
+    }
+    if wanted("batches") {
+        batches::batches(&mut table);
     }
     if wanted("size") {
         size(&mut table);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 use ureq::Agent;
+use ureq::http::request::Builder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// The two objects of a job, to be sent again under other names.
@@ -94,16 +95,29 @@ impl Raw {
     }
 
     /// `accept` is the scheduler's own, so that the answers are as large, too.
-    fn post(&self, path: &str, body: &str, accept: &str) -> Vec<u8> {
-        let request = ureq::http::Request::post(format!("{}{path}", self.url))
-            .header("Authorization", &self.authorization)
-            .header("Content-Type", "application/json")
-            .header("Accept", accept)
-            .body(body)
-            .unwrap();
-        let mut answer = self.agent.run(request).unwrap();
+    pub fn post(&self, path: &str, body: &str, accept: &str) -> Vec<u8> {
+        let request = ureq::http::Request::post(format!("{}{path}", self.url));
+        let request = request.header("Content-Type", "application/json");
+        self.send(request.header("Accept", accept), body, 201)
+    }
+
+    /// Makes an object, and returns its uid.
+    pub fn make(&self, path: &str, body: &str, accept: &str) -> String {
+        let made: Made = serde_json::from_slice(&self.post(path, body, accept)).unwrap();
+        made.metadata.uid
+    }
+
+    pub fn patch(&self, path: &str, body: &str, accept: &str) {
+        let request = ureq::http::Request::patch(format!("{}{path}", self.url));
+        let request = request.header("Content-Type", "application/merge-patch+json");
+        self.send(request.header("Accept", accept), body, 200);
+    }
+
+    fn send(&self, request: Builder, body: &str, code: u16) -> Vec<u8> {
+        let request = request.header("Authorization", &self.authorization);
+        let mut answer = self.agent.run(request.body(body).unwrap()).unwrap();
         let bytes = answer.body_mut().read_to_vec().unwrap();
-        assert_eq!(answer.status(), 201, "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(answer.status(), code, "{}", String::from_utf8_lossy(&bytes));
         bytes
     }
 
@@ -121,11 +135,9 @@ impl Raw {
     fn pair(&self, writes: &Writes) {
         let name = self.new_name(writes);
         let job = writes.job.replace(&writes.name, &name);
-        let made: Made =
-            serde_json::from_slice(&self.post(&writes.jobs_path, &job, &writes.job_accept))
-                .unwrap();
+        let uid = self.make(&writes.jobs_path, &job, &writes.job_accept);
         let secret = writes.secret.replace(&writes.name, &name);
-        let secret = secret.replace(&writes.uid, &made.metadata.uid);
+        let secret = secret.replace(&writes.uid, &uid);
         self.post(&writes.secrets_path, &secret, &writes.secret_accept);
     }
 
@@ -180,7 +192,7 @@ impl Raw {
 }
 
 /// Does something `count` times; returns how long that took.
-fn in_parallel(clients: usize, count: usize, work: impl Fn() + Sync) -> Duration {
+pub fn in_parallel(clients: usize, count: usize, work: impl Fn() + Sync) -> Duration {
     let began = Instant::now();
     scope(|scope| {
         for number in 0..clients {

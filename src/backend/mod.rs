@@ -6,7 +6,7 @@ pub mod local;
 
 use crate::config::{JobComponent, Settings};
 use crate::job::{
-    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Progress, Queued, RequestKey,
+    Attempt, Job, JobList, JobName, JobRecord, ListBegun, Progress, Queued, RequestKey, Timestamp,
 };
 use std::fmt;
 use std::io::Read;
@@ -100,8 +100,9 @@ pub trait Backend: Send + Sync {
     /// How far it was is forgotten.
     fn resume(&self, job: &Job, queued: Option<Queued>) -> Result<Job, BackendError>;
 
-    /// Takes the job out of its users' sight, while its payload or its key is still needed.
-    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError>;
+    /// Takes the job out of its users' sight, while its payload or its key is still needed. `at` is
+    /// kept with it: when that is, or for a batch when it came to its end, by which its key counts.
+    fn hide(&self, job: &Job, key: HiddenKey, at: Timestamp) -> Result<Job, BackendError>;
 
     /// Deletes this very job and all that belongs to it. `false` if it is gone.
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError>;

@@ -450,10 +450,12 @@ fn parse_flag(
     parameter: Parameter,
 ) -> Result<bool, RouteError> {
     check_names(query, known)?;
-    match value(query, parameter.as_str()) {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(given) => Err(parameter.refuse(given)),
+    let given = value(query, parameter.as_str()).unwrap_or("false");
+    // Clients in Python send `True`.
+    match given.to_ascii_lowercase().as_str() {
+        "false" => Ok(false),
+        "true" => Ok(true),
+        _ => Err(parameter.refuse(given)),
     }
 }
 
@@ -637,7 +639,7 @@ mod tests {
         check("POST /api/v1/batches", Ok(Route::CreateBatch));
         check("GET /api/v1/batches/", list(false));
         check("GET /api/v1/batches?summary=true", list(true));
-        check("GET /api/v1/batches?x=1&summary=false", list(false));
+        check("GET /api/v1/batches?x=1&summary=False", list(false));
         let get = |summary, wait: Option<u64>| {
             let (name, wait) = (name(), wait.map(Duration::from_secs));
             Ok(Route::GetBatch {

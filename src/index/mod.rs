@@ -402,6 +402,22 @@ impl Index {
         });
     }
 
+    /// This very job is deleted, of which there is no record: lists that were begun before may yet
+    /// have it.
+    pub fn deleted_unseen(&self, job: &Job) {
+        let mut state = self.state.write();
+        let lists = state.lists;
+        state.change(&job.name, |record, fate| {
+            if record.is_none() {
+                fate.tombstone = Some(Tombstone {
+                    uid: job.uid.clone(),
+                    is_awaited: true,
+                    lists,
+                });
+            }
+        });
+    }
+
     /// A create was not answered: unless the job was reported already, it may exist. Sent again,
     /// the request takes its name.
     pub fn create_unanswered(&self, name: &JobName, request: RequestKey) {

@@ -4,7 +4,7 @@ use super::follow::Task;
 use super::{JobError, JobView, NAME_TRIES, Scheduler, job_error, no_name, not_found};
 use crate::backend::{BackendError, Condition, HiddenKey};
 use crate::index::{CALLS_END_WITHIN, Flight};
-use crate::job::{Job, JobName, Status};
+use crate::job::{Job, JobName, Status, Timestamp};
 
 /// How often a change is tried anew that meets another.
 const CHANGE_TRIES: u32 = 3;
@@ -37,7 +37,7 @@ impl Scheduler {
         key: HiddenKey,
     ) -> Result<bool, BackendError> {
         let Some(flight) = self.index.begin(&job.name, Flight::Deletion) else {
-            self.hide(job, key)?;
+            self.hide(job, key, self.now())?;
             return Ok(true);
         };
         let deleted = self.backend.delete(job, condition);
@@ -56,8 +56,13 @@ impl Scheduler {
     }
 
     /// Takes a job out of its users' sight.
-    pub(super) fn hide(&self, job: &Job, key: HiddenKey) -> Result<(), BackendError> {
-        let hidden = self.backend.hide(job, key)?;
+    pub(super) fn hide(
+        &self,
+        job: &Job,
+        key: HiddenKey,
+        at: Timestamp,
+    ) -> Result<(), BackendError> {
+        let hidden = self.backend.hide(job, key, at)?;
         self.observe(hidden);
         self.settle(&job.name);
         Ok(())

@@ -165,11 +165,11 @@ impl Scheduler {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
         }
-        // A Secret that somebody deleted may have done its work before. A batch says itself when it
-        // is complete.
-        let is_whole = job.batch().is_none()
-            && (self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?));
-        if is_whole {
+        if job.batch().is_some() {
+            return self.verify_batch(name);
+        }
+        // A Secret that somebody deleted may have done its work before.
+        if self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?) {
             self.index.confirm(name);
             self.queue.add(Task::Retain);
             return Ok(());
@@ -183,6 +183,23 @@ impl Scheduler {
         // From here on its request, sent again, makes another: this one is on its way out, whatever
         // the answer.
         self.abort(name);
+        Ok(())
+    }
+
+    /// A batch says itself when it is complete. Another scheduler may just have made it so, and the
+    /// watch be late: it is deleted only as it was seen not to be.
+    fn verify_batch(&self, name: &JobName) -> Result<(), BackendError> {
+        let Some(job) = self.look(name)? else {
+            // The watch will say so.
+            return Ok(());
+        };
+        if job.batch_whole() == Some(true) {
+            self.observe(job);
+            return Ok(());
+        }
+        if self.remove(&job, Condition::Unchanged, HiddenKey::Forgotten)? {
+            log::warn!("batch={name} event=discarded reason=\"its submit was cut off\"");
+        }
         Ok(())
     }
 
@@ -242,7 +259,9 @@ impl Scheduler {
             self.index.discarded(&job, attempts_come_within);
             let task = Task::Resolve(name.clone());
             self.queue.add_after(task, attempts_come_within);
-            deleted?;
+            if deleted? {
+                self.index.deleted_unseen(&job);
+            }
             log::info!("job={name} event=discarded");
         }
         Ok(())
@@ -435,7 +454,7 @@ impl Scheduler {
             }
         }
         for record in self.index.overtaken() {
-            let hidden = self.hide(&record.job, HiddenKey::Forgotten);
+            let hidden = self.hide(&record.job, HiddenKey::Forgotten, self.now());
             failure = failure.or(hidden.err());
         }
         failure = failure.or(self.retain_batches().err());
@@ -487,8 +506,12 @@ impl Scheduler {
     /// still stands for it.
     fn let_go(&self, job: &Job, end: Timestamp, condition: Condition) -> Result<(), BackendError> {
         let is_promised = job.key.is_some() && retention::key_stands(end, self.now()).is_some();
+        let at = match job.batch() {
+            Some(_) => end,
+            None => self.now(),
+        };
         match is_promised {
-            true => self.hide(job, HiddenKey::Kept),
+            true => self.hide(job, HiddenKey::Kept, at),
             false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),
         }
     }

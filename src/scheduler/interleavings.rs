@@ -10,7 +10,7 @@ use crate::backend::{
 use crate::config;
 use crate::index::Changed;
 use crate::index::tests::check_tally;
-use crate::job::{Attempt, AttemptState, Job, JobList, Progress, RequestKey, Sent};
+use crate::job::{Attempt, AttemptState, Job, JobList, Progress, RequestKey, Sent, Timestamp};
 use crate::request::{JobRequest, ProgressReport};
 use crate::sync::schedules::{Time, check};
 use shuttle::thread::{self, Thread};
@@ -332,7 +332,7 @@ impl Backend for Cluster {
         Err(CreateError::Nothing(changed()))
     }
 
-    fn hide(&self, _: &Job, _: HiddenKey) -> Result<Job, BackendError> {
+    fn hide(&self, _: &Job, _: HiddenKey, _: Timestamp) -> Result<Job, BackendError> {
         unreachable!("nobody uses another's payload here")
     }
 

@@ -89,7 +89,7 @@ impl Backend for Buggy {
     fn resume(&self, _: &Job, _: Option<Queued>) -> Result<Job, BackendError> {
         unreachable!()
     }
-    fn hide(&self, _: &Job, _: HiddenKey) -> Result<Job, BackendError> {
+    fn hide(&self, _: &Job, _: HiddenKey, _: Timestamp) -> Result<Job, BackendError> {
         unreachable!()
     }
     fn look(&self, _: &JobName) -> Result<Option<Job>, BackendError> {

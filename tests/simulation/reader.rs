@@ -120,8 +120,18 @@ impl Sim {
             (name, told(&view.record, view.position))
         });
         let there = there.chain(wholes);
-        let there: BTreeMap<String, String> = there.collect();
+        let mut there: BTreeMap<String, String> = there.collect();
         let known = &self.processes[number].reader.jobs;
+        // One that was done again, and that somebody refuses to have hidden, has no place in its
+        // batch any more.
+        for name in known.keys() {
+            if let Ok(view) = scheduler.get(name)
+                && view.record.job.batch_of().is_some()
+            {
+                let told = told(&view.record, view.position);
+                there.entry(name.clone()).or_insert(told);
+            }
+        }
         if *known != there {
             let what = format!("process {number}'s reader knows {known:?}, there is {there:?}");
             self.violate("follower", what);

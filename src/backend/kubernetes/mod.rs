@@ -23,7 +23,9 @@ use crate::backend::{
 };
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Attempt, BatchPart, Job, JobList, JobName, JobRecord, Progress, Queued, Status};
+use crate::job::{
+    Attempt, BatchPart, Job, JobList, JobName, JobRecord, Progress, Queued, Status, Timestamp,
+};
 use crate::metrics::Metrics;
 use api::{Api, ApiError, Calls, Patience};
 use serde::Serialize;
@@ -372,11 +374,11 @@ impl Backend for Kubernetes {
         )
     }
 
-    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
-        let now = self.clock.now().to_string();
+    fn hide(&self, job: &Job, key: HiddenKey, at: Timestamp) -> Result<Job, BackendError> {
+        let at = at.to_string();
         let annotations = match key {
-            HiddenKey::Kept => json!({HIDDEN_ANNOTATION: now}),
-            HiddenKey::Forgotten => json!({HIDDEN_ANNOTATION: now, KEY_ANNOTATION: null}),
+            HiddenKey::Kept => json!({HIDDEN_ANNOTATION: at}),
+            HiddenKey::Forgotten => json!({HIDDEN_ANNOTATION: at, KEY_ANNOTATION: null}),
         };
         // A stopped one may be restarted at this moment.
         let condition = match job.status {

@@ -214,7 +214,8 @@ fn notes_change_nothing_but_themselves() {
     let noted = json!({"earlier-suspension": null});
     let stopping = job(Status::Stopping);
     check(|b| b.note_stop(&stopping), json!("7"), Value::Null, noted);
-    let hidden = |job: Job, key| move |backend: &Kubernetes| backend.hide(&job, key);
+    let hidden =
+        |job: Job, key| move |backend: &Kubernetes| backend.hide(&job, key, backend.clock.now());
     let (kept, forgotten) = (HiddenKey::Kept, HiddenKey::Forgotten);
     let mark = json!({"deleted": "now"});
     check(

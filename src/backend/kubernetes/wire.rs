@@ -459,7 +459,7 @@ impl JobObject {
             Status::Failed => condition_time(failed),
             // A job that was stopped in the queue had been suspended before.
             Status::Stopped => suspension.max(stopped.flatten()),
-            // That of a batch is when it left its users' sight.
+            // That of a batch is kept with it as it leaves its users' sight.
             Status::Waiting | Status::Running | Status::Stopping => batch
                 .as_ref()
                 .and(annotation(HIDDEN_ANNOTATION))

@@ -647,6 +647,7 @@ impl Machine {
         part: &RunningPart,
         name: &JobName,
         key: HiddenKey,
+        at: Timestamp,
     ) -> Result<Job, BackendError> {
         let _turn = self.turn(name)?;
         let look = |entry: &mut Entry| {
@@ -655,9 +656,7 @@ impl Machine {
         };
         let (is_finished, is_whole) = self.with_entry(number, name, look)?;
         let hidden = match is_whole {
-            true => Change::BatchHidden {
-                at: seconds(self.moment()),
-            },
+            true => Change::BatchHidden { at: at.seconds() },
             false if is_finished => Change::Hidden,
             false => return Err(changed(name)),
         };

@@ -40,7 +40,7 @@ use crate::backend::{
     Backend, BackendError, Condition, CreateError, Created, CreatedBatch, HiddenKey, LogOptions,
     NewBatch, NewJob, Resend,
 };
-use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued};
+use crate::job::{Attempt, Job, JobList, JobName, JobRecord, Progress, Queued, Timestamp};
 use logs::{Follow, Log};
 use machine::RunningPart;
 use std::io::Read;
@@ -143,8 +143,9 @@ impl Backend for Local {
         self.machine.resume(self.part, self.part()?, &job.name)
     }
 
-    fn hide(&self, job: &Job, key: HiddenKey) -> Result<Job, BackendError> {
-        self.machine.hide(self.part, self.part()?, &job.name, key)
+    fn hide(&self, job: &Job, key: HiddenKey, at: Timestamp) -> Result<Job, BackendError> {
+        self.machine
+            .hide(self.part, self.part()?, &job.name, key, at)
     }
 
     /// What is on disk when it starts is all there is.
