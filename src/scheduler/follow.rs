@@ -150,12 +150,6 @@ impl Scheduler {
             return Ok(());
         };
         let job = &record.job;
-        if self.index.could_come_late(name) {
-            // A write of it is still on its way.
-            self.queue
-                .add_after(Task::Verify(name.clone()), CALLS_END_WITHIN);
-            return Ok(());
-        }
         // The request may come again at this moment, and store the payload.
         let turn = job
             .request()
@@ -164,6 +158,13 @@ impl Scheduler {
         if is_served || self.index.is_changing(name) {
             let message = "the job's request is being served again".to_string();
             return Err(BackendError::Unavailable { message });
+        }
+        // Now that no other begins.
+        if self.index.could_come_late(name) {
+            // A write of it is still on its way.
+            self.queue
+                .add_after(Task::Verify(name.clone()), CALLS_END_WITHIN);
+            return Ok(());
         }
         if job.batch().is_some() {
             return self.verify_batch(name);

@@ -32,7 +32,7 @@ func main() {
 	request.SetDefaultRadixJobComponentConfig(*all)
 	batch, _, err := batches.CreateBatch(ctx).BatchCreation(*request).Execute()
 	check(err == nil && batch.GetBatchId() == "my-batch-42" && batch.GetBatchType() == "batch", batch, err)
-	check(batch.GetStatus() == "Waiting" && !batch.HasStarted() && len(batch.JobStatuses) == 2, batch)
+	check(!batch.HasEnded() && len(batch.JobStatuses) == 2, batch)
 	first, second := batch.JobStatuses[0].Name, batch.JobStatuses[1].Name
 	listed, _, err := batches.GetBatches(ctx).Execute()
 	check(err == nil && len(listed) > 0 && listed[len(listed)-1].Name == batch.Name, listed, err)

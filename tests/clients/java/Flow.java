@@ -60,7 +60,7 @@ public class Flow {
                         new JobScheduleDescription().payload("0"), new JobScheduleDescription().payload("60")));
         BatchStatus batch = batches.createBatch(request, key, null, null);
         String name = batch.getName();
-        check("java".equals(batch.getBatchId()) && batch.getStarted() == null, batch);
+        check("java".equals(batch.getBatchId()) && batch.getEnded() == null, batch);
         String first = batch.getJobStatuses().get(0).getName();
         String second = batch.getJobStatuses().get(1).getName();
         JobStatus done = batches.getBatchJob(name, first, "30s");

@@ -16,7 +16,7 @@ request = BatchScheduleDescription(
 key = f"python-batch-{time.time_ns()}"
 batch = batches.create_batch(request, key)
 assert batch.name.startswith("batch-compute") and batch.batch_id == "python", batch
-assert batch.started is None and len(batch.job_statuses) == 2, batch
+assert batch.ended is None and len(batch.job_statuses) == 2, batch
 assert batches.create_batch(request, idempotency_key=key).name == batch.name
 
 first, second = [job.name for job in batch.job_statuses]

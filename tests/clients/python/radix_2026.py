@@ -19,8 +19,8 @@ request = BatchScheduleDescription(
     ],
 )
 batch = batches.create_batch(request)
-assert batch.batch_id == "my-batch-42" and batch.batch_type == "batch" and batch.status == "Waiting", batch
-assert batch.started is None and batch.ended is None and batch.updated is None, batch
+assert batch.batch_id == "my-batch-42" and batch.batch_type == "batch", batch
+assert batch.ended is None and batch.updated is None and batch.status in ("Waiting", "Active"), batch
 assert [job.job_id for job in batch.job_statuses] == ["my-job-1", "my-job-2", "my-job-3"], batch
 first, second = batch.job_statuses[:2]
 assert batch.name in [other.name for other in batches.get_batches()]

@@ -43,7 +43,7 @@ async function main(basePath: string) {
     const batch = await batches.createBatch({ idempotencyKey: `${idempotencyKey}-batch`, batchCreation });
     const batchName = batch.name;
     const [first, second] = batch.jobStatuses ?? [];
-    check(batch.batchId === "typescript" && batch.started === null, batch);
+    check(batch.batchId === "typescript" && batch.ended === null, batch);
     const slept = await batches.getBatchJob({ batchName, jobName: first.name, wait: "30s" });
     check(slept.status === JobStatusStatusEnum.Succeeded && slept.result === "slept", slept);
     const summary = await batches.getBatch({ batchName, summary: true });

@@ -53,6 +53,8 @@ const COLUMNS: [(&str, Column); 13] = [
     ("fails-late", (Fault::BrokenAfter, Then::Heals)),
 ];
 
+const SUBMIT_BATCH: Step = Step::SubmitBatch { key: false };
+
 fn submit() -> Step {
     Step::Submit {
         key: false,
@@ -205,25 +207,55 @@ fn cases() -> Vec<Case> {
             &[Step::Start, Settle],
         ),
         case("shut down", &three, &[Step::ShutDown]),
-        case("submit a batch", &[], &[Step::SubmitBatch, Settle]),
+        case("submit a batch", &[], &[SUBMIT_BATCH, Settle]),
+        case(
+            "submit a batch with a key, and again",
+            &[],
+            &[Step::SubmitBatch { key: true }, Step::ResendBatch, Settle],
+        ),
+        case(
+            "resend a batch after its end",
+            &[
+                Step::SubmitBatch { key: true },
+                Settle,
+                Exit(0, 0),
+                Exit(1, 0),
+                Settle,
+                Step::End,
+                Step::Start,
+            ],
+            &[Step::ResendBatch, Settle],
+        ),
+        case(
+            "restart a batch",
+            &[
+                SUBMIT_BATCH,
+                Settle,
+                Exit(0, 3),
+                Settle,
+                Step::StopBatch,
+                Settle,
+            ],
+            &[Step::RestartBatch, Settle],
+        ),
         case(
             "submit a batch, waits",
             &[submit(), Settle],
-            &[Step::SubmitBatch, Settle],
+            &[SUBMIT_BATCH, Settle],
         ),
         case(
             "a batch ends",
-            &[Step::SubmitBatch, Settle],
+            &[SUBMIT_BATCH, Settle],
             &[Exit(0, 0), Settle, Exit(1, 0), Settle],
         ),
         case(
             "stop a batch",
-            &[Step::SubmitBatch, Settle],
+            &[SUBMIT_BATCH, Settle],
             &[Step::StopBatch, Settle],
         ),
         case(
             "delete a batch",
-            &[submit(), Step::SubmitBatch, Settle],
+            &[submit(), SUBMIT_BATCH, Settle],
             &[Step::DeleteBatch, Settle],
         ),
     ]

@@ -80,6 +80,8 @@ struct State {
     /// Seconds since the beginning.
     now: u64,
     requests: Vec<Request>,
+    /// The requests of the jobs of each batch that was asked for with a key.
+    batches: Vec<[usize; 2]>,
     jobs: BTreeMap<JobName, Known>,
     /// In the order in which they became known.
     order: Vec<JobName>,
@@ -145,6 +147,29 @@ impl Oracle {
             keyed: None,
         });
         state.requests.len() - 1
+    }
+
+    /// A batch of two is about to be sent. Gives the numbers of its jobs' requests.
+    pub fn submits_batch(&self, key: bool, payload: Option<String>) -> [usize; 2] {
+        let numbers = [(); 2].map(|()| self.submits(key, payload.clone(), 0));
+        if key {
+            self.state().batches.push(numbers);
+        }
+        numbers
+    }
+
+    /// Whether the request came as a part of a batch, and comes again with it alone.
+    pub fn is_of_batch(&self, request: usize) -> bool {
+        self.state()
+            .batches
+            .iter()
+            .flatten()
+            .any(|one| *one == request)
+    }
+
+    /// The last batch with a key.
+    pub fn batch(&self) -> Option<[usize; 2]> {
+        self.state().batches.last().copied()
     }
 
     /// A submit with a key is about to be sent again.

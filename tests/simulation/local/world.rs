@@ -64,9 +64,14 @@ pub enum Step {
     /// Somebody puts a folder and a file among the records.
     Litter,
     /// One of two jobs, each with a payload.
-    SubmitBatch,
+    SubmitBatch {
+        key: bool,
+    },
+    /// The last one with a key is sent again.
+    ResendBatch,
     /// Of the first batch.
     StopBatch,
+    RestartBatch,
     DeleteBatch,
 }
 
@@ -582,6 +587,7 @@ fn send(scheduler: &Scheduler, oracle: &Oracle, request: &Step) {
         Step::Resend(number) => {
             if let Some((number, request)) = oracle.request(*number)
                 && request.key
+                && !oracle.is_of_batch(number)
             {
                 oracle.submits_again(number);
                 submit(scheduler, oracle, number);
@@ -616,7 +622,19 @@ fn send(scheduler: &Scheduler, oracle: &Oracle, request: &Step) {
             }
         }),
         Step::Restart(number) => on_job(oracle, *number, |name| restart(scheduler, oracle, name)),
-        Step::SubmitBatch => submit_batch(scheduler, oracle),
+        Step::SubmitBatch { key } => {
+            let numbers = oracle.submits_batch(*key, batch_payload());
+            submit_batch(scheduler, oracle, numbers, *key);
+        }
+        Step::ResendBatch => {
+            if let Some(numbers) = oracle.batch() {
+                numbers
+                    .iter()
+                    .for_each(|number| oracle.submits_again(*number));
+                submit_batch(scheduler, oracle, numbers, true);
+            }
+        }
+        Step::RestartBatch => on_batch(scheduler, |batch| restart_batch(scheduler, oracle, batch)),
         Step::StopBatch => on_batch(scheduler, |batch| {
             let name = batch.whole.job.name.as_str();
             report(oracle, &scheduler.stop_batch(name));
@@ -641,13 +659,44 @@ fn on_batch(scheduler: &Scheduler, what: impl FnOnce(&BatchView)) {
     }
 }
 
+fn batch_payload() -> Option<String> {
+    Some("pay\nload\0".chars().cycle().take(40).collect())
+}
+
+/// Runs again what has finished of it: a stopped job in place, another as a new one.
+fn restart_batch(scheduler: &Scheduler, oracle: &Oracle, batch: &BatchView) {
+    let jobs = batch.jobs.iter().map(|view| &view.record.job);
+    for job in jobs.clone().filter(|job| job.status.is_finished()) {
+        match job.status {
+            Status::Stopped => oracle.resumes(&job.name),
+            _ => {
+                oracle.recreates(&job.name);
+                // The one that does it again takes its place.
+                oracle.deletes(&job.name);
+            }
+        }
+    }
+    match scheduler.restart_batch(batch.whole.job.name.as_str(), true) {
+        Ok(view) => {
+            let now = view.jobs.iter().map(|view| &view.record.job);
+            for (old, new) in jobs.zip(now).filter(|(old, new)| old.name != new.name) {
+                oracle.say(format!(
+                    "    answer: {} is done again by {}",
+                    old.name, new.name
+                ));
+                oracle.recreated(&old.name, new);
+            }
+        }
+        // Some of them may run again all the same.
+        Err(e) => report(oracle, &Err(e)),
+    }
+}
+
 /// Each of its jobs is a request of its own, and all have the same answer.
-fn submit_batch(scheduler: &Scheduler, oracle: &Oracle) {
-    let payload = || Some("pay\nload\0".chars().cycle().take(40).collect::<String>());
-    let numbers = [(); 2].map(|()| oracle.submits(false, payload(), 0));
+fn submit_batch(scheduler: &Scheduler, oracle: &Oracle, numbers: [usize; 2], key: bool) {
     let job = |number: &usize| {
         let mut job = JobRequest {
-            payload: payload(),
+            payload: batch_payload(),
             job_id: Some(number.to_string()),
             ..JobRequest::default()
         };
@@ -660,7 +709,12 @@ fn submit_batch(scheduler: &Scheduler, oracle: &Oracle) {
         batch_id: None,
         jobs: numbers.iter().map(job).collect(),
     };
-    match scheduler.submit_batch(&request, None) {
+    let key = key.then_some(RequestKey {
+        key: 1 << 64 | numbers[0] as u128,
+        body: numbers[0] as u128,
+        sent: Sent::default(),
+    });
+    match scheduler.submit_batch(&request, key) {
         Ok(batch) => {
             oracle.say(format!("    answer: batch {}", batch.whole.job.name));
             let jobs = batch.jobs.iter().map(|view| &view.record.job);
@@ -817,7 +871,10 @@ pub fn words(step: &Step) -> String {
         Step::Start => "the scheduler is started".to_string(),
         Step::ShutDown => "the scheduler is asked to end".to_string(),
         Step::Litter => "somebody leaves things among the records".to_string(),
-        Step::SubmitBatch => "submit a batch of two".to_string(),
+        Step::SubmitBatch { key: false } => "submit a batch of two".to_string(),
+        Step::SubmitBatch { key: true } => "submit a batch of two with a key".to_string(),
+        Step::ResendBatch => "the last batch with a key is sent again".to_string(),
+        Step::RestartBatch => "restart the first batch".to_string(),
         Step::StopBatch => "stop the first batch".to_string(),
         Step::DeleteBatch => "delete the first batch".to_string(),
     }
