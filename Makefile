@@ -88,7 +88,7 @@ bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler
 
 FUZZ_SECONDS ?= 60
-fuzz_targets := request_body radixconfig watch_frames http_path http_server
+fuzz_targets := request_body batch_body radixconfig watch_frames http_path http_server
 
 fuzz: cargo ## each fuzz target for FUZZ_SECONDS (60); installs cargo-fuzz if it is missing
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked

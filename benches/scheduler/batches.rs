@@ -20,6 +20,8 @@ const AT_ONCE: usize = 8;
 const TURNS: usize = 1;
 /// The scheduler's memory while it makes them.
 const RESIDENT_MB: f64 = 32.0;
+/// While it makes the largest: its pod may have 128 MiB.
+const LARGE_RESIDENT_MB: f64 = 110.0;
 
 fn body() -> String {
     let job = json!({"payload": "x".repeat(PAYLOAD_BYTES)});
@@ -126,6 +128,15 @@ pub fn batches(table: &mut Table) {
     let peak = scheduler.proc_status("VmHWM") as f64 * 1024.0 / 1e6;
     let label = "peak resident while batches are made";
     table.add(Row::bound(label, peak, RESIDENT_MB, "MB"));
+
+    let large = json!({"payload": "\"x".repeat(1 << 19)});
+    let large = json!({"jobScheduleDescriptions": vec![large; 16]}).to_string();
+    let another = start(&ours);
+    submit(&another, &large);
+    let peak = another.proc_status("VmHWM") as f64 * 1024.0 / 1e6;
+    let label = "peak resident, a batch of 16 MiB, escaped";
+    table.add(Row::bound(label, peak, LARGE_RESIDENT_MB, "MB"));
+    drop(another);
 
     let single = json!({"payload": "x".repeat(PAYLOAD_BYTES)}).to_string();
     let mut submitter = Submitters::new(scheduler.port, &single, 1);

@@ -18,8 +18,10 @@ const REPORT: &str = r#"report() {
 pub fn what_changes_is_told_as_it_does(cluster: &Cluster) -> Vec<String> {
     let mut etl = cluster.scheduler("dev", "etl");
     let mut events = Events::open();
-    let (kind, list) = events.next();
-    assert!(kind == "list" && list.is_array(), "{kind}: {list}");
+    for expected in ["batches", "list"] {
+        let (kind, list) = events.next();
+        assert!(kind == expected && list.is_array(), "{kind}: {list}");
+    }
 
     let job = name(&etl.start(json!({"payload": "sleep 1; exit 3"})));
     let mut told = Vec::new();

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod api;
+mod batches;
 mod cluster;
 mod control;
 mod cost;
@@ -71,6 +72,7 @@ const TOGETHER: &[Test] = tests![
     control::a_job_is_part_of_its_requests_trace
     logs::a_jobs_log_is_read_through_the_api
     logs::a_log_is_followed_to_the_jobs_end
+    batches::a_batch_is_merged_as_radix_documents_it
     events::what_changes_is_told_as_it_does
     events::a_job_says_how_far_it_is
     lifecycle::answers_have_the_documented_fields

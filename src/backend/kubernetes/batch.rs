@@ -146,13 +146,11 @@ fn of_a_part(error: CreateError) -> CreateError {
     }
 }
 
-impl From<BackendError> for CreateError {
-    /// Of a batch whose parent is there.
-    fn from(error: BackendError) -> CreateError {
-        match error {
-            BackendError::Unanswered { .. } => CreateError::Unanswered(error),
-            error => CreateError::Incomplete(error),
-        }
+/// Why a batch is not complete whose parent is there.
+fn cut_off(error: BackendError) -> CreateError {
+    match error {
+        BackendError::Unanswered { .. } => CreateError::Unanswered(error),
+        error => CreateError::Incomplete(error),
     }
 }
 
@@ -181,8 +179,8 @@ impl Kubernetes {
         let filled = self.fill(batch, &images, &whole.job, resend, deadline);
         let completed = filled.and_then(|jobs| {
             let complete = json!({COMPLETE_ANNOTATION: self.clock.now().to_string()});
-            let whole = self.change_job(&whole.job, Condition::Whatever, complete, None)?;
-            Ok((whole, jobs))
+            let whole = self.change_job(&whole.job, Condition::Whatever, complete, None);
+            Ok((whole.map_err(cut_off)?, jobs))
         });
         let (complete, jobs) = completed.map_err(|error| match error {
             // An earlier send may have completed it, and its jobs may run.
@@ -213,7 +211,7 @@ impl Kubernetes {
         self.side_by_side((0..secrets).collect(), |number| {
             let object = secret(batch, parent, *number, &places);
             let send = || self.calls.create_unread(&self.secrets(), &object, deadline);
-            Ok(exists(repeat(Resend::First, send))?)
+            exists(repeat(Resend::First, send)).map_err(cut_off)
         })?;
         let jobs = batch.jobs.iter().zip(images).zip(places).zip(0..);
         self.side_by_side(jobs.collect(), |(((job, image), place), index)| {
