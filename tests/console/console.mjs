@@ -342,6 +342,11 @@ const tests = {
     await detail(page).getByText("exit code 3").first().waitFor();
     assert.ok(await page.locator("#delete").isDisabled());
     await shot(page, "batch-light");
+    await page.setViewportSize({ width: 390, height: 844 });
+    await shot(page, "batch-phone");
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+    assert.ok(!wide, "it is wider than a phone");
+    await page.setViewportSize({ width: 1280, height: 800 });
     await batch.getByRole("button", { name: /^Jobs of/ }).click();
     await until("folded", async () => (await members.count()) === 0);
     await page.reload();

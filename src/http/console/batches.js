@@ -7,12 +7,17 @@ const batchPath = (name, action) => `${BATCHES}/${encodeURIComponent(name)}${act
 
 /** Rows by the names of their batches. */
 const batchRows = new Map();
-/** Those that are unfolded: of each that is being read, the jobs that were told of meanwhile. */
+/** Those that are unfolded: what was told of their jobs since they were read, and their order. */
 const unfolded = new Map();
 
 /** A job of a batch is known while somebody looks at it, or waits for its end. */
 function takeMember(job) {
-  unfolded.get(job.batchName)?.add(job.name);
+  const view = unfolded.get(job.batchName);
+  if (view) {
+    view.told.add(job.name);
+    // One that does another again has its place.
+    if (!view.order.has(job.name)) view.order.set(job.name, view.order.get(job.restartOf));
+  }
   if (isLookedAt(job)) state.members.set(job.name, job);
 }
 
@@ -27,13 +32,14 @@ function forgetMembers() {
 
 /** Reads the jobs of a batch that is unfolded. */
 async function readMembers(name) {
-  const told = new Set();
-  unfolded.set(name, told);
+  const view = { told: new Set(), order: new Map() };
+  unfolded.set(name, view);
   try {
     const { jobStatuses } = await call("GET", batchPath(name));
-    // What was told of meanwhile is newer.
-    for (const job of jobStatuses) {
-      if (!told.has(job.name) && isLookedAt(job)) state.members.set(job.name, job);
+    for (const [place, job] of jobStatuses.entries()) {
+      view.order.set(job.name, place);
+      // What was told of meanwhile is newer.
+      if (!view.told.has(job.name) && isLookedAt(job)) state.members.set(job.name, job);
     }
   } catch (error) {
     if (error.code !== 404) tellError(explained(error));
@@ -55,6 +61,7 @@ function readAllMembers() {
 async function findChosen() {
   const name = state.chosen;
   if (!name || !state.isKnown || jobNamed(name)) return;
+  if (!state.batches.has(name.slice(0, name.lastIndexOf("-")))) return;
   try {
     const job = await call("GET", pathOf(name));
     if (job.batchName && !jobNamed(name)) takeMember(job);
@@ -90,8 +97,10 @@ function matchingBatches() {
 
 /** The jobs of an unfolded batch that are wanted, in their order. */
 function membersOf({ name }) {
-  if (!unfolded.has(name)) return [];
-  return [...state.members.values()].filter((job) => job.batchName === name && isWanted(job));
+  const order = unfolded.get(name)?.order;
+  if (!order) return [];
+  const members = [...state.members.values()].filter((job) => job.batchName === name);
+  return members.filter(isWanted).sort((a, b) => order.get(a.name) - order.get(b.name));
 }
 
 /** A batch in words: how many of its jobs have come how far. */
