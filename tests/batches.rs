@@ -241,6 +241,15 @@ fn a_batch_of_a_thousand_jobs_and_one_of_sixteen_mebibytes_are_taken() {
     scheduler.end();
 }
 
+/// Lets the clients end, whatever comes.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Batches are submitted, with keys and again until they are answered, while the scheduler is
 /// killed, again and again; `CRASHES` says how often.
 #[test]
@@ -296,12 +305,12 @@ fn killed_at_any_moment_a_batch_is_whole_or_not_there() {
                 left.lock().unwrap().extend(number);
             });
         }
+        let _ended = Ended(&stop);
         for _ in 0..crashes {
             let scheduler = place.start(&arguments);
             thread::sleep(Duration::from_millis(fastrand::u64(0..400)));
             scheduler.kill();
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let scheduler = place.start(&arguments);
     let mut api = scheduler.api();

@@ -29,6 +29,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 /// The version of the form of records. A scheduler reads those up to its own, and leaves a folder
 /// alone that has one beyond it: to read such a job in part might run it again.
@@ -378,6 +380,10 @@ fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     }
 }
 
+/// A scheduler that was killed as it began a process has left that its lock, until it runs.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// The folder of one application in one environment, which only one process uses at a time.
 pub struct Folder {
     path: PathBuf,
@@ -400,7 +406,15 @@ impl Folder {
             .mode(0o600)
             .open(&lock_file)
             .map_err(at(&lock_file))?;
-        match lock.try_lock() {
+        let mut taken = lock.try_lock();
+        for _ in 0..LOCK_TRIES {
+            if !matches!(taken, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+            taken = lock.try_lock();
+        }
+        match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
