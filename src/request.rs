@@ -77,7 +77,8 @@ impl JobRequest {
     }
 }
 
-fn description_bytes(settings: &Settings) -> usize {
+/// What variables, command and arguments take.
+pub fn description_bytes(settings: &Settings) -> usize {
     let variables = settings.variables.iter();
     let variables = variables.map(|(name, value)| name.len() + value.len());
     let words = settings.command.iter().chain(&settings.args).flatten();

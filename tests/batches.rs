@@ -329,13 +329,18 @@ fn killed_at_any_moment_a_batch_is_whole_or_not_there() {
         .map(|batch| (name(batch), batch.clone()))
         .collect();
     assert_eq!(all.len(), given.len(), "each is there once, and no other");
-    let mut expected = BTreeSet::new();
+    let (mut expected, mut succeeded) = (BTreeSet::new(), BTreeSet::new());
     for (number, batch) in &given {
         let over = ended(&mut api, &all[&name(batch)]);
         assert_eq!(jobs(&over).len(), JOBS_OF_ONE, "{over}");
         for (index, job) in jobs(&over).iter().enumerate() {
             assert_eq!(name(job), name(&jobs(batch)[index]));
             expected.insert(format!("{} {number}.{index}", name(job)));
+        }
+        for (index, job) in jobs(&over).iter().enumerate() {
+            if job["status"] == "Succeeded" {
+                succeeded.insert(format!("{} {number}.{index}", name(job)));
+            }
         }
         // Whatever a kill has ended has failed, and was run all the same.
         assert!(
@@ -349,6 +354,69 @@ fn killed_at_any_moment_a_batch_is_whole_or_not_there() {
     let unique: BTreeSet<String> = lines.iter().cloned().collect();
     assert_eq!(unique.len(), lines.len(), "none ran twice");
     assert!(unique.is_subset(&expected), "each had its own payload");
+    assert!(
+        succeeded.is_subset(&unique),
+        "what is said to have succeeded ran"
+    );
     println!("{} batches, {} jobs ran", given.len(), lines.len());
+    scheduler.end();
+}
+
+#[test]
+fn however_often_a_restart_is_asked_for_at_once_each_job_is_done_again_once() {
+    let place = Place::new(&[("compute", SCRIPT)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    let ran = place.scratch.join("ran");
+    let scripts = (0..6).map(|job| format!("echo {job} >> {}; exit 3", ran.display()));
+    let scripts: Vec<String> = scripts.collect();
+    let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+    let batch = submit(&mut api, &of(&scripts));
+    ended(&mut api, &batch);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut api = scheduler.api();
+                let answer = api.ask("POST", &path(&batch, "/restart"), "");
+                // The others have found nothing left to do.
+                assert!([200, 400].contains(&answer.code), "{}", answer.json());
+            });
+        }
+    });
+    // All of them were asked while the first jobs had failed: none sees the next ones.
+    let over = ended(&mut api, &batch);
+    let again: BTreeSet<String> = jobs(&over)
+        .iter()
+        .map(|job| job["restartOf"].to_string())
+        .collect();
+    assert_eq!(again.len(), 6, "{over}");
+    let text = fs::read_to_string(&ran).unwrap();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    text.lines()
+        .for_each(|line| *counts.entry(line).or_default() += 1);
+    assert_eq!(counts.len(), 6);
+    println!("{counts:?}");
+    // Whatever ran is in sight: of each job the last, and before it those that it did again.
+    let all = done(api.ask("GET", &path(&batch, ""), ""));
+    assert_eq!(jobs(&all).len(), 6);
+    scheduler.end();
+}
+
+#[test]
+fn to_stop_a_batch_lets_none_of_its_jobs_begin() {
+    let place = Place::new(&[(
+        "compute",
+        &format!("{SCRIPT}\nresources: {{requests: {{cpu: 1}}}}"),
+    )]);
+    let scheduler = place.start(&["--cpus", "1", "--grace-seconds", "1"]);
+    let mut api = scheduler.api();
+    let began = place.scratch.join("began");
+    let script = format!("echo x >> {}; exec sleep 100", began.display());
+    let batch = submit(&mut api, &of(&[script.as_str(); 6]));
+    eventually("the first has begun", || began.exists().then_some(()));
+    done(api.ask("POST", &path(&batch, "/stop"), ""));
+    let over = ended(&mut api, &batch);
+    assert_eq!(over["jobCounts"]["Stopped"], 6);
+    assert_eq!(fs::read_to_string(&began).unwrap(), "x\n");
     scheduler.end();
 }

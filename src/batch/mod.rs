@@ -50,6 +50,14 @@ pub fn job_names(batch: &JobName, count: usize) -> Option<Vec<JobName>> {
     Some(names)
 }
 
+/// A digest of a job's place in a batch.
+pub fn place_digest(batch: &JobName, index: u32) -> u128 {
+    let text = format!("{batch}#{index}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let bytes = digest.as_ref().first_chunk().copied();
+    bytes.map_or(0, u128::from_be_bytes)
+}
+
 /// The part of a job's name that its batch's has not, under which Radix knows it in its batch.
 pub fn short_name<'a>(batch: &JobName, job: &'a JobName) -> Option<&'a str> {
     job.as_str().strip_prefix(batch.as_str())?.strip_prefix('-')

@@ -4,10 +4,15 @@ use super::MAX_JOBS;
 use crate::config::fields::{Item, Report};
 use crate::config::tree::{Node, Value};
 use crate::config::{FieldError, JobComponent, Settings, read_settings};
-use crate::request::{JobRequest, MAX_PAYLOAD_BYTES, RequestError, job_id, job_request, priority};
+use crate::request::{
+    JobRequest, MAX_PAYLOAD_BYTES, RequestError, description_bytes, job_id, job_request, priority,
+};
 
 /// The most bytes of all payloads of a batch.
 pub const MAX_BATCH_PAYLOAD_BYTES: usize = 16 << 20;
+/// The most bytes of variables, command and arguments of all jobs of a batch, with what is the same
+/// for all of them: each job has its own copy of that, here and in the cluster.
+const MAX_BATCH_DESCRIPTION_BYTES: usize = 8 << 20;
 /// Jobs with mistakes that are told of. More help nobody.
 const MAX_WRONG_JOBS: usize = 20;
 
@@ -59,11 +64,26 @@ fn read(item: Item<'_>) -> Option<BatchRequest> {
     let mut fields = item.mapping()?;
     let batch_id = fields.take("batchId").and_then(job_id);
     let priority = fields.take("priority").and_then(priority).unwrap_or(0);
-    let defaults = fields.take(DEFAULTS).and_then(defaults).unwrap_or_default();
+    let defaults = fields
+        .take(DEFAULTS)
+        .map(|item| (item.place(), defaults(item)));
     let fix = "give at least one job, such as {\"payload\": \"…\"}";
     let items = fields.require(JOBS, fix);
     let items = items.and_then(|item| item.items_within(1..=MAX_JOBS));
     fields.finish();
+    // Before each job has a copy.
+    let defaults = match defaults {
+        Some(((report, field, line), Some(settings))) => {
+            let count = items.as_ref().map_or(0, Vec::len);
+            let bytes = description_bytes(&settings).saturating_mul(count);
+            if bytes > MAX_BATCH_DESCRIPTION_BYTES {
+                report.error(&field, line, too_long(bytes));
+                return None;
+            }
+            settings
+        }
+        _ => Settings::default(),
+    };
     let mut jobs = Vec::new();
     for item in items.into_iter().flatten() {
         let (report, field, line) = item.place();
@@ -107,6 +127,16 @@ impl BatchRequest {
                 errors.push(FieldError { field, ..error });
             }
         }
+        let own = self.jobs.iter().map(|job| description_bytes(&job.settings));
+        let shared = description_bytes(&component.settings) * self.jobs.len();
+        let bytes = own.sum::<usize>() + shared;
+        if bytes > MAX_BATCH_DESCRIPTION_BYTES {
+            errors.push(FieldError {
+                field: JOBS.to_string(),
+                line: None,
+                message: too_long(bytes),
+            });
+        }
         match errors.is_empty() {
             true => Ok(()),
             false => Err(named(errors, Some(self))),
@@ -131,6 +161,13 @@ impl BatchRequest {
             false => Ok(()),
         }
     }
+}
+
+fn too_long(bytes: usize) -> String {
+    format!(
+        "variables, command and args of all jobs take {bytes} bytes together, and may take \
+         {MAX_BATCH_DESCRIPTION_BYTES}: send what is long as payloads, or fewer jobs"
+    )
 }
 
 /// Errors of the first jobs that have some, each with its job's own id, by which its caller knows
@@ -286,6 +323,34 @@ mod tests {
             parse_batch(b"{"),
             Err(RequestError::NotJson { .. })
         ));
+    }
+
+    #[test]
+    fn what_is_the_same_for_all_is_bounded_as_often_as_there_are_jobs() {
+        let of = |bytes: usize, count: usize| {
+            let (value, jobs) = ("x".repeat(bytes - 1), vec!["{}"; count].join(","));
+            let defaults =
+                format!(r#""defaultRadixJobComponentConfig": {{"variables": {{"A": "{value}"}}}}"#);
+            let body = format!(r#"{{{defaults}, "jobScheduleDescriptions": [{jobs}]}}"#);
+            parse_batch(body.as_bytes())
+        };
+        assert!(of(8192, 1000).is_ok());
+        let refused = of(8192 * 2, 1000).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("defaultRadixJobComponentConfig: variables"),
+            "{refused}"
+        );
+        let own = of(1024, 1000).unwrap();
+        let file = crate::golden::testdata("radixconfig.yaml");
+        let config = crate::config::load(&file).unwrap();
+        let mut component = config.job_component("dev", "compute").unwrap();
+        component.payload_path = None;
+        assert_eq!(own.check(&component), Ok(()));
+        let long = ("B".to_string(), "x".repeat(8 << 10));
+        component.settings.variables.extend([long]);
+        let errors = own.check(&component).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "jobScheduleDescriptions");
     }
 
     #[test]

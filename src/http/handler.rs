@@ -78,8 +78,7 @@ pub fn handle(scheduler: &Scheduler, route: &Route, headers: &Headers, body: &[u
             .map(|job| Reply::batch_job(&job, now))
             .map_err(Reply::from),
         Route::StopBatchJob { batch, job } => scheduler
-            .job_in_batch(batch, job)
-            .and_then(|name| scheduler.stop(name.as_str()))
+            .stop_in_batch(batch, job)
             .map(|name| format!("job {name} in the batch {batch} successfully stopped"))
             .map(|message| Reply::success(&message))
             .map_err(Reply::from),

@@ -197,6 +197,14 @@ impl Index {
             .collect()
     }
 
+    /// Whether a job of the batch has not come to its end.
+    pub fn has_unfinished(&self, batch: &JobName) -> bool {
+        let state = self.state.read();
+        let names = state.names_of(batch);
+        let mut jobs = names.iter().filter_map(|name| state.jobs.get(name));
+        jobs.any(|record| !record.job.hidden && !record.job.status.is_finished())
+    }
+
     /// Jobs of batches that are in sight although another has their place: one that does them again.
     pub fn overtaken(&self) -> Vec<Arc<JobRecord>> {
         let of_batches = |record: &JobRecord| record.is_seen() && record.job.batch_of().is_some();
@@ -205,8 +213,10 @@ impl Index {
         jobs.sort_by_cached_key(|record| (place(&record.job), record.job.arrival));
         let pairs = jobs.iter().zip(jobs.iter().skip(1));
         let overtaken = pairs.filter(|(one, next)| place(&one.job) == place(&next.job));
-        // It may yet be given up.
-        let overtaken = overtaken.filter(|(_, next)| !self.is_being_created(&next.job.name));
+        // It may yet be given up. What runs is not lost sight of.
+        let overtaken = overtaken.filter(|(one, next)| {
+            one.job.status.is_finished() && !self.is_being_created(&next.job.name)
+        });
         overtaken.map(|(one, _)| one.clone()).collect()
     }
 

@@ -208,6 +208,25 @@ impl Scheduler {
         Ok(self.view_batch(whole))
     }
 
+    /// Whether the batch is there, and not all of its jobs have come to an end.
+    pub fn is_batch_unfinished(&self, name: &JobName) -> bool {
+        let whole = self.index.known(name);
+        whole.is_some_and(|whole| whole.job.batch() == Some(true))
+            && self.index.has_unfinished(name)
+    }
+
+    /// Ends a job of a batch, given as for [`Scheduler::job_in_batch`].
+    pub fn stop_in_batch(&self, batch: &str, job: &str) -> Result<JobName, JobError> {
+        let name = self.job_in_batch(batch, job)?;
+        let status = self.find(name.as_str())?.job.status;
+        if status.is_finished() {
+            let message =
+                format!("cannot stop the job {name} with the status {status} in the batch {batch}");
+            return Err(JobError::BadState { message });
+        }
+        self.stop(name.as_str())
+    }
+
     /// The full name of a batch's job, given that or the part of it that the batch's has not.
     pub fn job_in_batch(&self, batch: &str, job: &str) -> Result<JobName, JobError> {
         let view = self.batch(batch)?;
@@ -238,7 +257,8 @@ impl Scheduler {
     }
 
     /// Runs the jobs of a batch again that have finished and not succeeded, or `all` that have
-    /// finished. Tries all before it reports the first failure.
+    /// finished. Tries all before it reports the first failure; what was asked for again then goes
+    /// on with the others.
     pub fn restart_batch(&self, name: &str, all: bool) -> Result<BatchView, JobError> {
         let batch = self.batch(name)?;
         let statuses = batch.jobs.iter().map(|view| &view.record.job);
@@ -252,8 +272,8 @@ impl Scheduler {
         let mut failure = None;
         for job in wanted {
             match self.restart(job.as_str()) {
-                // Somebody else has just restarted it.
-                Ok(_) | Err(JobError::BadState { .. }) => {}
+                // Somebody else has just restarted it, or has had it done again.
+                Ok(_) | Err(JobError::BadState { .. } | JobError::NotFound { .. }) => {}
                 Err(e) => failure = failure.or(Some(e)),
             }
         }

@@ -1,10 +1,14 @@
 //! What is asked of a job that there is: delete, stop, restart.
 
 use super::follow::Task;
-use super::{JobError, JobView, NAME_TRIES, Scheduler, job_error, no_name, not_found};
+use super::{
+    JobError, JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, job_error, no_name, not_found,
+};
 use crate::backend::{BackendError, Condition, HiddenKey};
-use crate::index::{CALLS_END_WITHIN, Flight};
+use crate::batch::place_digest;
+use crate::index::{CALLS_END_WITHIN, Flight, InFlight};
 use crate::job::{Job, JobName, Status, Timestamp};
+use crate::sync::Turn;
 
 /// How often a change is tried anew that meets another.
 const CHANGE_TRIES: u32 = 3;
@@ -37,6 +41,10 @@ impl Scheduler {
         key: HiddenKey,
     ) -> Result<bool, BackendError> {
         let Some(flight) = self.index.begin(&job.name, Flight::Deletion) else {
+            if job.batch_whole().is_some() {
+                let message = format!("jobs of {} are being restarted: try again", job.name);
+                return Err(BackendError::Unavailable { message });
+            }
             self.hide(job, key, self.now())?;
             return Ok(true);
         };
@@ -127,10 +135,15 @@ impl Scheduler {
         &self,
         jobs: impl Iterator<Item = &'a JobView>,
     ) -> Result<usize, JobError> {
-        let unfinished = jobs.map(|view| &view.record.job);
+        let jobs = jobs.map(|view| &view.record.job);
+        let (waiting, others): (Vec<&Job>, Vec<&Job>) =
+            jobs.partition(|job| job.status == Status::Waiting);
+        let running = others
+            .into_iter()
+            .filter(|job| job.status == Status::Running);
         let (mut stopped, mut failure) = (0, None);
-        for job in unfinished.filter(|job| matches!(job.status, Status::Waiting | Status::Running))
-        {
+        // Those that wait, and the last of them first: a place that becomes free is for none of them.
+        for job in waiting.into_iter().rev().chain(running) {
             match self.stop_job(job, "") {
                 Ok(()) => stopped += 1,
                 // It has finished, or is gone, meanwhile: there is nothing to stop.
@@ -145,6 +158,7 @@ impl Scheduler {
     /// and settings.
     pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
         let record = self.find(name)?;
+        let _of = self.keep_batch_of(&record.job)?;
         self.change(&record.job, |job| match job.status {
             Status::Stopped => self.resume(job),
             Status::Succeeded | Status::Failed => self.recreate(job),
@@ -155,6 +169,43 @@ impl Scheduler {
                 ),
             }),
         })
+    }
+
+    /// A batch is not let go while one of its jobs is restarted.
+    fn keep_batch_of(&self, job: &Job) -> Result<Option<InFlight<'_>>, JobError> {
+        let Some(batch) = job.batch_of() else {
+            return Ok(None);
+        };
+        let pin = self.index.begin(batch, Flight::Pin);
+        pin.map(Some).ok_or_else(|| {
+            let message = format!("batch {batch} may be on its way out: try again");
+            JobError::Backend(BackendError::Unavailable { message })
+        })
+    }
+
+    /// A job of a batch is done again once: nobody else does that until the turn is over, and
+    /// nobody has.
+    fn turn_of(&self, old: &Job) -> Result<Option<Turn<'_, u128>>, JobError> {
+        let Some(batch) = old.batch_of() else {
+            return Ok(None);
+        };
+        let place = old.batch_index();
+        let turn = self
+            .turns
+            .wait(place_digest(batch, place), TURN_TIMEOUT, &self.clock);
+        let turn = turn.ok_or_else(|| {
+            let message = format!("job {} is being restarted: try again", old.name);
+            JobError::Backend(BackendError::Unavailable { message })
+        })?;
+        let jobs = self.index.jobs_of(batch);
+        let others = jobs.iter().map(|(record, _)| &record.job);
+        let mut in_place = others.filter(|job| job.batch_index() == place);
+        match in_place.find(|job| job.name != old.name) {
+            Some(other) => Err(JobError::BadState {
+                message: format!("job {} is done again by {}", old.name, other.name),
+            }),
+            None => Ok(Some(turn)),
+        }
     }
 
     /// Changes the job as it is known, and as it is then if it has changed meanwhile.
@@ -236,6 +287,7 @@ impl Scheduler {
 
     fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
         self.wait_until_open().map_err(JobError::Backend)?;
+        let _turn = self.turn_of(old)?;
         let owner = old.rare.payload_of.as_ref().unwrap_or(&old.name);
         let pin = self.index.begin(owner, Flight::Pin);
         let pin = pin.ok_or_else(|| {

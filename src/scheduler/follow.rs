@@ -476,6 +476,11 @@ impl Scheduler {
         });
         let mut failure = None;
         for (name, _, (end, _)) in retention::excess_of(finished.collect(), self.limits.history) {
+            // None of its jobs is restarted meanwhile.
+            let Some(_flight) = self.index.begin(&name, Flight::Deletion) else {
+                self.queue.add_after(Task::Retain, CHANGE_LOOK);
+                continue;
+            };
             let batch = self.batch(name.as_str()).ok();
             // One of its jobs may have been restarted since the list was made.
             let Some(batch) = batch.filter(|batch| batch.outcome().is_some()) else {

@@ -36,6 +36,8 @@ async function readMembers(name) {
   unfolded.set(name, view);
   try {
     const { jobStatuses } = await call("GET", batchPath(name));
+    // It is read once more, or folded.
+    if (unfolded.get(name) !== view) return;
     for (const [place, job] of jobStatuses.entries()) {
       view.order.set(job.name, place);
       // What was told of meanwhile is newer.
@@ -250,7 +252,7 @@ async function submitBatch(event) {
     tell(`${batch.name} is started, with ${jobStatuses.length} jobs`);
     state.filter = "All";
     $("search").value = "";
-    fold(batch.name);
+    if (!unfolded.has(batch.name)) fold(batch.name);
     return batch.name;
   });
   if (!name) return;

@@ -187,14 +187,11 @@ impl Front {
         name: &str,
         wait: Option<Duration>,
     ) -> Result<(), Reply> {
-        let unfinished = || {
-            let batch = self.scheduler.batch(name);
-            batch.is_ok_and(|batch| !batch.is_finished())
+        let Some(name) = JobName::parse(name) else {
+            return Ok(());
         };
-        match JobName::parse(name) {
-            Some(name) => self.wait(exchange, &name, wait, unfinished),
-            None => Ok(()),
-        }
+        let unfinished = || self.scheduler.is_batch_unfinished(&name);
+        self.wait(exchange, &name, wait, unfinished)
     }
 
     /// Waits while something of this name is unfinished.
