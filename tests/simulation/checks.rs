@@ -126,7 +126,11 @@ impl Sim {
         let is_robbed = by_a_person || self.world.robbed.contains(&secret);
         // Two schedulers do not know what the other pins.
         let is_lost = !self.options.two && !self.world.secrets.contains_key(&secret);
-        if !is_robbed && is_lost {
+        // It goes as well, with its batch.
+        let is_left = job
+            .owner
+            .is_some_and(|owner| self.world.job_of(owner).is_none());
+        if !is_robbed && is_lost && !is_left {
             self.violate("payload", format!("{name} runs again without its payload"));
         }
     }
