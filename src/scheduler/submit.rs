@@ -295,7 +295,9 @@ impl Scheduler {
         self.forget_later(name);
         self.queue
             .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
-        if let Some(record) = self.index.known(name) {
+        // A batch, with its jobs.
+        let jobs = self.index.jobs_of(name).into_iter().map(|(job, _)| job);
+        for record in self.index.known(name).into_iter().chain(jobs) {
             self.adopt(&record);
         }
     }
