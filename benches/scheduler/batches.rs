@@ -106,6 +106,16 @@ impl Writes {
     }
 }
 
+/// Rates of batches and of as many jobs in another way, in turns.
+fn pairs(
+    scheduler: &Scheduler,
+    body: &str,
+    mut other: impl FnMut() -> Duration,
+) -> Vec<(f64, f64)> {
+    let mut pair = || rates(TURNS, JOBS_OF_ONE, || submit(scheduler, body), &mut other);
+    (0..PAIRS).map(|_| pair()).collect()
+}
+
 pub fn batches(table: &mut Table) {
     let (ours, theirs) = (namespace("batch"), namespace("batch-writes"));
     let (body, raw) = (body(), Raw::new(&theirs, AT_ONCE));
@@ -114,17 +124,9 @@ pub fn batches(table: &mut Table) {
     // Its connections are there, as they are of one that has been asked before.
     submit(&scheduler, &body);
     writes.time(&raw);
-    let mut pairs = Vec::new();
-    for _ in 0..PAIRS {
-        pairs.push(rates(
-            TURNS,
-            JOBS_OF_ONE,
-            || submit(&scheduler, &body),
-            || writes.time(&raw),
-        ));
-    }
+    let beside_raw = pairs(&scheduler, &body, || writes.time(&raw));
     let label = format!("a batch of {JOBS_OF_ONE} jobs of 1 KiB, jobs/s");
-    table.add(Row::ratio(&label, "its own writes", &pairs, 0.9));
+    table.add(Row::ratio(&label, "its own writes", &beside_raw, 0.9));
     let peak = scheduler.proc_status("VmHWM") as f64 * 1024.0 / 1e6;
     let label = "peak resident while batches are made";
     table.add(Row::bound(label, peak, RESIDENT_MB, "MB"));
@@ -140,15 +142,12 @@ pub fn batches(table: &mut Table) {
 
     let single = json!({"payload": "x".repeat(PAYLOAD_BYTES)}).to_string();
     let mut submitter = Submitters::new(scheduler.port, &single, 1);
-    let mut pairs = Vec::new();
-    for _ in 0..PAIRS {
-        pairs.push(rates(
-            TURNS,
-            JOBS_OF_ONE,
-            || submit(&scheduler, &body),
-            || submitter.time(JOBS_OF_ONE),
-        ));
-    }
+    let beside_single = pairs(&scheduler, &body, || submitter.time(JOBS_OF_ONE));
     let label = "the same beside single jobs, jobs/s";
-    table.add(Row::ratio(label, "500 POSTs of one client", &pairs, 2.0));
+    table.add(Row::ratio(
+        label,
+        "500 POSTs of one client",
+        &beside_single,
+        2.0,
+    ));
 }

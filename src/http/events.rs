@@ -63,9 +63,9 @@ impl Events {
         number.parse().ok()
     }
 
-    /// Puts into `events` what a follower is to be told, at this time and with these names of batches'
-    /// statuses, who knows all up to this number, as many as fit without making it larger. Returns up to which number it knows then; `None` if it has
-    /// missed something.
+    /// Puts into `events` what a follower is to be told, at this time and with these names of
+    /// batches' statuses, who knows all up to this number, as many as fit without making it larger.
+    /// Returns up to which number it knows then; `None` if it has missed something.
     pub fn since(
         &self,
         number: u64,

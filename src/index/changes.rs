@@ -300,10 +300,10 @@ impl Follower<'_> {
         self.index.state.read().changes.last
     }
 
-    /// Looks at the jobs and batches that have changed after this number, by the number of their last change:
-    /// the first `limit` of them. In `look` nothing of the index may be called. Returns the number
-    /// up to which all is known then; `None` for who has missed something, or is ahead of all there
-    /// was.
+    /// Looks at the jobs and batches that have changed after this number, by the number of their
+    /// last change: the first `limit` of them. In `look` nothing of the index may be called.
+    /// Returns the number up to which all is known then; `None` for who has missed something, or is
+    /// ahead of all there was.
     pub fn changed_since(
         &self,
         number: u64,

@@ -200,9 +200,8 @@ impl Index {
     /// Whether a job of the batch has not come to its end.
     pub fn has_unfinished(&self, batch: &JobName) -> bool {
         let state = self.state.read();
-        let names = state.names_of(batch);
-        let mut jobs = names.iter().filter_map(|name| state.jobs.get(name));
-        jobs.any(|record| !record.job.hidden && !record.job.status.is_finished())
+        let mut jobs = state.of_batch(batch).map(|(_, record)| &record.job);
+        jobs.any(|job| !job.hidden && !job.status.is_finished())
     }
 
     /// Jobs of batches that are in sight although another has their place: one that does them again.
@@ -820,16 +819,17 @@ impl State {
 
     /// The jobs of a batch are as if they were not there, until it is complete and once it is gone.
     fn show_jobs_of(&mut self, batch: &JobName, is_complete: bool) {
-        for name in self.names_of(batch) {
+        let names = self.of_batch(batch).map(|(name, _)| name.clone());
+        for name in names.collect::<Vec<_>>() {
             self.change_record(&name, |record| record.awaits_batch = !is_complete);
         }
     }
 
     /// See [`Index::jobs_of`].
     fn jobs_of(&self, batch: &JobName) -> Vec<Arc<JobRecord>> {
-        let names = self.names_of(batch).into_iter();
-        let records = names.filter_map(|name| self.jobs.get(&name).cloned());
-        let mut jobs: Vec<_> = records.filter(|record| !record.job.hidden).collect();
+        let records = self.of_batch(batch).map(|(_, record)| record);
+        let seen = records.filter(|record| !record.job.hidden);
+        let mut jobs: Vec<_> = seen.cloned().collect();
         jobs.sort_by_key(|record| (record.job.batch_index(), record.job.arrival));
         // One that was done again is out of sight soon: see `overtaken`.
         jobs.reverse();
@@ -838,15 +838,17 @@ impl State {
         jobs
     }
 
-    /// The names of the jobs of a batch, whose names all begin with its own.
-    fn names_of(&self, batch: &JobName) -> Vec<JobName> {
+    /// What is known of a batch's jobs, whose names all begin with its own.
+    fn of_batch<'a>(
+        &'a self,
+        batch: &'a JobName,
+    ) -> impl Iterator<Item = (&'a JobName, &'a Arc<JobRecord>)> {
         let later = (Bound::Excluded(batch), Bound::Unbounded);
         let of_its_name = self.jobs.range(later).take_while(|(name, _)| {
             let rest = name.as_str().strip_prefix(batch.as_str());
             rest.is_some_and(|rest| rest.starts_with('-'))
         });
-        let own = of_its_name.filter(|(_, record)| record.job.batch_of() == Some(batch));
-        own.map(|(name, _)| name.clone()).collect()
+        of_its_name.filter(|(_, record)| record.job.batch_of() == Some(batch))
     }
 
     /// Ends the job if its attempts show that it has ended.
