@@ -39,6 +39,15 @@ pub struct End {
     pub failed: u32,
 }
 
+/// Whether another attempt began after one had ended, and goes on: somebody held the job back
+/// meanwhile, so that the end did not count.
+pub fn has_gone_on(attempts: &[Attempt], end: Option<Timestamp>) -> bool {
+    let goes_on = |attempt: &Attempt| !attempt.state.is_finished() && !attempt.is_over;
+    attempts
+        .iter()
+        .any(|attempt| goes_on(attempt) && Some(attempt.created) >= end)
+}
+
 /// The end of a job that was let run and not held back since; `None` while its attempts do not show
 /// one beyond doubt.
 pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
@@ -57,7 +66,7 @@ pub fn finished(job: &Job, attempts: &[Attempt]) -> Option<End> {
     };
     let end = |status, attempt: &Attempt, failed| {
         let at = attempt.finished?;
-        Some(End { status, at, failed })
+        (!has_gone_on(attempts, Some(at))).then_some(End { status, at, failed })
     };
     if let Some(succeeded) = of(AttemptState::Succeeded).next() {
         return end(Status::Succeeded, succeeded, job.failed);
@@ -145,6 +154,9 @@ mod tests {
             ("f1", None),
             ("f1 f2@20", failed(21)),
             ("f1? f2@20", None),
+            ("s0 r@11", None),
+            ("s0 r@10", done(11)),
+            ("f1 f2@20 r@21", None),
             ("f1 r f42@20", None),
             ("f42 f42@20 f42@30", None),
             ("f7", failed(11)),

@@ -1,6 +1,6 @@
 //! The domain: job names, times, states and records. Pure; knows neither the wire nor a backend.
 
-use crate::finished::{End, Retries, finished};
+use crate::finished::{End, Retries, finished, has_gone_on};
 use crate::sync::Memo;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -640,7 +640,8 @@ impl JobRecord {
     /// The same with a newer report of the job. An end that was told stays until the backend's own
     /// record tells one, and when it was stays then.
     pub fn with(&self, mut job: Job) -> JobRecord {
-        let is_early = self.is_early && job.status == Status::Running;
+        let is_early =
+            self.is_early && job.status == Status::Running && !self.is_of_earlier_run(&job);
         if is_early {
             job.status = self.job.status;
         }
@@ -649,9 +650,9 @@ impl JobRecord {
             job.failed = job.failed.max(self.job.failed);
         }
         // Somebody else may hold it back and let it run again, and leaves no word of it.
-        let is_resumed = self.job.status.is_held_back()
-            && self.job.queued.is_none()
-            && job.status == Status::Running;
+        let is_resumed = self.job.status.is_held_back() && self.job.queued.is_none();
+        let is_resumed = is_resumed || (self.is_early && self.is_of_earlier_run(&job));
+        let is_resumed = is_resumed && job.status == Status::Running;
         job.is_rerun |= self.job.is_rerun || is_resumed;
         let was_restarted = job.rare.restarted != self.job.rare.restarted
             || (self.job.status.is_finished() && !job.status.is_finished());
@@ -670,12 +671,26 @@ impl JobRecord {
 
     /// Whether the backend's own record tells another end than was told.
     pub fn is_contradicted_by(&self, job: &Job) -> bool {
-        self.is_early && job.status != Status::Running && job.status != self.job.status
+        let is_other = match job.status {
+            Status::Running => self.is_of_earlier_run(job),
+            status => status != self.job.status,
+        };
+        self.is_early && is_other
+    }
+
+    /// Whether the job began anew since: somebody held it back and let it run again, which nobody
+    /// may have told.
+    fn is_of_earlier_run(&self, job: &Job) -> bool {
+        self.job.started != job.started
     }
 
     /// Ends the job if its attempts show that it has ended; with `is_held`, not before the backend's
-    /// own record says so.
+    /// own record says so. An end that was followed by another attempt is none.
     pub fn conclude(&mut self, is_held: bool) {
+        if self.is_early && has_gone_on(&self.attempts, self.job.finished) {
+            (self.job.status, self.job.finished) = (Status::Running, None);
+            self.is_early = false;
+        }
         let job = &self.job;
         let is_open = job.status == Status::Running && !is_held;
         let is_over = matches!(job.status, Status::Succeeded | Status::Failed) && !self.is_early;
@@ -1020,6 +1035,45 @@ mod tests {
         let stopped = record.with(job(Status::Stopped, None));
         assert_eq!(percent(&stopped), Some(7));
         assert_eq!(percent(&stopped.with(job(Status::Waiting, None))), None);
+    }
+
+    #[test]
+    fn an_end_that_another_run_followed_is_taken_back() {
+        let at = |seconds| Some(Timestamp::at(seconds));
+        let job = |started, version| Job {
+            started: at(started),
+            ..Job::sample("a", Status::Running, version)
+        };
+        let attempt = |name: &str, state, created| Attempt {
+            created: Timestamp::at(created),
+            finished: at(created + 1).filter(|_| state == AttemptState::Succeeded),
+            is_over: state == AttemptState::Succeeded,
+            is_certain: true,
+            ..Attempt::sample(name, state, 1)
+        };
+        let early = || {
+            let done = attempt("p", AttemptState::Succeeded, 10);
+            let mut record = JobRecord::new(job(10, 1), vec![done]);
+            record.conclude(false);
+            assert_eq!(record.job.status, Status::Succeeded);
+            record
+        };
+        // The backend has not noticed yet.
+        assert_eq!(early().with(job(10, 2)).job.status, Status::Succeeded);
+        let anew = early().with(job(12, 2));
+        assert_eq!(anew.job.status, Status::Running);
+        assert!(anew.job.is_rerun && !anew.is_early);
+        assert!(early().is_contradicted_by(&job(12, 2)));
+        assert!(!early().is_contradicted_by(&job(10, 2)));
+
+        let mut followed = early();
+        let next = |created| attempt("q", AttemptState::Pending, created);
+        followed.change_attempts(|attempts| attempts.push(next(11)));
+        followed.conclude(true);
+        let job = &followed.job;
+        assert_eq!((job.status, job.finished), (Status::Running, None));
+        followed.conclude(false);
+        assert_eq!(followed.job.status, Status::Running);
     }
 
     #[test]

@@ -863,7 +863,9 @@ impl State {
                 record: record.clone(),
             })
         });
+        let goes_on = |t: &Transition| t.record.job.status == Status::Running;
         Change {
+            contradicts: transition.as_ref().is_some_and(goes_on),
             transition,
             ..Change::default()
         }
