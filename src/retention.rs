@@ -27,10 +27,7 @@ pub struct Needless {
 
 /// Of hidden jobs whose payload nobody uses, each with whether it has a key, those whose key does
 /// not stand for them, or that are too many.
-pub fn needless(
-    hidden: impl IntoIterator<Item = (bool, (JobName, Status, (Timestamp, u64)))>,
-    now: Timestamp,
-) -> Needless {
+pub fn needless(hidden: impl IntoIterator<Item = (bool, Finished)>, now: Timestamp) -> Needless {
     let (mut result, mut needed) = (Needless::default(), Vec::new());
     for (has_key, (name, _, end)) in hidden {
         match key_stands(end.0, now).filter(|_| has_key) {
@@ -46,39 +43,27 @@ pub fn needless(
     result
 }
 
-/// The finished jobs beyond the `limit` latest of each outcome, oldest first.
+/// A job or a batch that has finished: its outcome, and when it ended.
 ///
 /// Latest is by when a job finished, so that one that ran for hours is not gone the moment it ends;
 /// those of the same second go by the version of their record, which grows from change to change.
-pub fn excess(
-    jobs: impl IntoIterator<Item = (JobName, Status, (Timestamp, u64))>,
-    limit: usize,
-) -> Vec<JobName> {
-    let finished = jobs
-        .into_iter()
-        .filter(|(_, status, _)| status.is_finished());
-    let excess = excess_of(finished.collect(), limit).into_iter();
-    excess.map(|(name, _, _)| name).collect()
-}
+pub type Finished = (JobName, Status, (Timestamp, u64));
 
-/// The same of what has all finished, each with its outcome and its end.
-pub fn excess_of(
-    mut finished: Vec<(JobName, Status, (Timestamp, u64))>,
-    limit: usize,
-) -> Vec<(JobName, Status, (Timestamp, u64))> {
+/// Divides what has finished into the `limit` latest of each outcome, and the others, oldest first.
+pub fn divide(mut finished: Vec<Finished>, limit: usize) -> (Vec<Finished>, Vec<Finished>) {
     finished.sort_by(|(a, _, a_end), (b, _, b_end)| b_end.cmp(a_end).then_with(|| b.cmp(a)));
-    let mut let_go: Vec<_> = Status::ALL
-        .into_iter()
-        .flat_map(|outcome| {
-            finished
-                .iter()
-                .filter(move |(_, status, _)| *status == outcome)
-                .skip(limit)
+    let mut counts = [0; Status::ALL.len()];
+    let is_kept = |(_, status, _): &Finished| {
+        let counts = Status::ALL.iter().zip(&mut counts);
+        let mut count = counts.filter(|(outcome, _)| *outcome == status);
+        count.all(|(_, count)| {
+            *count += 1;
+            *count <= limit
         })
-        .cloned()
-        .collect();
-    let_go.reverse();
-    let_go
+    };
+    let (kept, mut others): (Vec<_>, Vec<_>) = finished.into_iter().partition(is_kept);
+    others.reverse();
+    (kept, others)
 }
 
 #[cfg(test)]
@@ -92,18 +77,20 @@ mod tests {
             let status = match parts.next().unwrap() {
                 "ok" => Status::Succeeded,
                 "bad" => Status::Failed,
-                "stopped" => Status::Stopped,
-                _ => Status::Running,
+                _ => Status::Stopped,
             };
             let end = Timestamp::at(parts.next().unwrap().parse().unwrap());
             let version = parts.next().map_or(0, |version| version.parse().unwrap());
             (name, status, (end, version))
         });
-        let names: Vec<_> = excess(parsed, limit)
-            .iter()
-            .map(JobName::to_string)
-            .collect();
+        let (kept, others) = divide(parsed.collect(), limit);
+        let names: Vec<_> = others.iter().map(|(name, ..)| name.as_str()).collect();
         assert_eq!(names.join(" "), expected, "{jobs}");
+        assert_eq!(
+            kept.len() + others.len(),
+            jobs.split_whitespace().count(),
+            "{jobs}"
+        );
     }
 
     #[test]
@@ -111,7 +98,7 @@ mod tests {
         check("", 1, "");
         check("a:ok:1 b:ok:2 c:ok:3", 3, "");
         check("a:ok:1 b:ok:2 c:ok:3", 2, "a");
-        check("a:ok:1 b:bad:2 c:ok:3 d:bad:4", 1, "b a");
+        check("a:ok:1 b:bad:2 c:ok:3 d:bad:4", 1, "a b");
         check("a:stopped:1 b:stopped:2 c:ok:3", 1, "a");
         check("a:ok:1 b:ok:2", 0, "a b");
     }
@@ -148,10 +135,5 @@ mod tests {
         let names: Vec<String> = (0..1003).map(|number| format!("j-{number:04}")).collect();
         let many: Vec<_> = names.iter().map(|name| (name.as_str(), true, 9)).collect();
         check(&many, &["j-0000", "j-0001", "j-0002"], Some(951));
-    }
-
-    #[test]
-    fn never_lets_go_of_an_unfinished_job() {
-        check("a:running:1 b:running:2 c:running:3", 0, "");
     }
 }

@@ -10,7 +10,7 @@ use crate::job::{
 };
 use crate::process;
 use crate::queue::Urgency;
-use crate::retention;
+use crate::retention::{self, Finished};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -166,11 +166,19 @@ impl Scheduler {
                 .add_after(Task::Verify(name.clone()), CALLS_END_WITHIN);
             return Ok(());
         }
-        if job.batch().is_some() {
-            return self.verify_batch(name);
-        }
-        // A Secret that somebody deleted may have done its work before.
-        if self.backend.has_payload(job)? || has_started(&self.backend.attempts(name)?) {
+        // As it is before the look for what it needs: another scheduler that makes it whole changes it.
+        let flight = self.index.begin(name, Flight::Change);
+        let Some(job) = self.look(name)? else {
+            // The watch will say so.
+            return Ok(());
+        };
+        let is_whole = match job.batch_whole() {
+            Some(is_complete) => is_complete,
+            // A Secret that somebody deleted may have done its work before.
+            None => self.backend.has_payload(&job)? || has_started(&self.backend.attempts(name)?),
+        };
+        if is_whole {
+            self.observe(job);
             self.index.confirm(name);
             self.queue.add(Task::Retain);
             return Ok(());
@@ -178,28 +186,11 @@ impl Scheduler {
         if !self.index.known(name).as_ref().is_some_and(needs_payload) {
             return Ok(());
         }
-        log::warn!(
-            "job={name} event=discarded reason=\"its submit was cut off before all of it was stored\""
-        );
-        // From here on its request, sent again, makes another: this one is on its way out, whatever
-        // the answer.
-        self.abort(name);
-        Ok(())
-    }
-
-    /// A batch says itself when it is complete. Another scheduler may just have made it so, and the
-    /// watch be late: it is deleted only as it was seen not to be.
-    fn verify_batch(&self, name: &JobName) -> Result<(), BackendError> {
-        let Some(job) = self.look(name)? else {
-            // The watch will say so.
-            return Ok(());
-        };
-        if job.batch_whole() == Some(true) {
-            self.observe(job);
-            return Ok(());
-        }
+        drop(flight);
         if self.remove(&job, Condition::Unchanged, HiddenKey::Forgotten)? {
-            log::warn!("batch={name} event=discarded reason=\"its submit was cut off\"");
+            log::warn!(
+                "job={name} event=discarded reason=\"its submit was cut off before all of it was stored\""
+            );
         }
         Ok(())
     }
@@ -436,7 +427,19 @@ impl Scheduler {
         let whole = list.iter().filter(|record| !record.needs_payload());
         // A batch goes as a whole.
         let whole = whole.filter(|record| record.job.batch_of().is_none());
-        for name in retention::excess(whole.map(|r| end_of(r)), self.limits.history) {
+        let finished = whole.map(|record| end_of(record));
+        let finished = finished.filter(|(_, status, _)| status.is_finished());
+        let (kept, excess) = retention::divide(finished.collect(), self.limits.history);
+        let has_changed = |(name, status, _): &Finished| {
+            let record = self.index.get(name);
+            self.index.is_changing(name) || record.is_none_or(|r| r.job.status != *status)
+        };
+        for (name, ..) in excess {
+            // One of those that displace it may have been restarted since the list was made.
+            if kept.iter().any(has_changed) {
+                self.queue.add_after(Task::Retain, CHANGE_LOOK);
+                break;
+            }
             if self.index.is_changing(&name) {
                 self.queue.add_after(Task::Retain, CHANGE_LOOK);
                 continue;
@@ -474,10 +477,16 @@ impl Scheduler {
             let (_, _, end) = jobs.max_by_key(|(_, _, end)| *end)?;
             Some((batch.whole.job.name.clone(), batch.outcome()?, end))
         });
+        let (kept, excess) = retention::divide(finished.collect(), self.limits.history);
+        let has_changed = |(name, outcome, _): &Finished| {
+            let batch = self.batch(name.as_str()).ok();
+            batch.and_then(|batch| batch.outcome()) != Some(*outcome)
+        };
         let mut failure = None;
-        for (name, _, (end, _)) in retention::excess_of(finished.collect(), self.limits.history) {
-            // None of its jobs is restarted meanwhile.
-            let Some(_flight) = self.index.begin(&name, Flight::Deletion) else {
+        for (name, _, (end, _)) in excess {
+            // None of its jobs is restarted meanwhile, nor was one of those that displace it.
+            let flight = self.index.begin(&name, Flight::Deletion);
+            let Some(_flight) = flight.filter(|_| !kept.iter().any(has_changed)) else {
                 self.queue.add_after(Task::Retain, CHANGE_LOOK);
                 continue;
             };
@@ -706,7 +715,7 @@ fn is_starting(record: &JobRecord) -> bool {
 }
 
 /// What retention goes by.
-fn end_of(record: &JobRecord) -> (JobName, Status, (Timestamp, u64)) {
+fn end_of(record: &JobRecord) -> Finished {
     let job = &record.job;
     (job.name.clone(), job.status, (end(job), job.version))
 }

@@ -214,3 +214,34 @@ fn a_payload_is_not_looked_for_while_it_may_come() {
     scheduler.index.may_come_again(&name);
     look(0);
 }
+
+/// Another scheduler may store the payload between the look for it and the deletion.
+#[test]
+fn half_of_a_submit_is_deleted_only_as_it_was_before_its_payload_was_looked_for() {
+    let half = || answer().replace("mine\"", "mine\",\"job-scheduler/payload\":\"compute-x\"");
+    let changed = || Err(refusal(409, "Conflict", ""));
+    let missing = || Ok("{}".to_string());
+    let pods = || Ok(r#"{"metadata":{},"items":[]}"#.to_string());
+    let answers = vec![Ok(half()), missing(), pods(), changed()];
+    let again = vec![Ok(half()), missing(), pods(), missing()];
+    let answers = answers.into_iter().chain(again).collect();
+    let (scheduler, script) = with_answers(Status::Running, answers);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    observer.job_seen(Job {
+        has_payload: true,
+        ..Job::sample(NAME, Status::Waiting, 8)
+    });
+    let name = JobName::parse(NAME).unwrap();
+    let verify = || scheduler.perform(&Task::Verify(name.clone()));
+    let met = verify().unwrap_err();
+    assert!(matches!(met, BackendError::Changed { .. }), "{met:?}");
+    assert!(scheduler.get(NAME).is_ok());
+    verify().unwrap();
+    assert!(scheduler.get(NAME).is_err());
+    let calls = script.calls.lock();
+    let deletions = calls.iter().filter(|(call, _)| call.starts_with("DELETE"));
+    for (_, body) in deletions {
+        assert_eq!(body["preconditions"]["resourceVersion"], "8");
+    }
+    assert_eq!(calls.len(), 8);
+}

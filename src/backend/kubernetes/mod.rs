@@ -38,7 +38,7 @@ use watch::{Jobs, Pods, Watch, Watched};
 use wire::{
     EARLIER_SUSPENSION_ANNOTATION, HIDDEN_ANNOTATION, JOB_NAME_LABEL, JobObject, KEY_ANNOTATION,
     PROGRESS_ANNOTATION, PodObject, QUEUED_ANNOTATION, RESTARTED_ANNOTATION,
-    STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, progress_text, queued_text,
+    STOP_REASON_ANNOTATION, STOPPED_ANNOTATION, STORED_ANNOTATION, progress_text, queued_text,
 };
 
 /// A watch's stream, for the fuzzer: tells `observer` of the jobs in it, or of the pods.
@@ -203,6 +203,13 @@ impl Kubernetes {
         exists(repeat(Resend::First, send))
     }
 
+    /// Another scheduler may have looked for the payload before it was stored.
+    fn note_stored(&self, job: &Job) -> Result<(), BackendError> {
+        let annotations = json!({STORED_ANNOTATION: self.clock.now().to_string()});
+        let noted = self.change_job(job, Condition::Whatever, annotations, None);
+        noted.map(drop)
+    }
+
     fn look_until(&self, name: &JobName, deadline: Instant) -> Result<Option<Job>, BackendError> {
         let found = self.calls.get::<JobObject>(&self.job_path(name), deadline);
         match found.map_err(explain).and_then(read_job) {
@@ -271,16 +278,19 @@ impl Backend for Kubernetes {
         };
         let created = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
         if let Some(payload) = new.payload {
-            self.store_payload_until(&created.job, payload, deadline)
-                .map_err(|e| match e {
-                    BackendError::Unanswered { .. } => CreateError::Unanswered(e),
-                    // An earlier send may have stored it.
-                    e if resend == Resend::Again => {
-                        let message = e.to_string();
-                        CreateError::Unanswered(BackendError::Unanswered { message })
-                    }
-                    e => CreateError::Incomplete(e),
-                })?;
+            let mut stored = self.store_payload_until(&created.job, payload, deadline);
+            if resend == Resend::Again {
+                stored = stored.and_then(|()| self.note_stored(&created.job));
+            }
+            stored.map_err(|e| match e {
+                BackendError::Unanswered { .. } => CreateError::Unanswered(e),
+                // An earlier send may have stored it.
+                e if resend == Resend::Again => {
+                    let message = e.to_string();
+                    CreateError::Unanswered(BackendError::Unanswered { message })
+                }
+                e => CreateError::Incomplete(e),
+            })?;
         }
         Ok(created)
     }
@@ -312,7 +322,8 @@ impl Backend for Kubernetes {
     }
 
     fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
-        self.store_payload_until(job, payload, self.deadline())
+        self.store_payload_until(job, payload, self.deadline())?;
+        self.note_stored(job)
     }
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {

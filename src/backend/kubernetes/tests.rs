@@ -504,3 +504,28 @@ fn a_log_that_is_not_there_is_empty_or_gone() {
         "{forbidden:?}"
     );
 }
+
+#[test]
+fn who_is_about_to_delete_a_job_for_the_lack_of_a_payload_finds_it_stored() {
+    let stored = asked(vec![Ok("{}".to_string()), Ok(answer())], |backend| {
+        backend.store_payload(&job(Status::Running), "p")
+    });
+    assert_eq!(stored.outcome, Ok(()));
+    let [(secret, _), (noted, change)] = &stored.calls[..] else {
+        panic!("{:?}", stored.calls);
+    };
+    assert!(secret.starts_with("POST") && secret.ends_with("/secrets"));
+    assert!(noted.starts_with("PATCH") && noted.ends_with(NAME));
+    let annotations = &change["metadata"]["annotations"];
+    assert!(annotations["job-scheduler/stored"].is_string(), "{change}");
+    // Deleted in between: nobody may be told of it.
+    let deleted = asked(
+        vec![Ok("{}".to_string()), Err(refusal(404, "NotFound", ""))],
+        |backend| backend.store_payload(&job(Status::Running), "p"),
+    );
+    let outcome = deleted.outcome;
+    assert!(
+        matches!(outcome, Err(BackendError::Gone { .. })),
+        "{outcome:?}"
+    );
+}
