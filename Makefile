@@ -80,7 +80,7 @@ mutants: cargo ## changes to the core that its tests let pass; MUTANTS="--shard 
 	@cargo mutants --version >/dev/null 2>&1 || cargo install cargo-mutants --locked
 	rm -rf target/mutants.out*
 	@# First what the simulation lets pass; 2 says that there is some. Then what of that the other tests let pass, too.
-	SECONDS=8 $(mutants) --cargo-arg=--test=simulate || [ $$? = 2 ]
+	SHORT=1 SECONDS=8 $(mutants) --cargo-arg=--test=simulate || [ $$? = 2 ]
 	cp target/mutants.out/missed.txt target/mutants-simulated.txt
 	$(mutants) $(addprefix --cargo-arg=,--lib --test=events --test=progress --test=local)
 

@@ -300,7 +300,10 @@ impl Sim {
 
     /// Who waits for a job that fails is told why, or after a second without.
     pub fn check_reason(&mut self, record: &JobRecord) {
-        let ended = self.life(&record.job.uid).and_then(Life::last_end);
+        // One that was stopped is told of then, and as it is by now if somebody resumed it meanwhile.
+        let life = self.life(&record.job.uid);
+        let life = life.filter(|life| !(life.touched && life.stopped_at.is_some()));
+        let ended = life.and_then(Life::last_end);
         let is_known = record
             .attempts
             .iter()
@@ -322,7 +325,7 @@ impl Sim {
     }
 
     /// Places in the queue are counted from 1, and the list is by arrival.
-    fn check_places(&mut self, views: &[JobView]) {
+    fn check_places(&mut self, number: usize, views: &[JobView]) {
         let job = |view: &JobView| view.record.job.clone();
         let order: Vec<_> = views
             .iter()
@@ -333,16 +336,14 @@ impl Sim {
         }
         self.check_arrivals(views);
         let queued = |view: &&JobView| view.record.job.queued.is_some();
-        let mut alone = self.processes.iter().filter(|process| process.alive);
-        let batches = alone.find_map(|process| process.scheduler.batches().ok());
+        let scheduler = &self.processes[number].scheduler;
+        let batches = scheduler.batches().ok();
         let of_batches = batches.iter().flatten().flat_map(|batch| &batch.jobs);
         let mut queue: Vec<_> = views.iter().chain(of_batches).filter(queued).collect();
         queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
         let wrong = queue.iter().zip(1..).find(|(view, place)| {
-            let alone = self.processes.iter().filter(|p| p.alive);
-            let name = view.record.job.name.as_str();
-            let mut alone = alone.filter_map(|p| p.scheduler.get(name).ok());
-            let is_wrong = alone.any(|one| !self.options.two && one.position != Some(*place));
+            let alone = scheduler.get(view.record.job.name.as_str()).ok();
+            let is_wrong = alone.is_some_and(|one| one.position != Some(*place));
             view.position != Some(*place) || is_wrong
         });
         if let Some((view, place)) = wrong {
@@ -406,12 +407,22 @@ impl Sim {
             let is_stopping = |other: &Life| {
                 other.end().is_none() && (other.stopped || other.stopped_at.is_some())
             };
+            // It was deleted before its container ended, of which its pod tells first.
+            let ended_in_doubt = |other: &Life| other.exited.filter(|_| other.gone.is_some());
+            // It was restarted after this deletion had been sent.
+            let ended_before = |other: &Life| {
+                let ended = other
+                    .ended_before
+                    .filter(|(.., at)| *at >= life.asked_to_go);
+                ended.map(|(_, end, _)| end)
+            };
             let others = self.world.lives.values();
             let later = others
                 .filter(|other| other.batch.is_none())
                 .filter(|other| {
-                    let end = other.last_end();
+                    let end = other.last_end().or(ended_before(other));
                     let end = end.or(other.stopped_at.filter(|_| is_stopping(other)));
+                    let end = end.or(ended_in_doubt(other));
                     let first = life.first_end();
                     other.uid != life.uid && end.is_some_and(|end| Some(end + 2_000_000) >= first)
                 });
@@ -419,16 +430,20 @@ impl Sim {
             let is_alike = |other: &&Life| match life.end() {
                 // The other scheduler stopped it after its container's end had been told.
                 _ if self.options.two && self.may_be_contradicted(other) => true,
-                Some("Stopped") if other.touched => true,
+                _ if other.end().is_none() && ended_in_doubt(other).is_some() => true,
+                Some("Stopped") if other.touched || ended_before(other).is_some() => true,
                 Some("Stopped") => is_stopping(other) || other.end() == life.end(),
                 outcome => other.end() == outcome,
             };
-            let later = later.filter(is_alike).count();
+            let later: Vec<&str> = later.filter(is_alike).map(|l| l.name.as_str()).collect();
             let robbed = self.world.robbed.contains(&life.name);
             if life.end().is_none() && !robbed {
                 wrong = Some(format!("{} is deleted, and had not ended", life.name));
-            } else if later < history && life.end().is_some() && !robbed {
-                wrong = Some(format!("{} is deleted, and is among the latest", life.name));
+            } else if later.len() < history && life.end().is_some() && !robbed {
+                let (name, end) = (&life.name, life.end().unwrap_or_default());
+                wrong = Some(format!(
+                    "{name} is deleted, and is among the latest {end}: later {later:?}"
+                ));
             }
         }
         if let Some(what) = wrong {
@@ -711,7 +726,7 @@ impl Sim {
                 }
             }
             self.check_exit_codes(&views);
-            self.check_places(&views);
+            self.check_places(number, &views);
             self.check_progress(&views);
             self.check_waiters(number);
             self.check_reader(number);
@@ -1001,9 +1016,11 @@ impl Sim {
                 .filter(|life| !self.is_half_for_all_that_is_known(life))
                 .collect();
             if kept.len() > history {
+                let names: Vec<&str> = kept.iter().map(|life| life.name.as_str()).collect();
                 wrong = Some(format!(
-                    "{} {outcome} jobs are kept, not {history}",
-                    kept.len()
+                    "{} {outcome} jobs are kept, not {history}: {}",
+                    names.len(),
+                    names.join(", ")
                 ));
             }
             let first = kept

@@ -374,7 +374,8 @@ impl World {
     fn end_container(&mut self, pod: &mut Pod, since: i64, code: i32) {
         let at = self.seconds();
         pod.container = Container::Ended { since, at, code };
-        let coming = self.coming(pod, code);
+        // One that ends because its job is suspended does not count.
+        let coming = self.coming(pod, code).filter(|_| pod.finalizer);
         let now = self.now;
         if let Some(life) = self.lives.get_mut(&pod.owner) {
             life.exited = Some(now);

@@ -273,8 +273,8 @@ fn make_pods(sim: &mut Sim) {
     sim.after_world();
 }
 
-fn cut_off(sim: &mut Sim) {
-    sim.submit_new(0, PAYLOAD, false);
+fn cut_off(sim: &mut Sim, keyed: bool) {
+    sim.submit_new(0, PAYLOAD, keyed);
     for at in 0..sim.threads.len() {
         if matches!(sim.threads[at].what, What::Request(_)) {
             sim.effect(at, Fault::None);
@@ -346,6 +346,18 @@ pub const USE_CASES: &[UseCase] = &[
         name: "submit again",
         options: plain,
         setup: keyed,
+        act: |sim| {
+            sim.resend(0);
+        },
+    },
+    UseCase {
+        name: "submit again, half",
+        options: plain,
+        setup: |sim| {
+            cut_off(sim, true);
+            sim.start_process();
+            sim.settle(SHORT, false);
+        },
         act: |sim| {
             sim.resend(0);
         },
@@ -659,7 +671,7 @@ pub const USE_CASES: &[UseCase] = &[
     UseCase {
         name: "verify, discard",
         options: capped,
-        setup: cut_off,
+        setup: |sim| cut_off(sim, false),
         act: |sim| sim.start_process(),
     },
     UseCase {
@@ -726,7 +738,8 @@ impl Sim {
                     self.progress_threads(None);
                 }
                 let by = self.time() + 1000;
-                self.late.push(crate::sim::Late { asked, by });
+                let sent = self.time();
+                self.late.push(crate::sim::Late { asked, sent, by });
                 self.land(0);
             }
             Point::EndAfter => {
@@ -936,12 +949,16 @@ struct Row {
     failed: usize,
 }
 
-/// Runs all of it and prints the table. Returns whether all was well.
-pub fn enumerate(only: Option<&str>, verbose: bool) -> bool {
+/// Runs all of it, and prints the table; `is_short` ends it with the first use case that fails.
+/// Returns whether all was well.
+pub fn enumerate(only: Option<&str>, verbose: bool, is_short: bool) -> bool {
     let mut rows: Vec<(String, Row)> = Vec::new();
     let mut failures: BTreeMap<(&'static str, &'static str), Vec<String>> = BTreeMap::new();
     let (mut runs, mut never) = (0, Vec::new());
     for case in USE_CASES {
+        if is_short && !failures.is_empty() {
+            break;
+        }
         let (writes, violation) = writes(case);
         if let Some(violation) = violation {
             let text = format!("without a fault: {}", violation.what);

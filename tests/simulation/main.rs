@@ -2,7 +2,8 @@
 //! each of its writes, then histories from seeds that mix all of it.
 //!
 //! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does
-//! so for a cell of the enumeration, as its report names it.
+//! so for a cell of the enumeration, as its report names it. With `ALL` it goes on after a failure,
+//! with `SHORT` the enumeration ends with the first use case that fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -20,6 +21,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use step::{Fault, Kind, Step};
 
@@ -39,10 +41,12 @@ fn main() -> ExitCode {
         return report(seed);
     }
     if let Some(cell) = std::env::var("CELL").ok().filter(|cell| !cell.is_empty()) {
-        return code(enumerate::enumerate(Some(&cell), true));
+        listen();
+        return code(enumerate::enumerate(Some(&cell), true, false));
     }
     let shows_all = std::env::var("ALL").is_ok();
-    let all_well = enumerate::enumerate(None, shows_all);
+    let is_short = std::env::var("SHORT").is_ok();
+    let all_well = enumerate::enumerate(None, shows_all, is_short);
     if !all_well && !shows_all {
         return ExitCode::FAILURE;
     }
@@ -131,11 +135,7 @@ fn histories(first: u64, time: Duration) -> bool {
     );
     let has_all = counts.report();
     for (check, seeds) in &failed {
-        println!(
-            "FAILED {check}: {} seeds: {:?}",
-            seeds.len(),
-            &seeds[..seeds.len().min(8)]
-        );
+        println!("FAILED {check}: {} seeds: {seeds:?}", seeds.len());
     }
     match failed.values().next() {
         Some(seeds) if !go_on => {
@@ -164,8 +164,37 @@ fn cpu_seconds() -> f64 {
     ticks / 100.0
 }
 
+/// What the scheduler logs, where somebody reads it.
+struct Logged(Mutex<Vec<String>>);
+
+static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+fn listen() {
+    if log::set_logger(&LOGGED).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+/// What was logged since it was last asked.
+fn logged() -> Vec<String> {
+    std::mem::take(&mut LOGGED.0.lock().unwrap())
+}
+
 /// Runs one history, and prints it: the shortest that fails in the same way, if it fails.
 fn report(seed: u64) -> ExitCode {
+    listen();
     let history = random::run(seed, true);
     println!("seed {seed}, {:?}", history.options);
     let Some(violation) = &history.violation else {
@@ -176,6 +205,7 @@ fn report(seed: u64) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let steps = random::shrink(&history);
+    logged();
     let (sim, _) = random::replay(seed, &history.options, &steps, true);
     for line in sim.log.iter().flatten() {
         println!("{line}");

@@ -193,6 +193,8 @@ pub struct Stream {
 /// An effect that nobody waits for any more.
 pub struct Late {
     pub asked: Asked,
+    /// When it was sent.
+    pub sent: u64,
     pub by: u64,
 }
 
@@ -404,8 +406,8 @@ impl Sim {
         for thread in ended {
             if let State::Calling {
                 asked,
+                at: sent,
                 opens: false,
-                ..
             } = &thread.state
                 && asked.method != "GET"
                 && mix(self.seed ^ u64::from(thread.id)).is_multiple_of(2)
@@ -413,6 +415,7 @@ impl Sim {
                 let by = now + DEAD_EFFECT;
                 self.late.push(Late {
                     asked: asked.clone(),
+                    sent: *sent,
                     by,
                 });
             }
@@ -474,7 +477,7 @@ impl Sim {
         let thread = &self.threads[at];
         match thread.what {
             What::Request(request) => format!("request {request}"),
-            What::Work => format!("work {}", thread.id),
+            What::Work => format!("work {} of process {}", thread.id, thread.process),
             What::WatchJobs => format!("watch of jobs {}", thread.process),
             What::WatchPods => format!("watch of pods {}", thread.process),
         }
@@ -489,6 +492,10 @@ impl Sim {
         };
         let went = catch_unwind(AssertUnwindSafe(|| thread.task.resume(answer)));
         let process = thread.process;
+        let lines = self.log.is_some().then(crate::logged);
+        for line in lines.into_iter().flatten() {
+            self.say(|| format!("process {process} logs {line}"));
+        }
         match went {
             Ok(Went::Asks(ask)) => self.asked(at, ask, now),
             Ok(Went::Done(done)) => {
@@ -565,6 +572,7 @@ impl Sim {
         };
         self.tick(1000);
         let deadline = Sim::deadline(&asked, sent);
+        self.world.asked = sent;
         let outcome = match opens {
             true => self.open(&asked, fault),
             false => self.called(&asked, fault),
@@ -575,6 +583,7 @@ impl Sim {
             let by = self.time() + LATE_EFFECT;
             self.late.push(Late {
                 asked: asked.clone(),
+                sent,
                 by,
             });
         }
@@ -910,6 +919,7 @@ impl Sim {
             return;
         }
         let late = self.late.remove(at);
+        self.world.asked = late.sent;
         let done = self.world.call(&late.asked);
         self.say(|| {
             let said = done.map_or_else(|r| r.message, |_| "done".to_string());

@@ -233,6 +233,8 @@ pub struct Life {
     pub outcome: Option<&'static str>,
     pub hidden: Option<u64>,
     pub gone: Option<(u64, Who)>,
+    /// When its deletion was asked for.
+    pub asked_to_go: u64,
     /// The payload that its first container saw.
     pub saw: Option<Vec<u8>>,
     pub mounted: bool,
@@ -240,6 +242,8 @@ pub struct Life {
     pub touched: bool,
     pub stopped: bool,
     pub stopped_at: Option<u64>,
+    /// Before it was let run again: how and when it had ended, and when that was over.
+    pub ended_before: Option<(&'static str, u64, u64)>,
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
@@ -288,6 +292,8 @@ pub struct StatusWrite {
 #[derive(Default)]
 pub struct World {
     pub now: u64,
+    /// When the call was sent that is being carried out.
+    pub asked: u64,
     pub version: u64,
     pub last_uid: Uid,
     pub jobs: BTreeMap<String, Job>,
@@ -500,6 +506,8 @@ impl World {
             ended: None,
             exited: None,
             coming: None,
+            ended_before: None,
+            asked_to_go: 0,
             outcome: None,
             hidden: None,
             gone: None,
@@ -641,6 +649,8 @@ impl World {
                 }
             }
             if !life.stopped && life.outcome == Some("Stopped") {
+                let end = life.last_end().unwrap_or(0);
+                life.ended_before = Some(("Stopped", end, now));
                 (life.outcome, life.ended) = (None, None);
                 (life.exited, life.coming) = (None, None);
             }
@@ -686,9 +696,10 @@ impl World {
             return;
         };
         self.remember_stale(&job);
-        let now = self.now;
+        let (now, asked) = (self.now, self.asked);
         if let Some(life) = self.lives.get_mut(&job.uid) {
             life.gone = Some((now, who));
+            life.asked_to_go = asked;
         }
         self.store_job(job, "DELETED");
     }
