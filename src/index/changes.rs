@@ -395,7 +395,7 @@ impl Bell {
     /// Waits until it rings again.
     fn wait(&self, rung: u64, timeout: Duration) {
         let count = self.count.lock();
-        if *count == rung {
+        if *count == rung && !timeout.is_zero() {
             drop(self.count.wait_timeout(&self.changed, count, timeout));
         }
     }

@@ -310,8 +310,7 @@ impl Sim {
             let own: Vec<String> = own.map(|job| uid_text(job.uid)).collect();
             let last = client.given.last();
             // One scheduler may find it cut off that the other is just finishing.
-            let is_torn = self.options.two && client.was_in_doubt;
-            let is_free = is_torn || last.is_some_and(|uid| self.batch_may_be_gone(uid));
+            let is_free = last.is_some_and(|uid| self.batch_may_be_gone(uid));
             let is_right = match (&client.last, last) {
                 (Some(Answer::Given), Some(uid)) => is_free || own == [uid.clone()],
                 // Who knows of it may have ended, where the request had no key.

@@ -40,13 +40,6 @@ impl Sim {
         lives.any(|other| other.name == life.name && self.deleted_by_owner(other))
     }
 
-    /// One scheduler may find a submit cut off that the other is just finishing: there is no fence
-    /// between them.
-    fn is_torn(&self, life: &Life) -> bool {
-        let was_in_doubt = |number: usize| self.clients[number].was_in_doubt;
-        self.options.two && life.client.is_some_and(was_in_doubt)
-    }
-
     fn promise(&self) -> u64 {
         match self.options.skew {
             true => VAGUE_PROMISE,
@@ -70,7 +63,7 @@ impl Sim {
         // The other scheduler may be discarding what its client was told has failed.
         // So may it what can be half of a submit, since a person took its payload.
         let is_robbed = self.options.two && self.world.robbed.iter().any(|one| one == name);
-        let is_excused = self.is_torn(&life) || self.deleted_by_owner(&life) || is_robbed;
+        let is_excused = self.deleted_by_owner(&life) || is_robbed;
         if life.gone.is_some() && !is_excused && life.end().is_none() {
             return self.violate("acknowledged", format!("{name} is gone already"));
         }
@@ -399,8 +392,7 @@ impl Sim {
             // Two schedulers do not know what the other still makes under a name that is deleted.
             let asked = self.requested_deletes.contains(&uid)
                 || (self.options.two && self.name_was_deleted(life));
-            let is_torn = self.is_torn(life);
-            if !acknowledged || asked || is_vague || is_torn || life.hidden.is_some() {
+            if !acknowledged || asked || is_vague || life.hidden.is_some() {
                 continue;
             }
             // One that was just restarted was told of as Stopped before.
