@@ -23,7 +23,7 @@ use crate::job::{
 use capacity::Reserved;
 use changes::{Changes, Followed, Sight};
 use fate::{Fate, Tombstone};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -581,7 +581,7 @@ impl Index {
 
     /// The list that was begun: what is not in it is gone, but for what has changed since. Returns
     /// what follows, and the jobs that are gone.
-    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, BTreeSet<JobName>) {
+    pub fn relisted(&self, list: JobList, begun: ListBegun) -> (Vec<Change>, Vec<JobName>) {
         let JobList { jobs, version } = list;
         let now = self.clock.instant();
         let mut state = self.state.write();
@@ -603,19 +603,24 @@ impl Index {
             false => version.max(state.listed),
         };
         state.forget_old_tombstones(begun.lists);
-        let known = state.jobs.iter();
-        let known = known.filter(|(_, r)| is_older || r.job.version <= version);
-        let mut gone: BTreeSet<JobName> = known.map(|(name, _)| name.clone()).collect();
+        let is_before = |known: &JobRecord| is_older || known.job.version <= version;
+        let listed: HashSet<&JobName> = jobs.iter().map(|job| &job.name).collect();
+        let known = state.jobs.iter().filter(|(_, known)| is_before(known));
+        let gone = known.filter(|(name, _)| !listed.contains(name));
+        let gone: Vec<JobName> = gone.map(|(name, _)| name.clone()).collect();
+        // Most are as they are known: there may be many.
         let mut changes = Vec::new();
         for job in jobs {
-            let may_be_new = is_latest || is_first;
-            let is_newer =
-                gone.remove(&job.name) || (may_be_new && !state.jobs.contains_key(&job.name));
+            let is_newer = match state.jobs.get(&job.name) {
+                Some(known) => is_before(known),
+                None => is_latest || is_first,
+            };
             let source = match is_newer {
                 true => Source::List,
                 false => Source::Report,
             };
-            changes.push(state.put(job, now, source));
+            let change = state.put(job, now, source);
+            changes.extend(Some(change).filter(|change| *change != Change::default()));
         }
         for name in &gone {
             state.bury(name, false, now);

@@ -534,9 +534,15 @@ impl Sim {
         if !self.processes[number].alive || self.violation.is_some() {
             return;
         }
-        let Ok(views) = self.processes[number].scheduler.list() else {
+        let scheduler = self.processes[number].scheduler.clone();
+        let last = scheduler.follower().map(|follower| follower.last_change());
+        if last == self.processes[number].observed {
+            return;
+        }
+        let Ok(views) = scheduler.list() else {
             return;
         };
+        self.processes[number].observed = last;
         if self.processes[number].listed != [true; 2] {
             let what = format!("process {number} tells of jobs before it has listed them");
             return self.violate("ready", what);

@@ -130,6 +130,8 @@ pub struct Process {
     pub settled: Arc<Mutex<Vec<JobName>>>,
     /// Statuses as last told, by uid, and those that are not told of any more.
     pub told: BTreeMap<String, Status>,
+    /// The last change that was looked at.
+    pub observed: Option<u64>,
     pub gone: BTreeSet<String>,
     pub waiters: Vec<(JobName, usize)>,
     pub reader: Reader,
@@ -358,6 +360,7 @@ impl Sim {
             alive: true,
             settled,
             told: BTreeMap::new(),
+            observed: None,
             gone: BTreeSet::new(),
             waiters: Vec::new(),
             reader: Reader::default(),
