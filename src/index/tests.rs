@@ -98,8 +98,7 @@ fn relisted(
     jobs: Vec<Job>,
     version: u64,
 ) -> (Vec<Change>, Vec<JobName>) {
-    let (changes, gone) = index.relisted(JobList { jobs, version }, begun);
-    (changes, gone.into_iter().collect())
+    index.relisted(JobList { jobs, version }, begun)
 }
 
 /// Whether another job could run at once.
@@ -1119,4 +1118,33 @@ fn a_batch_is_there_once_it_is_complete_and_until_it_is_gone() {
     settled(&index, &["b", "b-1", "b-2"]);
     assert!(has_room(&index));
     check_tally(&index);
+}
+
+#[test]
+fn a_job_that_was_deleted_unseen_is_not_brought_back_by_an_earlier_list() {
+    let index = unbounded();
+    let early = index.relist_begins();
+    index.deleted_unseen(&job("a", Running, 3));
+    relisted(&index, early, vec![job("a", Running, 3)], 3);
+    assert_eq!(names(&index), "");
+    // One of its name is another.
+    let other = Job {
+        uid: "other".into(),
+        ..job("a", Running, 4)
+    };
+    index.job_seen(other);
+    assert_eq!(names(&index), "a:Running");
+    // One that is known is not gone for that.
+    index.deleted_unseen(&job("a", Running, 4));
+    assert_eq!(names(&index), "a:Running");
+    let later = index.relist_begins();
+    relisted(&index, later, vec![job("a", Running, 5)], 5);
+    assert_eq!(names(&index), "a:Running");
+}
+
+#[test]
+fn of_a_job_that_goes_while_no_call_is_in_flight_nothing_is_remembered() {
+    let index = unbounded();
+    assert!(!index.job_gone(&job("a", Running, 5)));
+    assert!(index.state.read().fates.is_empty());
 }

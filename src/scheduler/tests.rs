@@ -245,3 +245,18 @@ fn half_of_a_submit_is_deleted_only_as_it_was_before_its_payload_was_looked_for(
     }
     assert_eq!(calls.len(), 8);
 }
+
+#[test]
+fn a_stop_of_all_is_one_of_each_that_can_be_stopped() {
+    let (scheduler, script) = with_job(Status::Running, vec![answer()]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    observer.job_seen(Job::sample("done", Status::Succeeded, 8));
+    observer.job_seen(Job::sample("going", Status::Stopping, 9));
+    assert_eq!(scheduler.stop_all().unwrap(), 1);
+    let calls = script.calls.lock();
+    let [(call, body)] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    assert!(call.starts_with("PATCH") && call.ends_with(NAME), "{call}");
+    assert_eq!(body["spec"]["suspend"], true);
+}
