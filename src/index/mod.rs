@@ -892,16 +892,16 @@ impl State {
             let whole = self.jobs.get(batch);
             whole.and_then(|whole| whole.job.batch()) != Some(true)
         });
-        let mut result = self.change(&name, |record, fate| {
+        let is_same =
+            |known: &Arc<JobRecord>| (&known.job.uid, known.job.version) == (&job.uid, job.version);
+        // As are most of a list.
+        let is_known = self.jobs.get(&name).is_some_and(is_same);
+        let put = |record: &mut Option<Arc<JobRecord>>, fate: &mut Fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
                 None => job.version <= listed,
             };
-            let is_same = |known: &Arc<JobRecord>| {
-                (&known.job.uid, known.job.version) == (&job.uid, job.version)
-            };
-            let is_known = record.as_ref().is_some_and(is_same);
-            if is_known || fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
+            if fate.is_gone(&job.uid) || (source == Source::Report && is_old) {
                 return Change::default();
             }
             let before = fate.may_start;
@@ -958,7 +958,11 @@ impl State {
                 contradicts,
                 is_hidden,
             }
-        });
+        };
+        let mut result = match is_known {
+            true => Change::default(),
+            false => self.change(&name, put),
+        };
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {
             result.unwanted = result.unwanted.or_else(|| self.claim(key, &name));
         }
@@ -968,11 +972,8 @@ impl State {
     /// Of two jobs of one request, the one that was sent later counts. Returns the other, if there
     /// is one.
     fn claim(&mut self, key: RequestKey, name: &JobName) -> Option<JobName> {
-        let other = self
-            .keys
-            .get(&key.key)
-            .filter(|other| *other != name)?
-            .clone();
+        let known = self.keys.entry(key.key).or_insert_with(|| name.clone());
+        let other = Some(known.clone()).filter(|other| other != name)?;
         let other_key = self
             .jobs
             .get(&other)
