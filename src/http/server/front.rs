@@ -105,7 +105,11 @@ impl Front {
                 return exchange.respond(reply);
             }
         };
-        let reply = match exchange.route.clone() {
+        let route = exchange.route.clone();
+        if let Err(refused) = route.as_ref().map_or(Ok(()), |r| self.wait(exchange, r)) {
+            return exchange.respond(refused);
+        }
+        let reply = match route {
             Ok(Route::ListJobs(filter)) => {
                 let list = || list(&self.scheduler, &filter);
                 return self.with_list(list, |list| exchange.respond(list));
@@ -114,19 +118,12 @@ impl Front {
                 let list = || list_batches(&self.scheduler, summary);
                 return self.with_list(list, |list| exchange.respond(list));
             }
-            Ok(ref route @ Route::GetBatch { ref name, wait, .. }) => {
-                if let Err(refused) = self.wait_for_batch(exchange, name, wait) {
-                    return exchange.respond(refused);
-                }
+            Ok(ref route @ Route::GetBatch { .. }) => {
                 let batch = || handle(&self.scheduler, route, &Headers::default(), &[]);
                 return self.with_list(batch, |batch| exchange.respond(batch));
             }
             Ok(Route::Events) => return self.send_events(exchange),
             Ok(Route::GetLog { name, options }) => return self.send_log(exchange, &name, options),
-            Ok(
-                route @ (Route::GetJob { wait: Some(_), .. }
-                | Route::GetBatchJob { wait: Some(_), .. }),
-            ) => self.wait_for_job(exchange, &route),
             Ok(route) => match route.cost() {
                 Cost::Backend => self.write(exchange, route, body),
                 Cost::Memory => answer(&self.scheduler, &route, &Headers::default(), &body.bytes),
@@ -157,60 +154,35 @@ impl Front {
         Ok(body?)
     }
 
-    /// Answers when the job has finished, or after the time that is asked for.
-    fn wait_for_job(&self, exchange: &Exchange, route: &Route) -> Reply {
+    /// Returns when the job, or all jobs of the batch, that is asked for with `wait` has finished,
+    /// or after that time.
+    fn wait(&self, exchange: &Exchange, route: &Route) -> Result<(), Reply> {
         let scheduler = &self.scheduler;
-        let (found, wait) = match route {
-            Route::GetJob { name, wait } => (JobName::parse(name), *wait),
-            Route::GetBatchJob { batch, job, wait } => {
-                (scheduler.job_in_batch(batch, job).ok(), *wait)
+        let (name, wait) = match route {
+            Route::GetJob { name, wait } | Route::GetBatch { name, wait, .. } => {
+                (JobName::parse(name), wait)
             }
-            _ => (None, None),
+            Route::GetBatchJob { batch, job, wait } => {
+                (scheduler.job_in_batch(batch, job).ok(), wait)
+            }
+            _ => (None, &None),
         };
-        let unfinished = |name: &JobName| {
-            let job = scheduler.get(name.as_str());
-            job.is_ok_and(|job| !job.record.job.status.is_finished())
+        let wait = wait.filter(|wait| !wait.is_zero());
+        let (Some(name), Some(wait)) = (name, wait) else {
+            return Ok(());
         };
-        let waited = found.map_or(Ok(()), |name| {
-            self.wait(exchange, &name, wait, || unfinished(&name))
-        });
-        match waited {
-            Ok(()) => answer(scheduler, route, &Headers::default(), &[]),
-            Err(refused) => refused,
+        let is_unfinished = || match (route, scheduler.get(name.as_str())) {
+            (Route::GetBatch { .. }, _) => scheduler.is_batch_unfinished(&name),
+            (_, job) => job.is_ok_and(|job| !job.record.job.status.is_finished()),
+        };
+        if !is_unfinished() {
+            return Ok(());
         }
-    }
-
-    /// Returns when all jobs of the batch have finished, or after `wait`.
-    fn wait_for_batch(
-        &self,
-        exchange: &Exchange,
-        name: &str,
-        wait: Option<Duration>,
-    ) -> Result<(), Reply> {
-        let Some(name) = JobName::parse(name) else {
-            return Ok(());
-        };
-        let unfinished = || self.scheduler.is_batch_unfinished(&name);
-        self.wait(exchange, &name, wait, unfinished)
-    }
-
-    /// Waits while something of this name is unfinished.
-    fn wait(
-        &self,
-        exchange: &Exchange,
-        name: &JobName,
-        wait: Option<Duration>,
-        is_unfinished: impl Fn() -> bool,
-    ) -> Result<(), Reply> {
-        let wait = wait.filter(|wait| !wait.is_zero() && is_unfinished());
-        let Some(wait) = wait else {
-            return Ok(());
-        };
         // A client that has closed its half of the connection may wait as well.
         let is_over = || !is_unfinished() || self.is_stopping();
-        let count = &self.scheduler.metrics().parked;
+        let count = &scheduler.metrics().parked;
         let deadline = exchange.began + wait;
-        match self.waiting.wait(name, deadline, count, is_over) {
+        match self.waiting.wait(&name, deadline, count, is_over) {
             true => Ok(()),
             false => Err(Reply::too_many_waiting(MAX_WAITING)),
         }
