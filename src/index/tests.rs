@@ -1148,3 +1148,62 @@ fn of_a_job_that_goes_while_no_call_is_in_flight_nothing_is_remembered() {
     assert!(!index.job_gone(&job("a", Running, 5)));
     assert!(index.state.read().fates.is_empty());
 }
+
+#[test]
+fn places_for_a_batch_are_beside_all_that_are_taken() {
+    let index = bounded(6, 1);
+    let running = index.reserve().unwrap();
+    let waiting = [index.reserve().unwrap(), index.reserve().unwrap()];
+    let full = |count| index.reserve_waiting(count).err();
+    // Three are taken of six, and two of the three that may wait.
+    assert_eq!(full(4), Some(Full::Unfinished { limit: 6 }));
+    assert_eq!(full(3), Some(Full::Waiting { limit: 3 }));
+    assert_eq!(full(2), Some(Full::Waiting { limit: 3 }));
+    let places = index.reserve_waiting(1).unwrap();
+    assert!(!places.runs);
+    assert_eq!(full(1), Some(Full::Waiting { limit: 3 }));
+    drop((places, running, waiting));
+    assert_eq!(full(3), None);
+    // Without a cap nothing has to wait.
+    let index = bounded(6, 0);
+    let _place = index.reserve().unwrap();
+    assert_eq!(index.reserve_waiting(5).err(), None);
+    let full = Some(Full::Unfinished { limit: 6 });
+    assert_eq!(index.reserve_waiting(6).err(), full);
+}
+
+#[test]
+fn only_a_running_job_without_an_attempt_is_told_of_for_that() {
+    let told = |job: Job, has_attempt: bool| {
+        let index = unbounded();
+        let name = job.name.clone();
+        index.job_seen(job);
+        if has_attempt {
+            index.attempt_seen(&name, attempt("p", Going, 1));
+        }
+        let follower = index.follow().unwrap();
+        let before = follower.last_change();
+        index.remark(&name);
+        follower.last_change() > before
+    };
+    assert!(told(job("a", Running, 1), false));
+    assert!(!told(job("a", Running, 1), true));
+    assert!(!told(job("a", Waiting, 1), false));
+    let hidden = Job {
+        hidden: true,
+        ..job("a", Running, 1)
+    };
+    assert!(!told(hidden, false));
+}
+
+#[test]
+fn a_list_of_attempts_ends_those_whose_job_is_not_here() {
+    let index = capped(1);
+    index.attempt_seen(&name("a"), attempt("p", Going, 1));
+    assert!(!has_room(&index), "its job may be on its way");
+    index.attempts_relisted(vec![(name("a"), attempt("q", Going, 2))]);
+    assert!(!has_room(&index));
+    index.attempts_relisted(vec![]);
+    assert!(has_room(&index));
+    assert!(index.state.read().fates.is_empty());
+}
