@@ -1207,3 +1207,45 @@ fn a_list_of_attempts_ends_those_whose_job_is_not_here() {
     assert!(has_room(&index));
     assert!(index.state.read().fates.is_empty());
 }
+
+#[test]
+fn a_job_that_went_without_a_word_may_yet_get_an_attempt() {
+    let index = capped(1);
+    index.job_seen(job("a", Running, 1));
+    let other = Job {
+        uid: "other".into(),
+        ..job("a", Stopped, 3)
+    };
+    index.job_seen(other);
+    assert_eq!(index.doubt(&name("a")), Some(ATTEMPTS_COME_WITHIN));
+    assert!(!has_room(&index));
+    settled(&index, &["a"]);
+    assert!(has_room(&index));
+}
+
+#[test]
+fn an_end_that_a_later_attempt_takes_back_is_told_of_as_a_contradiction() {
+    let index = unbounded();
+    let started = Job {
+        started: Some(Timestamp::at(0)),
+        ..job("a", Running, 1)
+    };
+    index.job_seen(started);
+    let seen = |attempt: Attempt| {
+        let change = index.attempt_seen(&name("a"), attempt);
+        let to = change.transition.map(|t| t.record.job.status);
+        (to, change.contradicts)
+    };
+    let at = Timestamp::at;
+    let ended = Attempt {
+        finished: Some(at(1)),
+        is_certain: true,
+        ..attempt("p", AttemptState::Succeeded, 2)
+    };
+    let next = Attempt {
+        created: at(2),
+        ..attempt("q", AttemptState::Pending, 3)
+    };
+    assert_eq!(seen(ended), (Some(Succeeded), false));
+    assert_eq!(seen(next), (Some(Running), true));
+}

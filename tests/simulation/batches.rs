@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// What says that all of a batch is there.
 pub const COMPLETE: &str = "job-scheduler/complete";
+/// Of its job, its place in it.
+const INDEX: &str = "job-scheduler/index";
 const JOBS: usize = 2;
 
 /// Somebody who wants one batch.
@@ -333,7 +335,7 @@ impl Sim {
             let members = members.filter(|job| job.owner == Some(whole.uid));
             let ids: BTreeSet<_> = members
                 .filter(|job| !job.annotations.contains_key(HIDDEN))
-                .map(|job| job.annotations.get("job-scheduler/index").cloned())
+                .map(|job| job.annotations.get(INDEX).cloned())
                 .collect();
             let is_whole = whole.annotations.contains_key(COMPLETE) && ids.len() == JOBS;
             if !is_whole && !self.batch_may_be_gone(&uid_text(whole.uid)) {
@@ -342,6 +344,24 @@ impl Sim {
             }
         }
         self.check_batch_index(&there);
+        self.check_places_in_batches();
+    }
+
+    /// A job that was done again has given its place in the batch up.
+    fn check_places_in_batches(&mut self) {
+        let jobs = self.world.jobs.values();
+        let in_sight = jobs.filter(|job| {
+            let is_free = !self.is_guarded(&job.name) && job.deletion.is_none();
+            is_free && !job.annotations.contains_key(HIDDEN)
+        });
+        let mut taken = BTreeSet::new();
+        let twice = in_sight
+            .filter_map(|job| Some((job, (job.owner?, job.annotations.get(INDEX)?))))
+            .filter(|(_, place)| !taken.insert(*place))
+            .map(|(job, _)| job.name.clone());
+        if let Some(name) = twice.last() {
+            self.violate("batch", format!("{name} has another's place in its batch"));
+        }
     }
 
     /// Each process tells of the batches that there are, with their jobs as they are.
