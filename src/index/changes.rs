@@ -465,3 +465,29 @@ impl Drop for Call<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_before_it_rings_does_not_wait() {
+        let (bell, began) = (Bell::default(), Instant::now());
+        let rung = bell.rung();
+        bell.ring();
+        bell.wait(rung, Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        bell.wait(bell.rung(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_last_changes_are_kept_and_no_more() {
+        let (mut changes, kept) = (Changes::default(), MAX_KEPT as u64);
+        for number in 1..=kept + 2 {
+            let name = JobName::parse(&format!("j{number}")).unwrap();
+            changes.note_gone(&name, None);
+            assert_eq!(changes.forgotten, number.saturating_sub(kept));
+        }
+        assert_eq!(changes.len(), MAX_KEPT);
+    }
+}

@@ -1249,3 +1249,101 @@ fn an_end_that_a_later_attempt_takes_back_is_told_of_as_a_contradiction() {
     assert_eq!(seen(ended), (Some(Succeeded), false));
     assert_eq!(seen(next), (Some(Running), true));
 }
+
+#[test]
+fn a_late_create_that_is_let_run_may_get_an_attempt() {
+    let index = capped(1);
+    let a = name("a");
+    index.aborted(&a);
+    index.clock.sleep(CALLS_END_WITHIN);
+    index.resolved(&a);
+    assert!(has_room(&index));
+    let change = index.job_seen(job("a", Running, 3));
+    let told = (change.unwanted, change.doubtful);
+    assert_eq!(told, (Some(a.clone()), Some(a.clone())));
+    assert_eq!(index.doubt(&a), Some(ATTEMPTS_COME_WITHIN));
+    assert!(!has_room(&index));
+    // The same of one that is gone before its answer comes.
+    let index = capped(1);
+    index.deleted_unseen(&job("a", Running, 2));
+    assert!(index.answered(job("a", Running, 2)).0.is_none());
+    assert_eq!(index.doubt(&a), Some(ATTEMPTS_COME_WITHIN));
+}
+
+#[test]
+fn of_attempts_of_one_second_the_one_that_goes_on_is_the_last() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    let never_began = Attempt {
+        is_over: true,
+        finished: None,
+        ..attempt("z", Ended, 2)
+    };
+    index.attempt_seen(&name("a"), attempt("b", Going, 3));
+    index.attempt_seen(&name("a"), never_began);
+    let record = index.get(&name("a")).unwrap();
+    let names: Vec<&str> = record.attempts.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["z", "b"]);
+}
+
+#[test]
+fn a_job_of_a_batch_is_overtaken_by_the_one_that_does_it_again() {
+    let index = unbounded();
+    let in_place = |text, status, version, arrival| {
+        let batch = BatchPart::Member {
+            of: name("b"),
+            index: 0,
+            payload: None,
+        };
+        let rare = RareFields {
+            batch: Some(batch),
+            ..RareFields::NONE
+        };
+        Job {
+            rare: rare.into(),
+            arrival,
+            ..job(text, status, version)
+        }
+    };
+    let overtaken = || -> Vec<String> {
+        let jobs = index.overtaken();
+        jobs.iter().map(|one| one.job.name.to_string()).collect()
+    };
+    index.job_seen(whole(true, 1));
+    index.job_seen(in_place("b-2", Failed, 2, 2));
+    index.job_seen(member("b-3", Failed, 3));
+    assert!(overtaken().is_empty());
+    let create = index.begin(&name("b-1"), Flight::Create);
+    index.job_seen(in_place("b-1", Running, 4, 4));
+    assert!(overtaken().is_empty(), "it may yet be given up");
+    drop(create);
+    assert_eq!(overtaken(), ["b-2"]);
+    index.job_seen(in_place("b-2", Running, 5, 2));
+    assert!(overtaken().is_empty(), "what runs is not lost sight of");
+}
+
+/// By a change, and not by its own look at the time.
+#[test]
+fn who_waits_is_called_for_a_change_alone() {
+    let index = Arc::new(unbounded());
+    let (woken, called) = std::sync::mpsc::channel();
+    let waiting = index.clone();
+    let thread = std::thread::spawn(move || {
+        let follower = waiting.follow().unwrap();
+        let last = follower.last_change();
+        let mut looks = 0;
+        while follower.last_change() == last {
+            follower.wait(last, Duration::from_secs(600), || false);
+            looks += 1;
+            woken.send(looks).unwrap();
+        }
+    });
+    while index.followers() == 0 {
+        std::thread::yield_now();
+    }
+    // Nothing is told of it, so that nobody is called.
+    index.relist_begins();
+    index.job_seen(job("a", Running, 1));
+    assert!(called.recv_timeout(Duration::from_secs(60)).is_ok());
+    thread.join().unwrap();
+}

@@ -162,7 +162,7 @@ impl Scheduler {
     }
 
     /// The first of so many moments, and one more, that nobody else is given.
-    fn arrivals(&self, count: usize) -> u64 {
+    pub(super) fn arrivals(&self, count: usize) -> u64 {
         let first = self.clock.unique_micros();
         for _ in 0..count {
             self.clock.unique_micros();

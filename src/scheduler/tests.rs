@@ -260,3 +260,99 @@ fn a_stop_of_all_is_one_of_each_that_can_be_stopped() {
     assert!(call.starts_with("PATCH") && call.ends_with(NAME), "{call}");
     assert_eq!(body["spec"]["suspend"], true);
 }
+
+/// Whoever else would come for it was told that there is no place while this one held it.
+#[test]
+fn a_job_that_has_changed_is_admitted_as_it_is_by_then() {
+    let queued = |version: u64| {
+        let place = r#"mine","job-scheduler/queued":"0/5""#;
+        let job = answer().replace("mine\"", place);
+        let job = job.replace("\"spec\":{}", "\"spec\":{\"suspend\":true}");
+        Ok(job.replace(r#""8""#, &format!("\"{version}\"")))
+    };
+    let changed = Err(refusal(409, "Conflict", ""));
+    let admitted = Ok(answer().replace(r#""8""#, r#""10""#));
+    let answers = vec![changed, queued(9), admitted];
+    let (scheduler, script) = with_answers(Status::Succeeded, answers);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let place = crate::job::Queued {
+        priority: 0,
+        arrival: 5,
+    };
+    observer.job_seen(Job {
+        queued: Some(place),
+        ..Job::sample(NAME, Status::Waiting, 8)
+    });
+    scheduler.perform(&Task::Admit).unwrap();
+    let calls = script.calls.lock();
+    let calls: Vec<&str> = calls.iter().map(|(call, _)| &call[..3]).collect();
+    assert_eq!(calls, ["PAT", "GET", "PAT"]);
+    let status = scheduler.get(NAME).unwrap().record.job.status;
+    assert_eq!(status, Status::Running);
+}
+
+#[test]
+fn a_batch_that_is_not_there_is_not_waited_for() {
+    let (scheduler, _) = with_job(Status::Running, vec![]);
+    for name in [NAME, "other"] {
+        let name = JobName::parse(name).unwrap();
+        assert!(!scheduler.is_batch_unfinished(&name));
+    }
+}
+
+#[test]
+fn workers_go_when_the_scheduler_ends() {
+    let (scheduler, _) = with_job(Status::Succeeded, vec![]);
+    let scheduler = Arc::new(scheduler);
+    let (sender, ended) = std::sync::mpsc::channel();
+    let worker = scheduler.clone();
+    std::thread::spawn(move || {
+        worker.work();
+        sender.send(()).unwrap();
+    });
+    scheduler.end();
+    ended.recv_timeout(Duration::from_secs(60)).unwrap();
+}
+
+#[test]
+fn jobs_of_a_batch_arrive_one_after_the_other_and_before_all_that_come_later() {
+    let (scheduler, _) = with_job(Status::Running, vec![]);
+    let first = scheduler.arrivals(5);
+    assert!(first > 0 && scheduler.clock.unique_micros() > first + 5);
+}
+
+#[test]
+fn submits_are_counted_by_what_came_of_them() {
+    let (scheduler, _) = with_job(Status::Running, vec![answer()]);
+    scheduler.submit(&JobRequest::default(), None).unwrap();
+    let payload = Some("x".repeat(MAX_PAYLOAD_BYTES + 1));
+    let refused = JobRequest {
+        payload,
+        ..JobRequest::default()
+    };
+    scheduler.submit(&refused, None).unwrap_err();
+    let process = crate::process::Process::read();
+    let text = scheduler.metrics().render(&scheduler.gauges(), &process);
+    for outcome in ["created", "refused"] {
+        let line = format!("job_scheduler_submits_total{{outcome=\"{outcome}\"}} 1\n");
+        assert!(text.contains(&line), "{outcome}");
+    }
+}
+
+#[test]
+fn jobs_and_pods_are_watched_from_the_start() {
+    let refused = || Err(refusal(403, "Forbidden", ""));
+    let (script, backend) = scripted((0..100).map(|_| refused()).collect());
+    let (scheduler, _) = with_job(Status::Running, vec![]);
+    let observer: Arc<dyn crate::backend::Observer> = Arc::new(scheduler);
+    Arc::new(backend).watch(&observer).unwrap();
+    let is_listed = |kind: &str| {
+        let calls = script.calls.lock();
+        calls.iter().any(|(call, _)| call.contains(kind))
+    };
+    let began = Instant::now();
+    while !(is_listed("/jobs?") && is_listed("/pods?")) {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+}
