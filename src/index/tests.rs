@@ -1347,3 +1347,45 @@ fn who_waits_is_called_for_a_change_alone() {
     assert!(called.recv_timeout(Duration::from_secs(60)).is_ok());
     thread.join().unwrap();
 }
+
+#[test]
+fn a_call_is_in_flight_until_its_guard_goes() {
+    let index = unbounded();
+    let a = name("a");
+    let state = || (index.is_changing(&a), index.is_being_created(&a));
+    assert_eq!(state(), (false, false));
+    for flight in [Flight::Change, Flight::Stop] {
+        let _flight = index.begin(&a, flight);
+        assert_eq!(state(), (true, false));
+    }
+    let create = index.begin(&a, Flight::Create);
+    assert_eq!(state(), (true, true));
+    drop(create);
+    let _deletion = index.begin(&a, Flight::Deletion);
+    assert_eq!(state(), (false, false));
+}
+
+#[test]
+fn a_backend_that_tells_at_once_leaves_no_doubt() {
+    let index = fresh(9, 1);
+    assert!(!has_room(&index));
+    index.is_told_at_once();
+    assert!(has_room(&index));
+    index.job_seen(job("a", Running, 1));
+    index.job_seen(job("a", Stopping, 2));
+    index.job_seen(job("a", Stopped, 3));
+    assert_eq!(index.doubt(&name("a")), None);
+    assert!(has_room(&index));
+    let ended = Attempt {
+        finished: Some(Timestamp::at(1)),
+        is_certain: true,
+        ..attempt("p", AttemptState::Succeeded, 2)
+    };
+    let started = Job {
+        started: Some(Timestamp::at(0)),
+        ..job("b", Running, 4)
+    };
+    index.job_seen(started);
+    let told = index.attempt_seen(&name("b"), ended).transition.unwrap();
+    assert_eq!(told.record.job.status, Succeeded);
+}

@@ -356,3 +356,23 @@ fn jobs_and_pods_are_watched_from_the_start() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
+    use Status::{Failed, Running, Stopped, Stopping, Succeeded};
+    let outcome = |statuses: &[Status]| {
+        let (scheduler, _) = with_job(Status::Running, vec![]);
+        let records = statuses.iter().zip(1..).map(|(status, version)| {
+            let record = crate::job::JobRecord::new(Job::sample("j", *status, version), vec![]);
+            scheduler.view(Arc::new(record))
+        });
+        let jobs: Vec<JobView> = records.collect();
+        let whole = scheduler.get(NAME).unwrap().record;
+        BatchView { whole, jobs }.outcome()
+    };
+    assert_eq!(outcome(&[Succeeded, Succeeded]), Some(Succeeded));
+    assert_eq!(outcome(&[Succeeded, Stopped]), Some(Stopped));
+    assert_eq!(outcome(&[Failed, Stopped, Succeeded]), Some(Failed));
+    assert_eq!(outcome(&[Failed, Running]), None);
+    assert_eq!(outcome(&[Stopping, Succeeded]), None);
+}
