@@ -481,6 +481,19 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_called_waits_for_the_time() {
+        let (bell, began) = (Bell::default(), Instant::now());
+        // It may wake for no reason, if seldom.
+        let waits = (0..20).map(|_| {
+            let began = Instant::now();
+            bell.wait(bell.rung(), Duration::from_millis(20));
+            began.elapsed() >= Duration::from_millis(20)
+        });
+        assert!(waits.filter(|waited| *waited).count() > 10);
+        assert!(began.elapsed() >= Duration::from_millis(200));
+    }
+
+    #[test]
     fn the_last_changes_are_kept_and_no_more() {
         let (mut changes, kept) = (Changes::default(), MAX_KEPT as u64);
         for number in 1..=kept + 2 {
