@@ -376,3 +376,62 @@ fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
     assert_eq!(outcome(&[Failed, Running]), None);
     assert_eq!(outcome(&[Stopping, Succeeded]), None);
 }
+
+#[test]
+fn no_job_is_restarted_of_a_batch_that_is_on_its_way_out() {
+    use crate::job::{BatchPart, RareFields};
+    let (scheduler, script) = with_job(Status::Running, vec![]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let batch = JobName::parse("b").unwrap();
+    let part = |name: &str, part: BatchPart| {
+        let rare = RareFields {
+            batch: Some(part),
+            ..RareFields::NONE
+        };
+        Job {
+            rare: rare.into(),
+            ..Job::sample(name, Status::Failed, 8)
+        }
+    };
+    let whole = BatchPart::Whole {
+        id: None,
+        size: 1,
+        is_complete: true,
+    };
+    let member = BatchPart::Member {
+        of: batch.clone(),
+        index: 0,
+        payload: None,
+    };
+    observer.job_seen(part("b", whole));
+    observer.job_seen(part("b-1", member));
+    let _deletion = scheduler.index.begin(&batch, Flight::Deletion);
+    let refused = scheduler.restart("b-1").unwrap_err();
+    let is_unavailable = matches!(refused, JobError::Backend(BackendError::Unavailable { .. }));
+    assert!(is_unavailable, "{refused:?}");
+    assert!(script.calls.lock().is_empty());
+}
+
+#[test]
+fn a_job_whose_payload_is_gone_is_not_restarted() {
+    let restart = |answers| {
+        let (scheduler, script) = with_answers(Status::Running, answers);
+        scheduler.all_is_known.store(true, Ordering::Release);
+        let observer: &dyn crate::backend::Observer = &scheduler;
+        observer.job_seen(Job {
+            has_payload: true,
+            ..Job::sample(NAME, Status::Failed, 8)
+        });
+        let restarted = scheduler.restart(NAME).map(|_| ());
+        let calls = script.calls.lock().len();
+        (restarted, calls)
+    };
+    let (gone, calls) = restart(vec![Ok("{}".to_string())]);
+    assert!(matches!(gone, Err(JobError::BadState { .. })), "{gone:?}");
+    assert_eq!(calls, 1);
+    // It is there, and of another job by the time that this one is looked at.
+    let exists = Err(refusal(409, "AlreadyExists", ""));
+    let (other, calls) = restart(vec![exists, Ok(answer().replace("\"u\"", "\"v\""))]);
+    assert!(matches!(other, Err(JobError::NotFound { .. })), "{other:?}");
+    assert_eq!(calls, 2);
+}
