@@ -377,39 +377,62 @@ fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
     assert_eq!(outcome(&[Stopping, Succeeded]), None);
 }
 
-#[test]
-fn no_job_is_restarted_of_a_batch_that_is_on_its_way_out() {
+/// A scheduler that knows of a batch, `b`, of jobs with these statuses, and its API server, which
+/// has no answer.
+fn with_batch(statuses: &[Status]) -> (Scheduler, Arc<Script>) {
     use crate::job::{BatchPart, RareFields};
     let (scheduler, script) = with_job(Status::Running, vec![]);
     let observer: &dyn crate::backend::Observer = &scheduler;
-    let batch = JobName::parse("b").unwrap();
-    let part = |name: &str, part: BatchPart| {
+    let see = |name: &str, status: Status, part: BatchPart| {
         let rare = RareFields {
             batch: Some(part),
             ..RareFields::NONE
         };
-        Job {
+        observer.job_seen(Job {
             rare: rare.into(),
-            ..Job::sample(name, Status::Failed, 8)
-        }
+            ..Job::sample(name, status, 8)
+        });
     };
     let whole = BatchPart::Whole {
         id: None,
-        size: 1,
+        size: 2,
         is_complete: true,
     };
-    let member = BatchPart::Member {
-        of: batch.clone(),
-        index: 0,
-        payload: None,
-    };
-    observer.job_seen(part("b", whole));
-    observer.job_seen(part("b-1", member));
+    see("b", Status::Waiting, whole);
+    for (index, status) in (0..).zip(statuses) {
+        let member = BatchPart::Member {
+            of: JobName::parse("b").unwrap(),
+            index,
+            payload: None,
+        };
+        see(&format!("b-{index}"), *status, member);
+    }
+    (scheduler, script)
+}
+
+#[test]
+fn no_job_is_restarted_of_a_batch_that_is_on_its_way_out() {
+    let (scheduler, script) = with_batch(&[Status::Failed]);
+    let batch = JobName::parse("b").unwrap();
     let _deletion = scheduler.index.begin(&batch, Flight::Deletion);
-    let refused = scheduler.restart("b-1").unwrap_err();
+    let refused = scheduler.restart("b-0").unwrap_err();
     let is_unavailable = matches!(refused, JobError::Backend(BackendError::Unavailable { .. }));
     assert!(is_unavailable, "{refused:?}");
     assert!(script.calls.lock().is_empty());
+}
+
+#[test]
+fn of_a_batch_is_done_again_what_has_finished_without_success() {
+    for statuses in [
+        [Status::Succeeded, Status::Running],
+        [Status::Waiting, Status::Stopping],
+    ] {
+        let (scheduler, script) = with_batch(&statuses);
+        assert!(scheduler.is_batch_unfinished(&JobName::parse("b").unwrap()));
+        let refused = scheduler.restart_batch("b", false).unwrap_err();
+        assert!(matches!(refused, JobError::BadState { .. }), "{refused:?}");
+        assert!(script.calls.lock().is_empty());
+    }
 }
 
 #[test]
