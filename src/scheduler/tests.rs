@@ -382,6 +382,7 @@ fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
 fn with_batch(statuses: &[Status]) -> (Scheduler, Arc<Script>) {
     use crate::job::{BatchPart, RareFields};
     let (scheduler, script) = with_job(Status::Running, vec![]);
+    scheduler.all_is_known.store(true, Ordering::Release);
     let observer: &dyn crate::backend::Observer = &scheduler;
     let see = |name: &str, status: Status, part: BatchPart| {
         let rare = RareFields {

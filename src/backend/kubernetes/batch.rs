@@ -183,8 +183,8 @@ impl Kubernetes {
             Ok((whole.map_err(cut_off)?, jobs))
         });
         let (complete, jobs) = completed.map_err(|error| match error {
-            // An earlier send may have completed it, and its jobs may run.
-            CreateError::Incomplete(e) if resend == Resend::Again => {
+            // An earlier send may have completed it, and its jobs may run; or may make it again.
+            CreateError::Incomplete(e) if resend == Resend::Again || whole.may_come_again => {
                 let message = e.to_string();
                 CreateError::Unanswered(BackendError::Unanswered { message })
             }

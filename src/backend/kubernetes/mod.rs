@@ -203,11 +203,22 @@ impl Kubernetes {
         exists(repeat(Resend::First, send))
     }
 
-    /// Another scheduler may have looked for the payload before it was stored.
-    fn note_stored(&self, job: &Job) -> Result<(), BackendError> {
-        let annotations = json!({STORED_ANNOTATION: self.clock.now().to_string()});
-        let noted = self.change_job(job, Condition::Whatever, annotations, None);
-        noted.map(drop)
+    /// Stores the payload of a job that may be on its way out for the lack of it. It is not stored
+    /// for one that is gone, whose pod may be there for a while; and whoever looked for it before it
+    /// was stored finds the job changed.
+    fn store_payload_late(
+        &self,
+        job: &Job,
+        payload: &str,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let note = |text: &str| {
+            let annotations = json!({STORED_ANNOTATION: text});
+            self.change_job(job, Condition::Whatever, annotations, None)
+        };
+        note("about to be")?;
+        self.store_payload_until(job, payload, deadline)?;
+        note(&self.clock.now().to_string()).map(drop)
     }
 
     fn look_until(&self, name: &JobName, deadline: Instant) -> Result<Option<Job>, BackendError> {
@@ -278,14 +289,14 @@ impl Backend for Kubernetes {
         };
         let created = self.create_job(&new.name, &object, resend, is_sent, deadline)?;
         if let Some(payload) = new.payload {
-            let mut stored = self.store_payload_until(&created.job, payload, deadline);
-            if resend == Resend::Again {
-                stored = stored.and_then(|()| self.note_stored(&created.job));
-            }
+            let stored = match resend {
+                Resend::First => self.store_payload_until(&created.job, payload, deadline),
+                Resend::Again => self.store_payload_late(&created.job, payload, deadline),
+            };
             stored.map_err(|e| match e {
                 BackendError::Unanswered { .. } => CreateError::Unanswered(e),
-                // An earlier send may have stored it.
-                e if resend == Resend::Again => {
+                // An earlier send may have stored it, or may yet make the job again.
+                e if resend == Resend::Again || created.may_come_again => {
                     let message = e.to_string();
                     CreateError::Unanswered(BackendError::Unanswered { message })
                 }
@@ -315,15 +326,15 @@ impl Backend for Kubernetes {
         if object.pointer("/metadata/uid") != Some(&json!(&*old.uid)) {
             return Err(CreateError::Nothing(gone(old)));
         }
-        let arrival = self.arrival(queued);
+        // Whatever the clock said then: of a batch's place, the last to come has it.
+        let arrival = self.arrival(queued).max(old.arrival + 1);
         let again = objects::job_again(&object, &self.component, name, queued, arrival);
         let is_sent = |found: &Job| found.rare.restart_of.as_ref() == Some(&old.name);
         self.create_job(name, &again, Resend::First, is_sent, deadline)
     }
 
     fn store_payload(&self, job: &Job, payload: &str) -> Result<(), BackendError> {
-        self.store_payload_until(job, payload, self.deadline())?;
-        self.note_stored(job)
+        self.store_payload_late(job, payload, self.deadline())
     }
 
     fn admit(&self, job: &Job) -> Result<Job, BackendError> {

@@ -507,25 +507,33 @@ fn a_log_that_is_not_there_is_empty_or_gone() {
 
 #[test]
 fn who_is_about_to_delete_a_job_for_the_lack_of_a_payload_finds_it_stored() {
-    let stored = asked(vec![Ok("{}".to_string()), Ok(answer())], |backend| {
-        backend.store_payload(&job(Status::Running), "p")
-    });
-    assert_eq!(stored.outcome, Ok(()));
-    let [(secret, _), (noted, change)] = &stored.calls[..] else {
-        panic!("{:?}", stored.calls);
+    let (stored, answered) = (|| Ok("{}".to_string()), || Ok(answer()));
+    let store = |answers| {
+        asked(answers, |backend| {
+            backend.store_payload(&job(Status::Running), "p")
+        })
+    };
+    let made = store(vec![answered(), stored(), answered()]);
+    assert_eq!(made.outcome, Ok(()));
+    let [(before, first), (secret, _), (after, last)] = &made.calls[..] else {
+        panic!("{:?}", made.calls);
     };
     assert!(secret.starts_with("POST") && secret.ends_with("/secrets"));
-    assert!(noted.starts_with("PATCH") && noted.ends_with(NAME));
-    let annotations = &change["metadata"]["annotations"];
-    assert!(annotations["job-scheduler/stored"].is_string(), "{change}");
-    // Deleted in between: nobody may be told of it.
-    let deleted = asked(
-        vec![Ok("{}".to_string()), Err(refusal(404, "NotFound", ""))],
-        |backend| backend.store_payload(&job(Status::Running), "p"),
-    );
-    let outcome = deleted.outcome;
-    assert!(
-        matches!(outcome, Err(BackendError::Gone { .. })),
-        "{outcome:?}"
-    );
+    for note in [before, after] {
+        assert!(note.starts_with("PATCH") && note.ends_with(NAME), "{note}");
+    }
+    let noted = |change: &Value| change["metadata"]["annotations"]["job-scheduler/stored"].clone();
+    assert!(noted(first).is_string() && noted(last).is_string());
+    assert_ne!(noted(first), noted(last), "that would be no change");
+    // Deleted before that, it gets none; deleted since, nobody may be told of it.
+    let gone = || Err(refusal(404, "NotFound", ""));
+    for (answers, calls) in [(vec![gone()], 1), (vec![answered(), stored(), gone()], 3)] {
+        let deleted = store(answers);
+        let outcome = deleted.outcome;
+        assert!(
+            matches!(outcome, Err(BackendError::Gone { .. })),
+            "{outcome:?}"
+        );
+        assert_eq!(deleted.calls.len(), calls);
+    }
 }

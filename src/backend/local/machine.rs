@@ -424,7 +424,7 @@ impl Machine {
                 message: format!("the payload of {old} cannot be read: {e}"),
             })
         })?;
-        let arrival = self.moment();
+        let arrival = self.moment().max(found.arrival + 1);
         let header = Header {
             name: name.to_string(),
             created: seconds(arrival),
