@@ -1391,3 +1391,17 @@ fn a_backend_that_tells_at_once_leaves_no_doubt() {
     let told = index.attempt_seen(&name("b"), ended).transition.unwrap();
     assert_eq!(told.record.job.status, Succeeded);
 }
+
+#[test]
+fn a_deletion_that_was_not_answered_may_come_for_a_while() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    let a = name("a");
+    index.deletion_unanswered(&a);
+    let may_be_used = || index.begin(&a, Flight::Pin).is_some();
+    assert!(!may_be_used());
+    assert_eq!(index.forget(&a), Some(CALLS_END_WITHIN));
+    index.clock.sleep(CALLS_END_WITHIN);
+    assert_eq!(index.forget(&a), None);
+    assert!(may_be_used());
+}

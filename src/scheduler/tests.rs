@@ -380,10 +380,15 @@ fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
 /// A scheduler that knows of a batch, `b`, of jobs with these statuses, and its API server, which
 /// has no answer.
 fn with_batch(statuses: &[Status]) -> (Scheduler, Arc<Script>) {
-    use crate::job::{BatchPart, RareFields};
     let (scheduler, script) = with_job(Status::Running, vec![]);
     scheduler.all_is_known.store(true, Ordering::Release);
-    let observer: &dyn crate::backend::Observer = &scheduler;
+    see_batch(&scheduler, "b", statuses, 8);
+    (scheduler, script)
+}
+
+fn see_batch(scheduler: &Scheduler, batch: &str, statuses: &[Status], version: u64) {
+    use crate::job::{BatchPart, RareFields};
+    let observer: &dyn crate::backend::Observer = scheduler;
     let see = |name: &str, status: Status, part: BatchPart| {
         let rare = RareFields {
             batch: Some(part),
@@ -391,7 +396,7 @@ fn with_batch(statuses: &[Status]) -> (Scheduler, Arc<Script>) {
         };
         observer.job_seen(Job {
             rare: rare.into(),
-            ..Job::sample(name, status, 8)
+            ..Job::sample(name, status, version)
         });
     };
     let whole = BatchPart::Whole {
@@ -399,16 +404,15 @@ fn with_batch(statuses: &[Status]) -> (Scheduler, Arc<Script>) {
         size: 2,
         is_complete: true,
     };
-    see("b", Status::Waiting, whole);
+    see(batch, Status::Waiting, whole);
     for (index, status) in (0..).zip(statuses) {
         let member = BatchPart::Member {
-            of: JobName::parse("b").unwrap(),
+            of: JobName::parse(batch).unwrap(),
             index,
             payload: None,
         };
-        see(&format!("b-{index}"), *status, member);
+        see(&format!("{batch}-{index}"), *status, member);
     }
-    (scheduler, script)
 }
 
 #[test]
@@ -458,4 +462,39 @@ fn a_job_whose_payload_is_gone_is_not_restarted() {
     let (other, calls) = restart(vec![exists, Ok(answer().replace("\"u\"", "\"v\""))]);
     assert!(matches!(other, Err(JobError::NotFound { .. })), "{other:?}");
     assert_eq!(calls, 2);
+}
+
+#[test]
+fn a_job_of_a_batch_has_a_short_name_too() {
+    let (scheduler, _) = with_batch(&[Status::Failed, Status::Running]);
+    let named = |job: &str| {
+        scheduler
+            .job_in_batch("b", job)
+            .map(|name| name.to_string())
+    };
+    assert_eq!(named("1").unwrap(), "b-1");
+    assert_eq!(named("B-0").unwrap(), "b-0");
+    assert!(matches!(named("2"), Err(JobError::NotFound { .. })));
+    assert!(matches!(named("b"), Err(JobError::NotFound { .. })));
+}
+
+#[test]
+fn the_latest_batch_of_an_outcome_is_kept() {
+    let (scheduler, script) = with_answers(Status::Running, vec![Ok("{}".to_string())]);
+    see_batch(&scheduler, "b", &[Status::Failed, Status::Succeeded], 8);
+    see_batch(&scheduler, "c", &[Status::Succeeded], 9);
+    see_batch(&scheduler, "d", &[Status::Stopped, Status::Failed], 10);
+    see_batch(&scheduler, "e", &[Status::Failed, Status::Running], 11);
+    scheduler.perform(&Task::Retain).unwrap();
+    let batches = scheduler.batches().unwrap();
+    let names: Vec<&str> = batches
+        .iter()
+        .map(|one| one.whole.job.name.as_str())
+        .collect();
+    assert_eq!(names, ["c", "d", "e"]);
+    let calls = script.calls.lock();
+    let [(call, _)] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    assert!(call.starts_with("DELETE") && call.ends_with("/b"), "{call}");
 }

@@ -372,6 +372,12 @@ fn a_create_is_sent_again_until_its_outcome_is_known() {
     check(first, three, "unanswered", 3);
     let quota = || Err(refusal(403, "Forbidden", ""));
     check(first, vec![quota()], "nothing", 1);
+    // It is the caller's to mend, and not Kubernetes'.
+    for (code, reason) in [(400, "BadRequest"), (413, ""), (422, "Invalid")] {
+        let refused = Err(refusal(code, reason, "spec"));
+        let expected = "nothing: Kubernetes refuses the job: no";
+        check(first, vec![refused], expected, 1);
+    }
     check(first, vec![Err(lost()), quota()], "unanswered", 2);
     // A quota that another used at the same time.
     let busy = Err(refusal(409, "Conflict", ""));
