@@ -1405,3 +1405,14 @@ fn a_deletion_that_was_not_answered_may_come_for_a_while() {
     assert_eq!(index.forget(&a), None);
     assert!(may_be_used());
 }
+
+#[test]
+fn who_has_something_to_read_does_not_wait() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    let (follower, began) = (index.follow().unwrap(), Instant::now());
+    let long = Duration::from_secs(60);
+    follower.wait(0, long, || false);
+    follower.wait(follower.last_change(), long, || true);
+    assert!(began.elapsed() < long / 2);
+}
