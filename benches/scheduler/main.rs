@@ -362,7 +362,8 @@ fn size(table: &mut Table) {
         &format!("time to ready, {MANY} jobs"),
         format!("{} ms", ready.as_millis()),
     ));
-    sleep(Duration::from_secs(2));
+    // By then it has listed them once more, for what was asked for before its start.
+    sleep(Duration::from_secs(5));
     table.add(Row::bound(
         &format!("resident, started with {MANY} jobs"),
         resident(&scheduler),

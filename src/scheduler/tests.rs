@@ -498,3 +498,11 @@ fn the_latest_batch_of_an_outcome_is_kept() {
     };
     assert!(call.starts_with("DELETE") && call.ends_with("/b"), "{call}");
 }
+
+#[test]
+fn where_there_is_no_doubt_nobody_is_asked() {
+    let (scheduler, script) = with_job(Status::Running, vec![]);
+    let name = JobName::parse(NAME).unwrap();
+    scheduler.perform(&Task::Resolve(name)).unwrap();
+    assert!(script.calls.lock().is_empty());
+}
