@@ -1416,3 +1416,13 @@ fn who_has_something_to_read_does_not_wait() {
     follower.wait(follower.last_change(), long, || true);
     assert!(began.elapsed() < long / 2);
 }
+
+#[test]
+fn a_job_is_told_to_be_in_doubt_once() {
+    let index = unbounded();
+    let doubtful = |job: Job| index.job_seen(job).doubtful;
+    assert_eq!(doubtful(job("a", Running, 1)), None);
+    assert_eq!(doubtful(job("a", Stopping, 2)), Some(name("a")));
+    assert_eq!(doubtful(job("a", Stopping, 3)), None, "as before");
+    assert_eq!(doubtful(job("a", Stopped, 4)), None, "no longer");
+}

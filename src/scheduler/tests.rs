@@ -506,3 +506,15 @@ fn where_there_is_no_doubt_nobody_is_asked() {
     scheduler.perform(&Task::Resolve(name)).unwrap();
     assert!(script.calls.lock().is_empty());
 }
+
+#[test]
+fn an_attempt_that_is_gone_is_not_told_of_any_more() {
+    let (scheduler, _) = with_job(Status::Running, vec![]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let name = JobName::parse(NAME).unwrap();
+    observer.attempt_seen(&name, Attempt::sample("p", AttemptState::Running, 8));
+    let count = || scheduler.get(NAME).unwrap().record.attempts.len();
+    assert_eq!(count(), 1);
+    observer.attempt_gone(&name, "p");
+    assert_eq!(count(), 0);
+}
