@@ -518,3 +518,21 @@ fn an_attempt_that_is_gone_is_not_told_of_any_more() {
     observer.attempt_gone(&name, "p");
     assert_eq!(count(), 0);
 }
+
+#[test]
+fn a_batch_is_taken_once_all_jobs_are_known() {
+    let refused = Err(refusal(403, "Forbidden", ""));
+    let (scheduler, script) = with_answers(Status::Running, vec![refused]);
+    let request = br#"{"jobScheduleDescriptions": [{}]}"#;
+    let request = crate::batch::request::parse_batch(request).unwrap();
+    let met = scheduler.submit_batch(&request, None).unwrap_err();
+    assert!(
+        matches!(met, SubmitError::Backend(BackendError::Refused { .. })),
+        "{met:?}"
+    );
+    assert_eq!(script.calls.lock().len(), 1);
+    scheduler.jobs_listed.store(false, Ordering::Release);
+    let met = scheduler.submit_batch(&request, None).unwrap_err();
+    assert!(matches!(met, SubmitError::NotReady), "{met:?}");
+    assert_eq!(script.calls.lock().len(), 1);
+}

@@ -543,3 +543,34 @@ fn who_is_about_to_delete_a_job_for_the_lack_of_a_payload_finds_it_stored() {
         assert_eq!(deleted.calls.len(), calls);
     }
 }
+
+#[test]
+fn the_attempts_of_a_job_are_its_own() {
+    let pod = |name: &str, job: &str| {
+        let labels = json!({
+            "batch.kubernetes.io/job-name": job, "batch.kubernetes.io/controller-uid": "u",
+        });
+        json!({
+            "metadata": {
+                "name": name, "uid": name, "resourceVersion": "8", "labels": labels,
+                "creationTimestamp": "2021-04-07T11:55:56Z",
+            },
+            "spec": {"nodeName": "n"},
+            "status": {"phase": "Running"},
+        })
+    };
+    let items = [pod("p", NAME), pod("q", "other")];
+    let list = json!({"metadata": {"resourceVersion": "9"}, "items": items});
+    let name = JobName::parse(NAME).unwrap();
+    let asked = asked(vec![Ok(list.to_string())], |backend| {
+        backend.attempts(&name)
+    });
+    let attempts = asked.outcome.unwrap();
+    let names: Vec<&str> = attempts.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["p"]);
+    let (call, _) = &asked.calls[0];
+    assert!(
+        call.contains("/pods?labelSelector=batch.kubernetes.io%2Fjob-name%3D"),
+        "{call}"
+    );
+}
