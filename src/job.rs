@@ -640,8 +640,7 @@ impl JobRecord {
     /// The same with a newer report of the job. An end that was told stays until the backend's own
     /// record tells one, and when it was stays then.
     pub fn with(&self, mut job: Job) -> JobRecord {
-        let is_early =
-            self.is_early && job.status == Status::Running && !self.is_of_earlier_run(&job);
+        let is_early = self.is_early && job.status == Status::Running && !self.has_begun_anew(&job);
         if is_early {
             job.status = self.job.status;
         }
@@ -651,7 +650,7 @@ impl JobRecord {
         }
         // Somebody else may hold it back and let it run again, and leaves no word of it.
         let is_resumed = self.job.status.is_held_back() && self.job.queued.is_none();
-        let is_resumed = is_resumed || (self.is_early && self.is_of_earlier_run(&job));
+        let is_resumed = is_resumed || (self.is_early && self.has_begun_anew(&job));
         let is_resumed = is_resumed && job.status == Status::Running;
         job.is_rerun |= self.job.is_rerun || is_resumed;
         let was_restarted = job.rare.restarted != self.job.rare.restarted
@@ -672,15 +671,15 @@ impl JobRecord {
     /// Whether the backend's own record tells another end than was told.
     pub fn is_contradicted_by(&self, job: &Job) -> bool {
         let is_other = match job.status {
-            Status::Running => self.is_of_earlier_run(job),
+            Status::Running => self.has_begun_anew(job),
             status => status != self.job.status,
         };
         self.is_early && is_other
     }
 
-    /// Whether the job began anew since: somebody held it back and let it run again, which nobody
-    /// may have told.
-    fn is_of_earlier_run(&self, job: &Job) -> bool {
+    /// Whether, by a newer report, it has begun anew since: somebody held it back and let it run
+    /// again, which nobody may have told.
+    fn has_begun_anew(&self, job: &Job) -> bool {
         self.job.started != job.started
     }
 

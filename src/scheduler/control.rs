@@ -142,7 +142,7 @@ impl Scheduler {
             .into_iter()
             .filter(|job| job.status == Status::Running);
         let (mut stopped, mut failure) = (0, None);
-        // Those that wait, and the last of them first: a place that becomes free is for none of them.
+        // Those that wait, the last of them first: a place that becomes free is for none of them.
         for job in waiting.into_iter().rev().chain(running) {
             match self.stop_job(job, "") {
                 Ok(()) => stopped += 1,

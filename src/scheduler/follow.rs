@@ -166,7 +166,7 @@ impl Scheduler {
                 .add_after(Task::Verify(name.clone()), CALLS_END_WITHIN);
             return Ok(());
         }
-        // As it is before the look for what it needs: another scheduler that makes it whole changes it.
+        // As it is before the look for what it needs: whoever else makes it whole changes it.
         let flight = self.index.begin(name, Flight::Change);
         let Some(job) = self.look(name)? else {
             // The watch will say so.
@@ -188,9 +188,12 @@ impl Scheduler {
         }
         drop(flight);
         if self.remove(&job, Condition::Unchanged, HiddenKey::Forgotten)? {
-            log::warn!(
-                "job={name} event=discarded reason=\"its submit was cut off before all of it was stored\""
-            );
+            let what = match job.batch() {
+                Some(_) => "batch",
+                None => "job",
+            };
+            let reason = "its submit was cut off before all of it was stored";
+            log::warn!("{what}={name} event=discarded reason=\"{reason}\"");
         }
         Ok(())
     }

@@ -293,7 +293,7 @@ impl Sim {
 
     /// Who waits for a job that fails is told why, or after a second without.
     pub fn check_reason(&mut self, record: &JobRecord) {
-        // One that was stopped is told of then, and as it is by now if somebody resumed it meanwhile.
+        // One that was stopped is told of then, as it is by now if somebody resumed it meanwhile.
         let life = self.life(&record.job.uid);
         let life = life.filter(|life| !(life.touched && life.stopped_at.is_some()));
         let ended = life.and_then(Life::last_end);
@@ -403,10 +403,8 @@ impl Sim {
             let ended_in_doubt = |other: &Life| other.exited.filter(|_| other.gone.is_some());
             // It was restarted after this deletion had been sent.
             let ended_before = |other: &Life| {
-                let ended = other
-                    .ended_before
-                    .filter(|(.., at)| *at >= life.asked_to_go);
-                ended.map(|(_, end, _)| end)
+                let ended = other.ended_before.filter(|(_, at)| *at >= life.asked_to_go);
+                ended.map(|(end, _)| end)
             };
             let others = self.world.lives.values();
             let later = others

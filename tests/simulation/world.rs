@@ -242,8 +242,8 @@ pub struct Life {
     pub touched: bool,
     pub stopped: bool,
     pub stopped_at: Option<u64>,
-    /// Before it was let run again: how and when it had ended, and when that was over.
-    pub ended_before: Option<(&'static str, u64, u64)>,
+    /// When it had stopped before it was let run again, and when it was.
+    pub ended_before: Option<(u64, u64)>,
     /// Who asked for it.
     pub client: Option<usize>,
     pub restart_of: Option<String>,
@@ -650,7 +650,7 @@ impl World {
             }
             if !life.stopped && life.outcome == Some("Stopped") {
                 let end = life.last_end().unwrap_or(0);
-                life.ended_before = Some(("Stopped", end, now));
+                life.ended_before = Some((end, now));
                 (life.outcome, life.ended) = (None, None);
                 (life.exited, life.coming) = (None, None);
             }

@@ -204,8 +204,8 @@ impl Kubernetes {
     }
 
     /// Stores the payload of a job that may be on its way out for the lack of it. It is not stored
-    /// for one that is gone, whose pod may be there for a while; and whoever looked for it before it
-    /// was stored finds the job changed.
+    /// for one that is gone, whose pod may be there for a while; and whoever looked for it before
+    /// finds the job changed.
     fn store_payload_late(
         &self,
         job: &Job,

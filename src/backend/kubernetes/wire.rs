@@ -22,8 +22,8 @@ use std::sync::Arc;
 /// The name of the Secret with the job's payload: its own name, unless it uses the payload of
 /// another. Tells a crash between the two writes.
 pub const PAYLOAD_ANNOTATION: &str = "job-scheduler/payload";
-/// That its request, sent again, is about to store the payload, and when it did: whoever is about to
-/// delete the job for the lack of it finds it changed.
+/// That its request, sent again, is about to store the payload, and when it did: whoever is about
+/// to delete the job for the lack of it finds it changed.
 pub const STORED_ANNOTATION: &str = "job-scheduler/stored";
 /// A place in the queue, `<priority>/<arrival>`: the scheduler suspended the job and will resume
 /// it.

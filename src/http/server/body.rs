@@ -19,8 +19,8 @@ const MAX_TRAILERS: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Plain,
-    /// It may be larger. Less is made of it, as its payloads are stored a few at a time: four fifths
-    /// of it count.
+    /// It may be larger. Less is made of it, as its payloads are stored a few at a time: four
+    /// fifths of it count.
     Batch,
 }
 
