@@ -149,7 +149,10 @@ impl Scheduler {
                 log::info!("batch={name} jobs={count} event=created");
                 self.index.confirm(&name);
                 self.admit_if_there_is_room();
-                return Ok(self.view_batch(whole));
+                let batch = self.view_batch(whole);
+                // Somebody may have let one run before it was in sight.
+                batch.jobs.iter().for_each(|view| self.run(&view.record));
+                return Ok(batch);
             }
         }
         Err(SubmitError::Backend(no_name()))

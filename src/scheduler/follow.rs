@@ -204,8 +204,9 @@ impl Scheduler {
         let Some(record) = self.index.known(name).filter(|r| is_starting(r)) else {
             return Ok(());
         };
-        // A write of it is on its way, or may come with its request, sent again.
-        if self.index.could_come_late(name) || record.needs_payload() {
+        // A write of it is on its way, or may come with its request, sent again, or its batch's.
+        let may_come = record.needs_payload() || record.awaits_batch;
+        if self.index.could_come_late(name) || may_come {
             self.find_payload_later(&record);
             return Ok(());
         }
@@ -605,9 +606,8 @@ impl Scheduler {
             let task = Task::Remark(job.name.clone());
             self.queue.add_after(task, NO_ATTEMPT_REMARK);
         }
-        if job.status == Status::Running && transition.from.is_some() {
-            self.queue.add(Task::Expose(job.name.clone()));
-            self.find_payload_later(record);
+        if transition.from.is_some() {
+            self.run(record);
         }
         if job.status.is_finished() {
             if transition.from.is_some() {
@@ -627,10 +627,7 @@ impl Scheduler {
         if matches!(job.status, Status::Succeeded | Status::Failed) {
             return;
         }
-        if job.status == Status::Running {
-            self.queue.add(Task::Expose(job.name.clone()));
-            self.find_payload_later(record);
-        }
+        self.run(record);
         if record.needs_payload() {
             // Another scheduler may still be between the writes.
             let made_within = match job.batch() {
@@ -642,8 +639,16 @@ impl Scheduler {
         }
     }
 
+    /// Does what a job needs that runs.
+    pub(super) fn run(&self, record: &JobRecord) {
+        if record.job.status == Status::Running {
+            self.queue.add(Task::Expose(record.job.name.clone()));
+            self.find_payload_later(record);
+        }
+    }
+
     /// One that has no attempt yet is looked at when it comes.
-    pub(super) fn find_payload_later(&self, record: &JobRecord) {
+    fn find_payload_later(&self, record: &JobRecord) {
         if is_starting(record) {
             let task = Task::FindPayload(record.job.name.clone());
             self.queue.add_after(task, SLOW_START);

@@ -5,7 +5,7 @@ use super::{JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, no_name};
 use crate::backend::{BackendError, CreateError, Created, NewJob, Resend};
 use crate::config::FieldError;
 use crate::index::{ABORTED_FOR, CALLS_END_WITHIN, Flight, Full, Keyed, Reservation};
-use crate::job::{Job, JobName, JobRecord, RequestKey, Sent, Status};
+use crate::job::{Job, JobName, JobRecord, RequestKey, Sent};
 use crate::request::{JobRequest, MAX_PAYLOAD_BYTES};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -320,10 +320,7 @@ impl Scheduler {
         let job = &record.job;
         log::info!("job={} status={} event=created", job.name, job.status);
         self.index.confirm(&job.name);
-        if job.status == Status::Running {
-            self.queue.add(Task::Expose(job.name.clone()));
-            self.find_payload_later(&record);
-        }
+        self.run(&record);
         if job.status.is_finished() {
             self.queue.add(Task::Retain);
         }

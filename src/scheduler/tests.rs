@@ -4,7 +4,9 @@ use super::*;
 use crate::backend::kubernetes::api::ApiError;
 use crate::backend::kubernetes::tests::{NAME, Script, answer, refusal, scripted};
 use crate::index::Flight;
-use crate::job::{Attempt, AttemptState, Job, JobList, RequestKey, Sent};
+use crate::job::{
+    Attempt, AttemptState, BatchPart, Job, JobList, Rare, RareFields, RequestKey, Sent,
+};
 use crate::request::{JobRequest, MAX_PAYLOAD_BYTES, request_key};
 use crate::{config, golden};
 
@@ -213,6 +215,49 @@ fn a_payload_is_not_looked_for_while_it_may_come() {
     scheduler.index.confirm(&name);
     scheduler.index.may_come_again(&name);
     look(0);
+}
+
+/// Its request, sent again, stores it anew.
+#[test]
+fn a_payload_is_not_looked_for_while_its_batch_is_made() {
+    let (scheduler, script) = with_job(Status::Stopped, vec!["{}".to_string(), answer()]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let of = JobName::parse("whole").unwrap();
+    let with = |batch| {
+        let fields = RareFields::NONE;
+        Rare::from(RareFields {
+            batch: Some(batch),
+            ..fields
+        })
+    };
+    let whole = |is_complete, version| Job {
+        rare: with(BatchPart::Whole {
+            id: None,
+            size: 1,
+            is_complete,
+        }),
+        ..Job::sample("whole", Status::Waiting, version)
+    };
+    observer.job_seen(whole(false, 8));
+    observer.job_seen(Job {
+        has_payload: true,
+        rare: with(BatchPart::Member {
+            of,
+            index: 0,
+            payload: Some("whole-payloads-0/0".into()),
+        }),
+        ..Job::sample("whole-1", Status::Running, 9)
+    });
+    let name = JobName::parse("whole-1").unwrap();
+    observer.attempt_seen(&name, Attempt::sample("p", AttemptState::Pending, 10));
+    let look = || scheduler.perform(&Task::FindPayload(name.clone())).unwrap();
+    look();
+    assert!(script.calls.lock().is_empty());
+    observer.job_seen(whole(true, 11));
+    look();
+    let calls = script.calls.lock();
+    let calls: Vec<&str> = calls.iter().map(|(call, _)| &call[..4]).collect();
+    assert_eq!(calls, ["POST", "PATC"]);
 }
 
 /// Another scheduler may store the payload between the look for it and the deletion.
