@@ -469,7 +469,9 @@ impl Index {
     pub fn conclude_all(&self) -> Vec<Change> {
         let mut state = self.state.write();
         state.concludes = true;
-        let names: Vec<JobName> = state.jobs.keys().cloned().collect();
+        let jobs = state.jobs.iter();
+        let with_attempts = jobs.filter(|(_, record)| !record.attempts.is_empty());
+        let names: Vec<JobName> = with_attempts.map(|(name, _)| name.clone()).collect();
         names.iter().map(|name| state.conclude(name)).collect()
     }
 
@@ -859,21 +861,26 @@ impl State {
     /// Ends the job if its attempts show that it has ended.
     fn conclude(&mut self, name: &JobName) -> Change {
         let concludes = self.concludes;
-        let transition = self.change(name, |record, fate| {
+        let from = self.change(name, |record, fate| {
             let record = record.as_mut()?;
             let from = record.job.status;
             Arc::make_mut(record).conclude(!concludes || fate.may_be_stopped());
-            (from != record.job.status).then(|| Transition {
-                from: Some(from),
-                record: record.clone(),
-            })
+            (from != record.job.status).then_some(from)
         });
+        let transition = from.and_then(|from| self.transition(name, Some(from)));
         let goes_on = |t: &Transition| t.record.job.status == Status::Running;
         Change {
             contradicts: transition.as_ref().is_some_and(goes_on),
             transition,
             ..Change::default()
         }
+    }
+
+    /// To what the job is now. Its record is shared once nothing of it is changed any more: of a
+    /// shared one, a change makes another.
+    fn transition(&self, name: &JobName, from: Option<Status>) -> Option<Transition> {
+        let record = self.jobs.get(name)?.clone();
+        Some(Transition { from, record })
     }
 
     fn change_record(&mut self, name: &JobName, change: impl FnOnce(&mut JobRecord)) {
@@ -896,6 +903,7 @@ impl State {
             |known: &Arc<JobRecord>| (&known.job.uid, known.job.version) == (&job.uid, job.version);
         // As are most of a list.
         let is_known = self.jobs.get(&name).is_some_and(is_same);
+        let mut moved = None;
         let put = |record: &mut Option<Arc<JobRecord>>, fate: &mut Fate| {
             let is_old = match record {
                 Some(known) => known.job.version >= job.version,
@@ -947,12 +955,10 @@ impl State {
             };
             new.awaits_batch = awaits_batch;
             new.conclude(!concludes || fate.may_be_stopped());
-            let to = new.job.status;
-            let new = Arc::new(new);
-            *record = Some(new.clone());
-            let transition = (from != Some(to)).then_some(Transition { from, record: new });
+            moved = (from != Some(new.job.status)).then_some(from);
+            *record = Some(Arc::new(new));
             Change {
-                transition,
+                transition: None,
                 unwanted: None,
                 doubtful: fate.doubtful_since(before, &name),
                 contradicts,
@@ -963,6 +969,7 @@ impl State {
             true => Change::default(),
             false => self.change(&name, put),
         };
+        result.transition = moved.and_then(|from| self.transition(&name, from));
         if let Some(key) = key.filter(|_| self.jobs.contains_key(&name)) {
             result.unwanted = result.unwanted.or_else(|| self.claim(key, &name));
         }
