@@ -479,10 +479,9 @@ impl Index {
     pub fn no_stop_comes(&self, name: &JobName) -> Change {
         let now = self.clock.instant();
         let mut state = self.state.write();
-        state.change(name, |_, fate| {
+        state.conclude_after(name, |_, fate| {
             fate.stop_may_come = fate.stop_may_come.filter(|until| *until > now);
-        });
-        state.conclude(name)
+        })
     }
 
     /// Whether the job has come to its end, now that no stop may come first.
@@ -633,13 +632,12 @@ impl Index {
     /// The backend reports an attempt of a job, which need not be known yet.
     pub fn attempt_seen(&self, job: &JobName, attempt: Attempt) -> Change {
         let mut state = self.state.write();
-        state.change(job, |record, fate| match record {
+        state.conclude_after(job, |record, fate| match record {
             Some(record) if attempt.is_of(&record.job) => {
                 Arc::make_mut(record).change_attempts(|attempts| merge(attempts, attempt));
             }
             _ => merge(&mut fate.orphans, attempt),
-        });
-        state.conclude(job)
+        })
     }
 
     /// The backend reports that an attempt is gone. How a finished one ended stays known while its
@@ -682,7 +680,7 @@ impl Index {
         let mut changes = Vec::new();
         for (name, mut listed) in by_job {
             sort(&mut listed);
-            state.change(&name, |record, fate| {
+            changes.push(state.conclude_after(&name, |record, fate| {
                 if let Some(record) = record {
                     let mut own = take_own(&mut listed, &record.job);
                     for attempt in &mut own {
@@ -694,8 +692,7 @@ impl Index {
                     Arc::make_mut(record).change_attempts(|attempts| *attempts = own);
                 }
                 fate.orphans = listed;
-            });
-            changes.push(state.conclude(&name));
+            }));
         }
         changes
     }
@@ -860,8 +857,18 @@ impl State {
 
     /// Ends the job if its attempts show that it has ended.
     fn conclude(&mut self, name: &JobName) -> Change {
+        self.conclude_after(name, |_, _| ())
+    }
+
+    /// The same after a change of what is known of it.
+    fn conclude_after(
+        &mut self,
+        name: &JobName,
+        change: impl FnOnce(&mut Option<Arc<JobRecord>>, &mut Fate),
+    ) -> Change {
         let concludes = self.concludes;
         let from = self.change(name, |record, fate| {
+            change(record, fate);
             let record = record.as_mut()?;
             let from = record.job.status;
             Arc::make_mut(record).conclude(!concludes || fate.may_be_stopped());
