@@ -32,6 +32,8 @@ pub struct Fate {
     pub unanswered: Option<Instant>,
     /// The request whose create has an unknown outcome. Sent again, it takes the same name.
     pub request: Option<RequestKey>,
+    /// The digest of the key whose request was given up here, until nothing of it is left.
+    pub given_up: Option<u128>,
     /// The job was let run and then suspended or deleted: until then the backend may start an
     /// attempt all the same.
     pub may_start: Option<Instant>,

@@ -400,6 +400,25 @@ impl Index {
         });
     }
 
+    /// The request with this key is given up, and a part of it is there under this name.
+    pub fn give_up(&self, name: &JobName, key: u128) {
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.given_up = Some(key));
+    }
+
+    /// Nothing is left of what was given up under this name.
+    pub fn nothing_is_left(&self, name: &JobName) {
+        let mut state = self.state.write();
+        state.change(name, |_, fate| fate.given_up = None);
+    }
+
+    /// Whether a request with this key was given up of which a part may be there.
+    pub fn is_given_up(&self, key: u128) -> bool {
+        let state = self.state.read();
+        let mut fates = state.fates.values();
+        fates.any(|fate| fate.given_up == Some(key))
+    }
+
     /// A job that is given up was there, as described, and is deleted: if it was let run, it may
     /// yet get an attempt within so long.
     pub fn discarded(&self, job: &Job, within: Duration) {
@@ -552,6 +571,7 @@ impl Index {
         let now = self.clock.instant();
         self.state.write().change(name, |_, fate| {
             fate.closed = fate.closed.filter(|until| *until > now);
+            fate.given_up = fate.given_up.filter(|_| fate.closed.is_some());
             let times = [fate.closed, fate.late, fate.deletion_may_come];
             let until = times.into_iter().flatten().min()?;
             Some(until - now)

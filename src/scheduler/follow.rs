@@ -260,6 +260,7 @@ impl Scheduler {
             }
             log::info!("job={name} event=discarded");
         }
+        self.index.nothing_is_left(name);
         Ok(())
     }
 

@@ -48,6 +48,12 @@ fn unavailable(message: &str) -> BackendError {
     BackendError::Unavailable { message }
 }
 
+/// Of a write that may have been done all the same, or may yet be.
+fn unanswered(error: BackendError) -> BackendError {
+    let message = error.to_string();
+    BackendError::Unanswered { message }
+}
+
 /// Whether a submit made its job, or found it made by the same request before.
 #[derive(Clone, Copy)]
 pub(super) enum Submitted {
@@ -152,7 +158,13 @@ impl Scheduler {
                 is_same(known, &name)?;
                 Ok((create(Some(name))?, Submitted::Now))
             }
-            None => Ok((create(None)?, Submitted::Now)),
+            None => match create(None) {
+                // What an earlier send of it has left may become a job if this process ends.
+                Err(SubmitError::Backend(e)) if self.index.is_given_up(key.key) => {
+                    Err(SubmitError::Backend(unanswered(e)))
+                }
+                created => Ok((created?, Submitted::Now)),
+            },
         }
     }
 
@@ -181,8 +193,7 @@ impl Scheduler {
         if let Err(e) = stored {
             self.index.may_come_again(&record.job.name);
             self.forget_later(&record.job.name);
-            let message = e.to_string();
-            return Err(BackendError::Unanswered { message });
+            return Err(unanswered(e));
         }
         self.index.confirm(&record.job.name);
         self.queue.add(Task::Retain);
@@ -261,22 +272,20 @@ impl Scheduler {
                     self.forget_later(name);
                 }
                 // It may be there for a moment more, or for good if this process ends.
-                let unanswered = |e: BackendError| BackendError::Unanswered {
-                    message: e.to_string(),
-                };
                 self.take_in(job).map(Some).map_err(unanswered)
             }
             Err(CreateError::NameTaken) => Ok(None),
             Err(CreateError::Nothing(e)) => Err(e),
             Err(CreateError::Incomplete(e)) => {
+                if let Some(key) = key {
+                    self.index.give_up(name, key.key);
+                }
                 self.abort(name);
                 // Who is told for certain that nothing was done can rely on it, whatever becomes of
                 // this process.
                 Err(match self.discard(name) {
                     Ok(()) => e,
-                    Err(_) => BackendError::Unanswered {
-                        message: e.to_string(),
-                    },
+                    Err(_) => unanswered(e),
                 })
             }
             Err(CreateError::Unanswered(e)) => {

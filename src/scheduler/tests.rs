@@ -260,6 +260,29 @@ fn a_payload_is_not_looked_for_while_its_batch_is_made() {
     assert_eq!(calls, ["POST", "PATC"]);
 }
 
+/// The part may become a job if this process ends.
+#[test]
+fn while_a_part_of_a_request_is_there_nothing_of_it_is_refused_for_certain() {
+    let refused = || Err(refusal(403, "Forbidden", ""));
+    let gone = Err(refusal(404, "NotFound", ""));
+    let answers = vec![refused(), gone, refused()];
+    let (scheduler, _) = with_answers(Status::Running, answers);
+    scheduler.all_is_known.store(true, Ordering::Release);
+    let key = request_key("k", b"{}").unwrap();
+    let name = JobName::parse("half").unwrap();
+    scheduler.index.give_up(&name, key.key);
+    scheduler.index.aborted(&name);
+    let submit = || match scheduler.submit(&JobRequest::default(), Some(key)) {
+        Err(SubmitError::Backend(e)) => e,
+        other => panic!("{other:?}"),
+    };
+    let met = submit();
+    assert!(matches!(met, BackendError::Unanswered { .. }), "{met:?}");
+    scheduler.perform(&Task::Discard(name)).unwrap();
+    let met = submit();
+    assert!(matches!(met, BackendError::Refused { .. }), "{met:?}");
+}
+
 /// Another scheduler may store the payload between the look for it and the deletion.
 #[test]
 fn half_of_a_submit_is_deleted_only_as_it_was_before_its_payload_was_looked_for() {

@@ -76,20 +76,20 @@ pub fn a_batch_is_merged_as_radix_documents_it(cluster: &Cluster) -> Vec<String>
     );
     assert_eq!(parent[0]["spec"]["suspend"], true);
 
+    let payloads = format!("{name}-payloads-");
+    let secrets = || {
+        let secrets = objects("dev", &["secrets"]).into_iter();
+        let names = secrets.filter_map(|one| Some(one["metadata"]["name"].as_str()?.to_string()));
+        names.filter(|name| name.starts_with(&payloads)).count()
+    };
+    assert_eq!(secrets(), 1);
+
     // With its parent all of it goes.
     let deleted = compute.call("DELETE", &format!("{BATCHES}/{name}"), "");
     assert_eq!(deleted.code, 200, "{deleted}");
     within(SOON, || {
         let jobs = objects("dev", &["jobs", "-l", &selector]);
-        let secrets = objects(
-            "dev",
-            &[
-                "secrets",
-                "--field-selector",
-                &format!("metadata.name={name}-payloads-0"),
-            ],
-        );
-        match (jobs.len(), secrets.len()) {
+        match (jobs.len(), secrets()) {
             (0, 0) => Ok(()),
             left => Err(format!("{left:?} Jobs and Secrets are left")),
         }

@@ -23,6 +23,14 @@ impl Sim {
         self.world.guarded.iter().any(|guarded| guarded == name)
     }
 
+    /// Whether somebody refuses to have the batch changed that the job is of.
+    fn has_guarded_batch(&self, job: &str) -> bool {
+        let jobs = &self.world.jobs;
+        let owner = jobs.get(job).and_then(|job| job.owner);
+        let batch = jobs.values().find(|whole| Some(whole.uid) == owner);
+        batch.is_some_and(|batch| self.is_guarded(&batch.name))
+    }
+
     fn life(&self, uid: &str) -> Option<&Life> {
         let uid = uid.strip_prefix("uid-")?.parse().ok()?;
         self.world.lives.get(&uid)
@@ -1112,7 +1120,8 @@ impl Sim {
             // In a minute it can be seen that the payload is gone.
             let is_old = pod.taken.is_some_and(|taken| taken + 60 < world.seconds());
             let is_left = world.jobs.get(&job).is_some_and(|job| !job.suspend);
-            if is_old && is_left && !world.secret_quota && !self.is_guarded(&job) {
+            let is_kept = self.is_guarded(&job) || self.has_guarded_batch(&job);
+            if is_old && is_left && !world.secret_quota && !is_kept {
                 let what = format!("{job} waits for ever for a payload that is gone");
                 return self.violate("stuck", what);
             }

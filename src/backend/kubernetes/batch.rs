@@ -37,9 +37,11 @@ pub const WRITES: usize = 8;
 /// A caller is told within this that a batch could not be made.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The name of a batch's Secret of this number.
-fn secret_name(batch: &NewBatch, number: usize) -> String {
-    format!("{}-payloads-{number}", batch.name)
+/// The name of the Secret of this number that the batch's parent owns: of no earlier one of the same
+/// name, which may be there for a while after that.
+fn secret_name(parent: &Job, number: usize) -> String {
+    let of_parent = parent.uid.rsplit('-').next().unwrap_or_default();
+    format!("{}-payloads-{of_parent}-{number}", parent.name)
 }
 
 /// In which Secret each payload goes, one filled after the other; `None` for a job without one.
@@ -102,8 +104,14 @@ fn secret(batch: &NewBatch, parent: &Job, number: usize, places: &[Option<usize>
         Some((job.name.to_string(), ByteString(payload)))
     });
     let mut secret = objects::secret_of(batch.component, parent, data.collect());
-    secret.metadata.name = Some(secret_name(batch, number));
+    secret.metadata.name = Some(secret_name(parent, number));
     secret
+}
+
+/// When the job in this place of the batch came: one that is made later, by a request that is sent
+/// again, has its place all the same.
+fn arrival_of(parent: &Job, index: u32) -> u64 {
+    parent.arrival + 1 + u64::from(index)
 }
 
 /// One of the Jobs, in the queue by its place in the batch.
@@ -116,11 +124,10 @@ fn member(
     pull_secrets: &[String],
 ) -> JobObject {
     let place = place.map(|number| Place {
-        secret: secret_name(batch, number),
+        secret: secret_name(parent, number),
         key: job.name.to_string(),
     });
-    // One that is made later, by a request that is sent again, has its place all the same.
-    let arrival = parent.arrival + 1 + u64::from(index);
+    let arrival = arrival_of(parent, index);
     let queued = Queued {
         priority: job.priority,
         arrival,
@@ -223,7 +230,11 @@ impl Kubernetes {
                 (*index, *place),
                 &self.pull_secrets,
             );
-            let is_sent = |found: &Job| found.batch_of() == Some(&batch.name);
+            // Not one of an earlier parent of the same name, which may be there for a while after it.
+            let is_sent = |found: &Job| {
+                let arrival = arrival_of(parent, *index);
+                found.batch_of() == Some(&batch.name) && found.arrival == arrival
+            };
             let made = self.create_job(&job.name, &object, resend, is_sent, deadline);
             Ok(made.map_err(of_a_part)?.job)
         })
@@ -449,7 +460,7 @@ mod tests {
             let data = body(secret)["data"][key].as_str()?;
             Some((secret.to_string(), data.len()))
         };
-        let in_secret = |number: usize| format!("{BATCH}-payloads-{number}");
+        let in_secret = |number: usize| format!("{BATCH}-payloads-u-{number}");
         assert_eq!(payload(first), Some((in_secret(0), 4)));
         assert_eq!(payload(second), None);
         assert_eq!(
@@ -489,7 +500,7 @@ mod tests {
         let (error, calls) = check(BATCH, 403, "Forbidden");
         assert!(matches!(error, CreateError::Nothing(_)), "{error:?}");
         assert_eq!(calls, 1);
-        let (error, calls) = check(&format!("{BATCH}-payloads-0"), 403, "Forbidden");
+        let (error, calls) = check(&format!("{BATCH}-payloads-u-0"), 403, "Forbidden");
         assert!(matches!(error, CreateError::Incomplete(_)), "{error:?}");
         assert_eq!(calls, 2);
     }
