@@ -151,7 +151,10 @@ impl Scheduler {
                 self.admit_if_there_is_room();
                 let batch = self.view_batch(whole);
                 // Somebody may have let one run before it was in sight.
-                batch.jobs.iter().for_each(|view| self.run(&view.record));
+                batch
+                    .jobs
+                    .iter()
+                    .for_each(|view| self.look_after(&view.record));
                 return Ok(batch);
             }
         }

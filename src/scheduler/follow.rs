@@ -608,7 +608,7 @@ impl Scheduler {
             self.queue.add_after(task, NO_ATTEMPT_REMARK);
         }
         if transition.from.is_some() {
-            self.run(record);
+            self.look_after(record);
         }
         if job.status.is_finished() {
             if transition.from.is_some() {
@@ -628,7 +628,7 @@ impl Scheduler {
         if matches!(job.status, Status::Succeeded | Status::Failed) {
             return;
         }
-        self.run(record);
+        self.look_after(record);
         if record.needs_payload() {
             // Another scheduler may still be between the writes.
             let made_within = match job.batch() {
@@ -641,7 +641,7 @@ impl Scheduler {
     }
 
     /// Does what a job needs that runs.
-    pub(super) fn run(&self, record: &JobRecord) {
+    pub(super) fn look_after(&self, record: &JobRecord) {
         if record.job.status == Status::Running {
             self.queue.add(Task::Expose(record.job.name.clone()));
             self.find_payload_later(record);

@@ -329,7 +329,7 @@ impl Scheduler {
         let job = &record.job;
         log::info!("job={} status={} event=created", job.name, job.status);
         self.index.confirm(&job.name);
-        self.run(&record);
+        self.look_after(&record);
         if job.status.is_finished() {
             self.queue.add(Task::Retain);
         }
