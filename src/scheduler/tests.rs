@@ -1,6 +1,7 @@
 //! What the scheduler decides by itself. What follows from its calls, the simulation has.
 
 use super::*;
+use crate::backend::CreateError;
 use crate::backend::kubernetes::api::ApiError;
 use crate::backend::kubernetes::tests::{NAME, Script, answer, refusal, scripted};
 use crate::index::Flight;
@@ -265,13 +266,16 @@ fn a_payload_is_not_looked_for_while_its_batch_is_made() {
 fn while_a_part_of_a_request_is_there_nothing_of_it_is_refused_for_certain() {
     let refused = || Err(refusal(403, "Forbidden", ""));
     let gone = Err(refusal(404, "NotFound", ""));
-    let answers = vec![refused(), gone, refused()];
+    let away = Err(refusal(503, "ServiceUnavailable", ""));
+    let answers = vec![away, refused(), gone, refused()];
     let (scheduler, _) = with_answers(Status::Running, answers);
     scheduler.all_is_known.store(true, Ordering::Release);
     let key = request_key("k", b"{}").unwrap();
     let name = JobName::parse("half").unwrap();
-    scheduler.index.give_up(&name, key.key);
-    scheduler.index.aborted(&name);
+    let message = "exceeded quota".to_string();
+    let half = CreateError::Incomplete(BackendError::Refused { message });
+    let met = scheduler.created(Err(half), &name, Some(key)).unwrap_err();
+    assert!(matches!(met, BackendError::Unanswered { .. }), "{met:?}");
     let submit = || match scheduler.submit(&JobRequest::default(), Some(key)) {
         Err(SubmitError::Backend(e)) => e,
         other => panic!("{other:?}"),
