@@ -20,8 +20,9 @@ pub struct Fate {
     pub deletion_may_come: Option<Instant>,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
     pub pins: u32,
-    /// The job that had this name is gone.
-    pub tombstone: Option<Tombstone>,
+    /// Jobs that had this name, and are gone: mostly one. Another comes of a create that was
+    /// carried out late.
+    pub tombstones: Vec<Tombstone>,
     /// The name was given up, or its job is gone: until then, another job that is reported under it
     /// comes from a create that was carried out late, and is to be deleted.
     pub closed: Option<Instant>,
@@ -93,18 +94,33 @@ impl Fate {
 
     /// Whether this very job is gone.
     pub fn is_gone(&self, uid: &str) -> bool {
-        self.tombstone
-            .as_ref()
-            .is_some_and(|gone| *gone.uid == *uid)
+        self.tombstones.iter().any(|gone| *gone.uid == *uid)
     }
 
-    /// Forgets a tombstone that nothing needs any more: its end was reported, and no answer is due
-    /// that could be older.
-    pub fn settle_tombstone(&mut self) {
-        let is_needed = |gone: &Tombstone| gone.is_awaited || self.calls() > 0;
-        if !self.tombstone.as_ref().is_some_and(is_needed) {
-            self.tombstone = None;
+    /// This very job is gone, as of when so many lists had been begun.
+    pub fn entomb(&mut self, uid: &str, is_awaited: bool, lists: u64) {
+        self.tombstones.retain(|gone| *gone.uid != *uid);
+        let uid = uid.into();
+        self.tombstones.push(Tombstone {
+            uid,
+            is_awaited,
+            lists,
+        });
+    }
+
+    /// No older report comes any more of those that are `shown` to be gone.
+    pub fn settle(&mut self, shown: impl Fn(&Tombstone) -> bool) {
+        for gone in &mut self.tombstones {
+            gone.is_awaited &= !shown(gone);
         }
+        self.settle_tombstones();
+    }
+
+    /// Forgets the tombstones that nothing needs any more: their end was reported, and no answer is
+    /// due that could be older.
+    pub fn settle_tombstones(&mut self) {
+        let has_calls = self.calls() > 0;
+        self.tombstones.retain(|gone| gone.is_awaited || has_calls);
     }
 
     /// Another job may come under this name, if a create was not answered: it must not be there,
@@ -169,7 +185,7 @@ impl Drop for InFlight<'_> {
         let flight = self.flight;
         self.index.state.write().change(&self.name, |_, fate| {
             *flight.count(fate) -= 1;
-            fate.settle_tombstone();
+            fate.settle_tombstones();
         });
     }
 }

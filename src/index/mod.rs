@@ -362,19 +362,11 @@ impl Index {
         let is_known = state.jobs.get(name).is_some_and(|r| r.job.uid == *uid);
         if !is_known {
             state.change(name, |_, fate| {
-                if fate.is_gone(uid) {
-                    fate.tombstone
-                        .iter_mut()
-                        .for_each(|gone| gone.is_awaited = false);
-                } else if fate.calls() > 0 {
+                if fate.calls() > 0 && !fate.is_gone(uid) {
                     // The answer to its create is still to come.
-                    fate.tombstone = Some(Tombstone {
-                        uid: uid.clone(),
-                        is_awaited: false,
-                        lists: 0,
-                    });
+                    fate.entomb(uid, false, 0);
                 }
-                fate.settle_tombstone();
+                fate.settle(|gone| gone.uid == *uid);
             });
             return false;
         }
@@ -437,11 +429,7 @@ impl Index {
         let lists = state.lists;
         state.change(&job.name, |record, fate| {
             if record.is_none() {
-                fate.tombstone = Some(Tombstone {
-                    uid: job.uid.clone(),
-                    is_awaited: true,
-                    lists,
-                });
+                fate.entomb(&job.uid, true, lists);
             }
         });
     }
@@ -452,7 +440,7 @@ impl Index {
         let until = self.clock.instant() + CALLS_END_WITHIN;
         self.state.write().change(name, |record, fate| {
             fate.late = Some(until);
-            if fate.tombstone.is_some() {
+            if !fate.tombstones.is_empty() {
                 // It was there, and somebody deleted it meanwhile.
                 fate.close();
             } else if record.is_none() {
@@ -1030,30 +1018,21 @@ impl State {
                     // A process before this one may have sent its create more than once.
                     fate.late = fate.late.max(Some(now + CALLS_END_WITHIN));
                 }
-                let uid = record.job.uid.clone();
-                fate.tombstone = Some(Tombstone {
-                    uid,
-                    is_awaited,
-                    lists,
-                });
+                fate.entomb(&record.job.uid, is_awaited, lists);
                 fate.close();
             }
-            fate.settle_tombstone();
+            fate.settle_tombstones();
         });
     }
 
     /// The list that has come was begun later, and knows of them.
     fn forget_old_tombstones(&mut self, lists: u64) {
-        let is_old = |fate: &Fate| fate.tombstone.as_ref().is_some_and(|t| t.lists < lists);
-        let old = self.fates.iter().filter(|(_, fate)| is_old(fate));
+        let is_old = |gone: &Tombstone| gone.lists < lists;
+        let old = self.fates.iter();
+        let old = old.filter(|(_, fate)| fate.tombstones.iter().any(is_old));
         let old: Vec<JobName> = old.map(|(name, _)| name.clone()).collect();
         for name in old {
-            self.change(&name, |_, fate| {
-                fate.tombstone
-                    .iter_mut()
-                    .for_each(|gone| gone.is_awaited = false);
-                fate.settle_tombstone();
-            });
+            self.change(&name, |_, fate| fate.settle(is_old));
         }
     }
 }

@@ -146,7 +146,7 @@ impl Index {
     /// Whether, beyond that, no report is awaited.
     pub fn is_at_rest(&self) -> bool {
         let state = self.state.read();
-        let is_awaited = state.fates.values().any(|fate| fate.tombstone.is_some());
+        let is_awaited = state.fates.values().any(|fate| !fate.tombstones.is_empty());
         drop(state);
         self.is_idle() && !is_awaited
     }
@@ -161,7 +161,8 @@ impl Index {
             )
         });
         let fates = state.fates.iter().map(|(name, fate)| {
-            let is_awaited = fate.tombstone.as_ref().map(|gone| gone.is_awaited);
+            let is_awaited: Vec<bool> =
+                fate.tombstones.iter().map(|gone| gone.is_awaited).collect();
             let (calls, orphans, in_doubt) = (fate.calls(), &fate.orphans, fate.in_doubt());
             format!(
                 "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
@@ -1425,4 +1426,28 @@ fn a_job_is_told_to_be_in_doubt_once() {
     assert_eq!(doubtful(job("a", Stopping, 2)), Some(name("a")));
     assert_eq!(doubtful(job("a", Stopping, 3)), None, "as before");
     assert_eq!(doubtful(job("a", Stopped, 4)), None, "no longer");
+}
+
+/// A create that was carried out late, and its deletion, may both be told of after an older report.
+#[test]
+fn two_jobs_of_a_name_that_are_gone_are_both_known_to_be() {
+    let index = unbounded();
+    index.job_seen(job("a", Running, 1));
+    index.deleted(&job("a", Running, 1));
+    let late = Job {
+        uid: "late".into(),
+        ..job("a", Running, 3)
+    };
+    index.deleted_unseen(&late);
+    assert_eq!(index.job_seen(job("a", Running, 2)).transition, None);
+    let seen = Job {
+        version: 4,
+        ..late.clone()
+    };
+    assert_eq!(index.job_seen(seen.clone()).transition, None);
+    assert!(!index.job_gone(&job("a", Running, 5)));
+    assert_eq!(index.job_seen(seen).transition, None);
+    assert!(!index.job_gone(&late));
+    let state = index.state.read();
+    assert!(state.fates.values().all(|fate| fate.tombstones.is_empty()));
 }

@@ -238,7 +238,7 @@ impl Scheduler {
             return Ok(());
         }
         self.not_while_it_is_made(&job.name)?;
-        let found = self.backend.has_payload(job);
+        let found = self.has_payload(job);
         if !found.map_err(|e| job_error(&job.name, e))? {
             let message = format!("the payload of job {} is gone: submit it anew", job.name);
             return Err(JobError::BadState { message });

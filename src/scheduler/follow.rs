@@ -175,7 +175,7 @@ impl Scheduler {
         let is_whole = match job.batch_whole() {
             Some(is_complete) => is_complete,
             // A Secret that somebody deleted may have done its work before.
-            None => self.backend.has_payload(&job)? || has_started(&self.backend.attempts(name)?),
+            None => self.has_payload(&job)? || has_started(&self.backend.attempts(name)?),
         };
         if is_whole {
             self.observe(job);
@@ -198,6 +198,13 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Whether the job's payload is stored: with the job that had it, it goes.
+    pub(super) fn has_payload(&self, job: &Job) -> Result<bool, BackendError> {
+        let owner = job.rare.payload_of.as_ref();
+        let is_gone = owner.is_some_and(|owner| self.index.known(owner).is_none());
+        Ok(!is_gone && self.backend.has_payload(job)?)
+    }
+
     /// A container does not start without its payload, and does not say why.
     fn find_payload(&self, name: &JobName) -> Result<(), BackendError> {
         // Somebody may have let one run that is hidden.
@@ -210,10 +217,7 @@ impl Scheduler {
             self.find_payload_later(&record);
             return Ok(());
         }
-        // With the job that had it, its Secret goes.
-        let owner = record.job.rare.payload_of.as_ref();
-        let is_gone = owner.is_some_and(|owner| self.index.known(owner).is_none());
-        if !is_gone && self.backend.has_payload(&record.job)? {
+        if self.has_payload(&record.job)? {
             return Ok(());
         }
         log::warn!("job={name} event=stopped reason=\"{PAYLOAD_GONE}\"");

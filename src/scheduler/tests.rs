@@ -290,7 +290,8 @@ fn while_a_part_of_a_request_is_there_nothing_of_it_is_refused_for_certain() {
 /// Another scheduler may store the payload between the look for it and the deletion.
 #[test]
 fn half_of_a_submit_is_deleted_only_as_it_was_before_its_payload_was_looked_for() {
-    let half = || answer().replace("mine\"", "mine\",\"job-scheduler/payload\":\"compute-x\"");
+    let own = format!("mine\",\"job-scheduler/payload\":\"{NAME}\"");
+    let half = || answer().replace("mine\"", &own);
     let changed = || Err(refusal(409, "Conflict", ""));
     let missing = || Ok("{}".to_string());
     let pods = || Ok(r#"{"metadata":{},"items":[]}"#.to_string());

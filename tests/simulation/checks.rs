@@ -161,9 +161,10 @@ impl Sim {
         let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
         match outcome {
             Outcome::Full => {
+                // One that somebody suspended may have ended without a word to this process.
                 let hidden = self.world.jobs.values().filter(|job| {
                     let hidden = job.annotations.contains_key(HIDDEN);
-                    hidden && !self.status_of(job).is_finished()
+                    hidden && (job.touched || !self.status_of(job).is_finished())
                 });
                 // One that is being made or let in holds a place beside its own.
                 let asks = |thread: &&crate::sim::Thread| {
