@@ -218,6 +218,27 @@ fn a_payload_is_not_looked_for_while_it_may_come() {
     look(0);
 }
 
+#[test]
+fn a_payload_is_gone_with_the_job_that_had_it_and_nobody_is_asked() {
+    let (scheduler, script) = with_job(Status::Running, vec!["{}".to_string()]);
+    let of = |owner: &str| {
+        let fields = RareFields {
+            payload_of: JobName::parse(owner),
+            ..RareFields::NONE
+        };
+        let rare = Rare::from(fields);
+        Job {
+            rare,
+            ..Job::sample("copy", Status::Running, 8)
+        }
+    };
+    assert!(!scheduler.has_payload(&of("gone")).unwrap());
+    assert!(script.calls.lock().is_empty());
+    // The dry run says that there is no such Secret.
+    assert!(!scheduler.has_payload(&of(NAME)).unwrap());
+    assert_eq!(script.calls.lock().len(), 1);
+}
+
 /// Its request, sent again, stores it anew.
 #[test]
 fn a_payload_is_not_looked_for_while_its_batch_is_made() {
