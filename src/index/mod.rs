@@ -428,7 +428,8 @@ impl Index {
         let mut state = self.state.write();
         let lists = state.lists;
         state.change(&job.name, |record, fate| {
-            if record.is_none() {
+            // Its end may have been told before the answer came.
+            if record.is_none() && !fate.is_gone(&job.uid) {
                 fate.entomb(&job.uid, true, lists);
             }
         });
@@ -443,6 +444,7 @@ impl Index {
             if !fate.tombstones.is_empty() {
                 // It was there, and somebody deleted it meanwhile.
                 fate.close();
+                fate.given_up = Some(request.key);
             } else if record.is_none() {
                 fate.unanswered = Some(until);
                 fate.request = Some(request);
@@ -938,6 +940,7 @@ impl State {
                 if job.status == Status::Running {
                     fate.may_start = Some(now + ATTEMPTS_COME_WITHIN);
                 }
+                fate.given_up = fate.given_up.or(key.map(|key| key.key));
                 return Change {
                     doubtful: fate.doubtful_since(before, &name),
                     unwanted: Some(job.name),

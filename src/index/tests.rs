@@ -1334,20 +1334,21 @@ fn who_waits_is_called_for_a_change_alone() {
     let thread = std::thread::spawn(move || {
         let follower = waiting.follow().unwrap();
         let last = follower.last_change();
-        let mut looks = 0;
-        while follower.last_change() == last {
+        woken.send(0).unwrap();
+        for looks in 1.. {
             follower.wait(last, Duration::from_secs(600), || false);
-            looks += 1;
             woken.send(looks).unwrap();
+            if follower.last_change() != last {
+                return;
+            }
         }
     });
-    while index.followers() == 0 {
-        std::thread::yield_now();
-    }
+    let soon = Duration::from_secs(60);
+    assert_eq!(called.recv_timeout(soon), Ok(0));
     // Nothing is told of it, so that nobody is called.
     index.relist_begins();
     index.job_seen(job("a", Running, 1));
-    assert!(called.recv_timeout(Duration::from_secs(60)).is_ok());
+    assert_eq!(called.recv_timeout(soon), Ok(1));
     thread.join().unwrap();
 }
 

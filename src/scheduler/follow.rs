@@ -212,7 +212,10 @@ impl Scheduler {
             return Ok(());
         };
         // A write of it is on its way, or may come with its request, sent again, or its batch's.
-        let may_come = record.needs_payload() || record.awaits_batch;
+        let batch = record.job.batch_of();
+        let whole = batch.and_then(|batch| self.index.known(batch));
+        let is_made = whole.is_some_and(|whole| whole.job.batch_whole() == Some(false));
+        let may_come = record.needs_payload() || is_made;
         if self.index.could_come_late(name) || may_come {
             self.find_payload_later(&record);
             return Ok(());
@@ -250,6 +253,8 @@ impl Scheduler {
     }
 
     pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
+        // What is told of its end meanwhile is not forgotten before the answer.
+        let _flight = self.index.begin(name, Flight::Change);
         if let Some(job) = self.backend.look(name)? {
             let deleted = self.backend.delete(&job, Condition::Whatever);
             let attempts_come_within = match &deleted {

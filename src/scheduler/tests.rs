@@ -266,7 +266,7 @@ fn a_payload_is_not_looked_for_while_its_batch_is_made() {
         rare: with(BatchPart::Member {
             of,
             index: 0,
-            payload: Some("whole-payloads-0/0".into()),
+            payload: Some("whole-payloads-u-0".into()),
         }),
         ..Job::sample("whole-1", Status::Running, 9)
     });

@@ -23,12 +23,16 @@ impl Sim {
         self.world.guarded.iter().any(|guarded| guarded == name)
     }
 
-    /// Whether somebody refuses to have the batch changed that the job is of.
+    /// Whether somebody refuses to have the batch changed that the job is of, and that is not
+    /// complete.
     fn has_guarded_batch(&self, job: &str) -> bool {
         let jobs = &self.world.jobs;
         let owner = jobs.get(job).and_then(|job| job.owner);
         let batch = jobs.values().find(|whole| Some(whole.uid) == owner);
-        batch.is_some_and(|batch| self.is_guarded(&batch.name))
+        batch.is_some_and(|batch| {
+            self.is_guarded(&batch.name)
+                && !batch.annotations.contains_key(crate::batches::COMPLETE)
+        })
     }
 
     fn life(&self, uid: &str) -> Option<&Life> {
@@ -161,7 +165,7 @@ impl Sim {
         let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
         match outcome {
             Outcome::Full => {
-                // One that somebody suspended may have ended without a word to this process.
+                // One that somebody suspended may have ended meanwhile, and this process not know.
                 let hidden = self.world.jobs.values().filter(|job| {
                     let hidden = job.annotations.contains_key(HIDDEN);
                     hidden && (job.touched || !self.status_of(job).is_finished())

@@ -296,12 +296,14 @@ mod tests {
         calls: Lock<Vec<(String, Value)>>,
         /// What it answers to an object of this name.
         refused: Option<(String, u16, &'static str)>,
+        /// The arrival of the jobs that it has already, instead of making them.
+        found: Option<u64>,
     }
 
     impl Api for Server {
         fn send(&self, call: &api::Call) -> Result<Vec<u8>, ApiError> {
             let (_, body) = call.body.unwrap_or_default();
-            let body: Value = serde_json::from_slice(body).unwrap();
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
             let name = format!("{} {}", call.method, call.path);
             self.calls.lock().push((name, body.clone()));
             if let Some((name, code, reason)) = &self.refused
@@ -316,10 +318,25 @@ mod tests {
                 });
             }
             let name = call.path.rsplit('/').next().unwrap();
+            let is_member = body["metadata"]["labels"]["job-scheduler/batch"].is_string();
+            if self.found.is_some() && call.method == "POST" && is_member {
+                return Err(ApiError::Status {
+                    call: call.name(),
+                    code: 409,
+                    reason: "AlreadyExists".to_string(),
+                    message: "jobs.batch already exists".to_string(),
+                    fields: vec![],
+                });
+            }
+            let found = self.found.filter(|_| call.method == "GET");
+            let arrival = found.unwrap_or(7).to_string();
+            let annotations = json!({"job-scheduler/arrival": arrival});
+            let labels = found.map(|_| json!({"job-scheduler/batch": BATCH}));
             let answer = json!({
                 "metadata": {
                     "name": body["metadata"]["name"].as_str().unwrap_or(name),
-                    "uid": "u", "resourceVersion": "8",
+                    "uid": "u", "resourceVersion": "8", "annotations": annotations,
+                    "labels": labels.unwrap_or(json!({})),
                     "creationTimestamp": "2021-04-07T11:55:56Z",
                 },
                 "spec": {}, "status": {},
@@ -382,7 +399,11 @@ mod tests {
             Some(_) => backend.one_write_at_a_time(),
             None => backend,
         };
-        let created = backend.make_batch(&batch, Resend::First);
+        let resend = match server.found {
+            Some(_) => Resend::Again,
+            None => Resend::First,
+        };
+        let created = backend.make_batch(&batch, resend);
         drop(backend);
         (created, Arc::into_inner(server).unwrap())
     }
@@ -474,6 +495,28 @@ mod tests {
         assert_eq!(
             annotations.keys().collect::<Vec<_>>(),
             ["job-scheduler/complete"]
+        );
+    }
+
+    #[test]
+    fn jobs_that_are_there_are_of_the_batch_if_they_came_with_its_parent() {
+        let found = |arrival| {
+            let server = Server {
+                found: Some(arrival),
+                ..Server::default()
+            };
+            let (created, server) = asked(&[None], server);
+            let calls = server.calls.lock();
+            let is_complete = calls.iter().any(|(call, _)| call.starts_with("PATCH"));
+            (created, is_complete)
+        };
+        let (created, is_complete) = found(8);
+        assert!(created.is_ok() && is_complete, "{created:?}");
+        // It was an earlier parent's, and goes.
+        let (created, is_complete) = found(9);
+        assert!(
+            matches!(created, Err(CreateError::Unanswered(_))) && !is_complete,
+            "{created:?}"
         );
     }
 
