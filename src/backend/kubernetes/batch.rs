@@ -37,8 +37,8 @@ pub const WRITES: usize = 8;
 /// A caller is told within this that a batch could not be made.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The name of the Secret of this number that the batch's parent owns: of no earlier one of the same
-/// name, which may be there for a while after that.
+/// The name of the Secret of this number that the batch's parent owns: of no earlier parent of its
+/// name, whose Secrets may be there for a while after it.
 fn secret_name(parent: &Job, number: usize) -> String {
     let of_parent = parent.uid.rsplit('-').next().unwrap_or_default();
     format!("{}-payloads-{of_parent}-{number}", parent.name)
@@ -230,7 +230,7 @@ impl Kubernetes {
                 (*index, *place),
                 &self.pull_secrets,
             );
-            // Not one of an earlier parent of the same name, which may be there for a while after it.
+            // Not one of an earlier parent of its name, which may be there for a while after it.
             let is_sent = |found: &Job| {
                 let arrival = arrival_of(parent, *index);
                 found.batch_of() == Some(&batch.name) && found.arrival == arrival
