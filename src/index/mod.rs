@@ -561,7 +561,6 @@ impl Index {
         let now = self.clock.instant();
         self.state.write().change(name, |_, fate| {
             fate.closed = fate.closed.filter(|until| *until > now);
-            fate.given_up = fate.given_up.filter(|_| fate.closed.is_some());
             let times = [fate.closed, fate.late, fate.deletion_may_come];
             let until = times.into_iter().flatten().min()?;
             Some(until - now)
