@@ -105,7 +105,12 @@ fn plan(draw: &mut Draw) -> Plan {
         faults,
         frames,
         fault_rate,
-        length: 50 + draw.below(60) as usize,
+        // Most are short: what a few steps can find is found sooner so.
+        length: if draw.one_in(8) {
+            50 + draw.below(150) as usize
+        } else {
+            50
+        },
     }
 }
 
