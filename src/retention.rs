@@ -7,7 +7,8 @@ use std::collections::HashSet;
 const KEY_PROMISE_SECONDS: i64 = 15 * 60;
 /// How wrong the scheduler's clock may be, in seconds.
 const CLOCK_ERROR_SECONDS: i64 = 60;
-/// Jobs that are kept, hidden, for their key alone: the latest.
+/// Jobs that are kept, hidden, for their key alone: the latest. A batch counts for itself and each
+/// of its jobs; the latest stays, however many it has.
 const MAX_HIDDEN_FOR_KEYS: usize = 1000;
 
 /// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it
@@ -25,21 +26,34 @@ pub struct Needless {
     pub next: Option<u64>,
 }
 
-/// Of hidden jobs whose payload nobody uses, each with whether it has a key, those whose key does
-/// not stand for them, or that are too many.
-pub fn needless(hidden: impl IntoIterator<Item = (bool, Finished)>, now: Timestamp) -> Needless {
+/// A hidden job or batch whose payload nobody uses.
+#[derive(Debug)]
+pub struct Hidden {
+    pub has_key: bool,
+    /// How many jobs it counts for: a batch is one itself.
+    pub size: usize,
+    pub finished: Finished,
+}
+
+/// Of what is hidden, that whose key does not stand for it, or that is too much.
+pub fn needless(hidden: impl IntoIterator<Item = Hidden>, now: Timestamp) -> Needless {
     let (mut result, mut needed) = (Needless::default(), Vec::new());
-    for (has_key, (name, _, end)) in hidden {
-        match key_stands(end.0, now).filter(|_| has_key) {
-            Some(seconds) => needed.push((end, seconds, name)),
+    for one in hidden {
+        let (name, _, end) = one.finished;
+        match key_stands(end.0, now).filter(|_| one.has_key) {
+            Some(seconds) => needed.push((end, seconds, name, one.size)),
             None => drop(result.names.insert(name)),
         }
     }
     needed.sort();
-    let too_many = needed.len().saturating_sub(MAX_HIDDEN_FOR_KEYS);
-    let oldest = needed.drain(..too_many);
-    result.names.extend(oldest.map(|(_, _, name)| name));
-    result.next = needed.first().map(|(_, seconds, _)| *seconds);
+    let mut all = 0;
+    for (place, (_, seconds, name, size)) in needed.into_iter().rev().enumerate() {
+        all += size;
+        match all > MAX_HIDDEN_FOR_KEYS && place > 0 {
+            true => drop(result.names.insert(name)),
+            false => result.next = Some(seconds),
+        }
+    }
     result
 }
 
@@ -120,7 +134,13 @@ mod tests {
         let check = |jobs: &[(&str, bool, i64)], names: &[&str], next: Option<u64>| {
             let hidden = jobs.iter().map(|(name, has_key, seconds)| {
                 let name = JobName::parse(name).unwrap();
-                (*has_key, (name, Status::Failed, (ago(*seconds), 1)))
+                // A batch tells its size in its name.
+                let size = name.as_str().strip_prefix("batch-");
+                Hidden {
+                    has_key: *has_key,
+                    size: size.map_or(1, |size| size.parse().unwrap()),
+                    finished: (name, Status::Failed, (ago(*seconds), 1)),
+                }
             });
             let names = names.iter().filter_map(|name| JobName::parse(name));
             let expected = Needless {
@@ -135,5 +155,17 @@ mod tests {
         let names: Vec<String> = (0..1003).map(|number| format!("j-{number:04}")).collect();
         let many: Vec<_> = names.iter().map(|name| (name.as_str(), true, 9)).collect();
         check(&many, &["j-0000", "j-0001", "j-0002"], Some(951));
+        let batches = [
+            ("batch-600", true, 9),
+            ("batch-401", true, 8),
+            ("a", true, 7),
+        ];
+        check(&batches, &["batch-600"], Some(952));
+        check(&[("batch-1001", true, 9)], &[], Some(951));
+        check(
+            &[("batch-1001", true, 9), ("a", true, 8)],
+            &["batch-1001"],
+            Some(952),
+        );
     }
 }

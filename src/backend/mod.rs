@@ -120,6 +120,9 @@ pub trait Backend: Send + Sync {
     /// itself.
     fn attempts(&self, name: &JobName) -> Result<Vec<Attempt>, BackendError>;
 
+    /// All attempts that there are at this moment, each with the name of its job.
+    fn all_attempts(&self) -> Result<Vec<(JobName, Attempt)>, BackendError>;
+
     /// What an attempt of the job, which has started, has written; `attempt` is its index. With
     /// `follow`, a read waits for more for about a second, then fails with `TimedOut` and may be
     /// repeated; 0 bytes are the end of the attempt.
@@ -155,7 +158,7 @@ pub struct CreatedBatch {
     /// What stands for it.
     pub whole: Job,
     /// Its jobs, in no order.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Created>,
     /// As of [`Created`].
     pub may_come_again: bool,
 }

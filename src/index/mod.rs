@@ -345,7 +345,8 @@ impl Index {
         }
     }
 
-    /// A deletion was not answered, and may yet be carried out.
+    /// A deletion, or a batch's leave from its users' sight, was not answered, and may yet be
+    /// carried out.
     pub fn deletion_unanswered(&self, name: &JobName) {
         let until = Some(self.clock.instant() + CALLS_END_WITHIN);
         let mut state = self.state.write();
@@ -535,6 +536,13 @@ impl Index {
         fate.is_some_and(|fate| fate.late.is_some())
     }
 
+    /// Whether a deletion that was not answered could be carried out until a moment ago.
+    pub fn could_be_deleted(&self, name: &JobName) -> bool {
+        let state = self.state.read();
+        let fate = state.fates.get(name);
+        fate.is_some_and(|fate| fate.deletion_may_come.is_some())
+    }
+
     /// Whether another job under this name is to be deleted.
     pub fn is_closed(&self, name: &JobName) -> bool {
         let state = self.state.read();
@@ -663,6 +671,17 @@ impl Index {
                 attempts.retain(|one| &*one.name != attempt || one.is_over);
             }
         });
+    }
+
+    /// Whether an attempt of this name is known, of a job that is here or of one that is gone.
+    pub fn knows_attempt(&self, job: &JobName, attempt: &str) -> bool {
+        let state = self.state.read();
+        let own = state.jobs.get(job).map(|record| &record.attempts[..]);
+        let orphans = state.fates.get(job).map(|fate| &fate.orphans[..]);
+        let known = own.into_iter().chain(orphans).flatten();
+        known
+            .map(|known| &*known.name)
+            .any(|known| known == attempt)
     }
 
     /// All attempts there are.

@@ -31,8 +31,12 @@ impl BatchView {
         Summary::of(rules, self.jobs.iter().map(|view| &*view.record))
     }
 
-    /// What retention keeps it with: any that failed counts for more than any that was stopped.
+    /// What retention keeps it with: any that failed counts for more than any that was stopped. One
+    /// whose jobs somebody deleted is over.
     pub(super) fn outcome(&self) -> Option<Status> {
+        if self.jobs.is_empty() {
+            return Some(Status::Succeeded);
+        }
         let has = |status| {
             self.jobs
                 .iter()
@@ -97,7 +101,10 @@ impl Scheduler {
         mut in_doubt: Option<JobName>,
     ) -> Result<BatchView, SubmitError> {
         let count = request.jobs.len();
-        let place = self.index.reserve_waiting(count)?;
+        // Those that an earlier send made have their places.
+        let made = in_doubt.as_ref().map(|name| self.index.jobs_of(name).len());
+        let missing = count.saturating_sub(made.unwrap_or(0));
+        let place = self.index.reserve_waiting(missing)?;
         let settings = request.jobs.iter();
         let settings: Vec<Settings> = settings
             .map(|job| job.settings_for(&self.component))
@@ -134,8 +141,9 @@ impl Scheduler {
             };
             let created = self.backend.create_batch(&new, resend).map(|created| {
                 // They are in sight once the batch is.
-                for job in created.jobs {
-                    self.observe(job);
+                for created in created.jobs {
+                    self.note_late(&created);
+                    self.observe(created.job);
                 }
                 Created {
                     job: created.whole,

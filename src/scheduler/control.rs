@@ -70,8 +70,18 @@ impl Scheduler {
         key: HiddenKey,
         at: Timestamp,
     ) -> Result<(), BackendError> {
-        let hidden = self.backend.hide(job, key, at)?;
-        self.observe(hidden);
+        // Somebody may delete it before the answer, which is then no news.
+        let _flight = self.index.begin(&job.name, Flight::Change);
+        let hidden = self.backend.hide(job, key, at);
+        let is_batch = job.batch_whole().is_some();
+        if let Err(BackendError::Unanswered { .. }) = hidden
+            && is_batch
+        {
+            // None of its jobs is restarted that may go with it.
+            self.index.deletion_unanswered(&job.name);
+            self.forget_later(&job.name);
+        }
+        self.observe(hidden?);
         self.settle(&job.name);
         Ok(())
     }
@@ -157,8 +167,9 @@ impl Scheduler {
     /// Runs a job again: a stopped one in place, a finished one as a new job with the same payload
     /// and settings.
     pub fn restart(&self, name: &str) -> Result<JobView, JobError> {
+        let _of = self.keep_batch_of(&self.find(name)?.job)?;
+        // Its batch may have been let go before.
         let record = self.find(name)?;
-        let _of = self.keep_batch_of(&record.job)?;
         self.change(&record.job, |job| match job.status {
             Status::Stopped => self.resume(job),
             Status::Succeeded | Status::Failed => self.recreate(job),
@@ -176,6 +187,8 @@ impl Scheduler {
         let Some(batch) = job.batch_of() else {
             return Ok(None);
         };
+        // The process before this one may have let it go.
+        self.wait_until_open().map_err(JobError::Backend)?;
         let pin = self.index.begin(batch, Flight::Pin);
         pin.map(Some).ok_or_else(|| {
             let message = format!("batch {batch} may be on its way out: try again");

@@ -10,7 +10,7 @@ use crate::job::{
 };
 use crate::process;
 use crate::queue::Urgency;
-use crate::retention::{self, Finished};
+use crate::retention::{self, Finished, Hidden};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use std::time::Duration;
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a call is over that keeps a job from being let go.
 const CHANGE_LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether the watch has told of all that runs.
+const WATCH_LOOK: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
 /// After this, that a running job has no attempt is part of its state.
@@ -96,11 +98,7 @@ impl Scheduler {
                 Ok(())
             }
             Task::Open => self.open(),
-            Task::OpenCap => {
-                self.index.open();
-                self.admit_if_there_is_room();
-                Ok(())
-            }
+            Task::OpenCap => self.open_cap(),
             Task::Admit => self.admit(),
             Task::Retain => self.retain(),
         }
@@ -124,6 +122,21 @@ impl Scheduler {
         }
         // One that it deleted at the last moment may yet get an attempt.
         self.queue.add_after(Task::OpenCap, ATTEMPTS_COME_WITHIN);
+        Ok(())
+    }
+
+    /// What may run is known once the watch has told of it, which may be late by any time.
+    fn open_cap(&self) -> Result<(), BackendError> {
+        if self.limits.bounds.running > 0 {
+            let attempts = self.backend.all_attempts()?;
+            let mut live = attempts.iter().filter(|(_, attempt)| !attempt.is_over);
+            if live.any(|(job, attempt)| !self.index.knows_attempt(job, &attempt.name)) {
+                self.queue.add_after(Task::OpenCap, WATCH_LOOK);
+                return Ok(());
+            }
+        }
+        self.index.open();
+        self.admit_if_there_is_room();
         Ok(())
     }
 
@@ -239,11 +252,10 @@ impl Scheduler {
             // could come is over all the same.
             self.discard(name)
                 .inspect_err(|_| self.index.nothing_comes(name))?;
-        } else if self.index.could_come_late(name)
-            && let Some(job) = self.look(name)?
-        {
+        } else if self.index.could_come_late(name) || self.index.could_be_deleted(name) {
+            let _flight = self.index.begin(name, Flight::Change);
             // If it is another than the one that is known, that one is gone.
-            self.observe(job);
+            self.see(name)?;
         }
         if let Some(rest) = self.index.forget(name) {
             self.queue.add_after(Task::Forget(name.clone()), rest);
@@ -284,17 +296,7 @@ impl Scheduler {
             }
         }
         let flight = self.index.begin(name, Flight::Change);
-        let known = self.index.known(name);
-        let job = self.look(name)?;
-        match (&job, known) {
-            (Some(job), _) => drop(self.observe(job.clone())),
-            // How it ended cannot be known: a stop may have been carried out before.
-            (None, Some(known)) => {
-                self.index.deleted(&known.job);
-                self.lost(name);
-            }
-            (None, None) => {}
-        }
+        let job = self.see(name)?;
         self.follow(self.index.no_stop_comes(name));
         let doubt = self.index.doubt(name);
         if let Some(rest) = doubt.filter(|rest| !rest.is_zero()) {
@@ -340,6 +342,22 @@ impl Scheduler {
     fn is_stop_unnoticed(&self, name: &JobName) -> bool {
         let record = self.index.known(name);
         record.is_some_and(|record| record.job.is_stop_unnoticed())
+    }
+
+    /// Takes in what there is under a name, whose change is in flight.
+    fn see(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
+        let known = self.index.known(name);
+        let job = self.look(name)?;
+        match (&job, known) {
+            (Some(job), _) => drop(self.observe(job.clone())),
+            // How it ended cannot be known: a stop may have been carried out before.
+            (None, Some(known)) => {
+                self.index.deleted(&known.job);
+                self.lost(name);
+            }
+            (None, None) => {}
+        }
+        Ok(job)
     }
 
     /// What there is under a name. Before a batch is found to be complete, so are its jobs, of which
@@ -488,8 +506,9 @@ impl Scheduler {
         let batches = self.batches().unwrap_or_default();
         let finished = batches.iter().filter_map(|batch| {
             let jobs = batch.jobs.iter().map(|view| end_of(&view.record));
-            let (_, _, end) = jobs.max_by_key(|(_, _, end)| *end)?;
-            Some((batch.whole.job.name.clone(), batch.outcome()?, end))
+            let end = jobs.map(|(_, _, end)| end).max();
+            let (name, _, created) = end_of(&batch.whole);
+            Some((name, batch.outcome()?, end.unwrap_or(created)))
         });
         let (kept, excess) = retention::divide(finished.collect(), self.limits.history);
         let has_changed = |(name, outcome, _): &Finished| {
@@ -548,10 +567,12 @@ impl Scheduler {
     /// Hidden jobs that nothing needs any more.
     fn needless(&self) -> Vec<Arc<JobRecord>> {
         let mut hidden = self.index.hidden_and_unused();
-        let ends = hidden
-            .iter()
-            .map(|record| (record.job.key.is_some(), end_of(record)));
-        let needless = retention::needless(ends, self.now());
+        let all = hidden.iter().map(|record| Hidden {
+            has_key: record.job.key.is_some(),
+            size: 1 + record.job.complete_batch_size().unwrap_or(0),
+            finished: end_of(record),
+        });
+        let needless = retention::needless(all, self.now());
         if let Some(seconds) = needless.next {
             self.queue
                 .add_after(Task::Retain, Duration::from_secs(seconds));

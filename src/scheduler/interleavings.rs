@@ -308,6 +308,10 @@ impl Backend for Cluster {
         Ok(self.change(|truth| truth.pods.get(name).cloned().into_iter().collect()))
     }
 
+    fn all_attempts(&self) -> Result<Vec<(JobName, Attempt)>, BackendError> {
+        Ok(self.change(|truth| truth.pods.clone().into_iter().collect()))
+    }
+
     fn list(&self) -> Result<JobList, BackendError> {
         Ok(self.all_jobs())
     }

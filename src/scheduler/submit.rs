@@ -263,16 +263,10 @@ impl Scheduler {
         key: Option<RequestKey>,
     ) -> Result<Option<Arc<JobRecord>>, BackendError> {
         match created {
-            Ok(Created {
-                job,
-                may_come_again,
-            }) => {
-                if may_come_again {
-                    self.index.may_come_again(name);
-                    self.forget_later(name);
-                }
+            Ok(created) => {
+                self.note_late(&created);
                 // It may be there for a moment more, or for good if this process ends.
-                self.take_in(job).map(Some).map_err(unanswered)
+                self.take_in(created.job).map(Some).map_err(unanswered)
             }
             Err(CreateError::NameTaken) => Ok(None),
             Err(CreateError::Nothing(e)) => Err(e),
@@ -295,6 +289,14 @@ impl Scheduler {
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// A try of its create may yet be carried out, should it be deleted before.
+    pub(super) fn note_late(&self, created: &Created) {
+        if created.may_come_again {
+            self.index.may_come_again(&created.job.name);
+            self.forget_later(&created.job.name);
         }
     }
 

@@ -1,9 +1,9 @@
 //! What the scheduler decides by itself. What follows from its calls, the simulation has.
 
 use super::*;
-use crate::backend::CreateError;
 use crate::backend::kubernetes::api::ApiError;
 use crate::backend::kubernetes::tests::{NAME, Script, answer, refusal, scripted};
+use crate::backend::{CreateError, Created, HiddenKey};
 use crate::index::Flight;
 use crate::job::{
     Attempt, AttemptState, BatchPart, Job, JobList, Rare, RareFields, RequestKey, Sent,
@@ -20,13 +20,23 @@ fn with_answers(
     status: Status,
     answers: Vec<Result<String, ApiError>>,
 ) -> (Scheduler, Arc<Script>) {
+    with_bounds(status, answers, 0, 9)
+}
+
+/// The same where so many may run, and so many be unfinished.
+fn with_bounds(
+    status: Status,
+    answers: Vec<Result<String, ApiError>>,
+    running: usize,
+    unfinished: usize,
+) -> (Scheduler, Arc<Script>) {
     let (script, backend) = scripted(answers);
     let config = config::load(&golden::testdata("objects/minimal.yaml")).unwrap();
     let component = config.job_components("dev").unwrap().remove(0);
     let bounds = Bounds {
-        unfinished: 9,
-        running: 0,
-        waiting: 0,
+        unfinished,
+        running,
+        waiting: 9,
     };
     let limits = Limits { history: 1, bounds };
     let (clock, metrics) = (Clock::real(), Arc::default());
@@ -469,6 +479,8 @@ fn a_batch_has_an_outcome_once_all_of_it_has_finished() {
     assert_eq!(outcome(&[Failed, Stopped, Succeeded]), Some(Failed));
     assert_eq!(outcome(&[Failed, Running]), None);
     assert_eq!(outcome(&[Stopping, Succeeded]), None);
+    // Somebody deleted its jobs.
+    assert_eq!(outcome(&[]), Some(Succeeded));
 }
 
 /// A scheduler that knows of a batch, `b`, of jobs with these statuses, and its API server, which
@@ -591,6 +603,135 @@ fn the_latest_batch_of_an_outcome_is_kept() {
         panic!("{calls:?}");
     };
     assert!(call.starts_with("DELETE") && call.ends_with("/b"), "{call}");
+}
+
+#[test]
+fn a_batch_is_let_go_though_somebody_deleted_its_jobs() {
+    let (scheduler, script) = with_answers(Status::Running, vec![Ok("{}".to_string())]);
+    see_batch(&scheduler, "b", &[], 8);
+    see_batch(&scheduler, "c", &[Status::Succeeded], 9);
+    scheduler.perform(&Task::Retain).unwrap();
+    assert_eq!(scheduler.batches().unwrap().len(), 1);
+    let calls = script.calls.lock();
+    let call = calls.first().map(|(call, _)| call.as_str());
+    assert!(call.is_some_and(|call| call.starts_with("DELETE") && call.ends_with("/b")));
+}
+
+#[test]
+fn no_job_is_restarted_of_a_batch_that_may_have_left_its_users_sight() {
+    let away = Err(refusal(504, "Timeout", ""));
+    let (scheduler, script) = with_answers(Status::Running, vec![away]);
+    scheduler.all_is_known.store(true, Ordering::Release);
+    see_batch(&scheduler, "b", &[Status::Stopped], 8);
+    let whole = scheduler.batch("b").unwrap().whole;
+    let hide = scheduler.hide(&whole.job, HiddenKey::Kept, scheduler.now());
+    assert!(
+        matches!(hide, Err(BackendError::Unanswered { .. })),
+        "{hide:?}"
+    );
+    let refused = scheduler.restart("b-0").unwrap_err();
+    let is_unavailable = matches!(refused, JobError::Backend(BackendError::Unavailable { .. }));
+    assert!(is_unavailable, "{refused:?}");
+    assert_eq!(script.calls.lock().len(), 1);
+}
+
+#[test]
+fn a_job_of_a_batch_that_may_come_again_is_unwanted_once_it_is_deleted() {
+    let (scheduler, _) = with_batch(&[Status::Failed]);
+    let job = scheduler.get("b-0").unwrap().record.job.clone();
+    let see = |uid: &str, version: u64| {
+        let observer: &dyn crate::backend::Observer = &scheduler;
+        observer.job_seen(Job {
+            uid: uid.into(),
+            version,
+            ..job.clone()
+        });
+    };
+    scheduler.note_late(&Created {
+        job: job.clone(),
+        may_come_again: true,
+    });
+    scheduler.index.deleted(&job);
+    see("late", 20);
+    assert!(scheduler.index.is_closed(&job.name));
+    assert!(scheduler.get("b-0").is_err());
+}
+
+#[test]
+fn what_an_earlier_send_of_a_batch_made_has_its_places() {
+    let refused = || Err(refusal(403, "Forbidden", ""));
+    let (scheduler, script) = with_bounds(Status::Running, vec![refused()], 0, 3);
+    scheduler.all_is_known.store(true, Ordering::Release);
+    let body = br#"{"jobScheduleDescriptions": [{}, {}]}"#;
+    let request = crate::batch::request::parse_batch(body).unwrap();
+    let key = request_key("k", body).unwrap();
+    see_batch(&scheduler, "b", &[Status::Waiting, Status::Waiting], 8);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let half = BatchPart::Whole {
+        id: None,
+        size: 2,
+        is_complete: false,
+    };
+    let rare = RareFields {
+        batch: Some(half),
+        ..RareFields::NONE
+    };
+    observer.job_seen(Job {
+        rare: rare.into(),
+        key: Some(Box::new(key)),
+        ..Job::sample("b", Status::Waiting, 9)
+    });
+    let other = scheduler.submit_batch(&request, None).unwrap_err();
+    assert!(matches!(other, SubmitError::Full(_)), "{other:?}");
+    assert!(script.calls.lock().is_empty());
+    let met = scheduler.submit_batch(&request, Some(key)).unwrap_err();
+    assert!(matches!(met, SubmitError::Backend(_)), "{met:?}");
+}
+
+/// The watch may be late by any time, and a pod that it has not told of may run.
+#[test]
+fn no_job_is_let_run_before_all_is_known_that_may_run() {
+    let pod = r#"{"metadata": {"name": "p", "resourceVersion": "9",
+        "creationTimestamp": "2021-04-07T11:55:56Z",
+        "labels": {"batch.kubernetes.io/job-name": "gone"}}, "status": {"phase": "Running"}}"#;
+    let pods = || Ok(format!(r#"{{"metadata":{{}},"items":[{pod}]}}"#));
+    let away = Err(refusal(503, "ServiceUnavailable", ""));
+    let answers = vec![away, pods(), pods()];
+    let (scheduler, script) = with_bounds(Status::Succeeded, answers, 1, 9);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let queued = Some(crate::job::Queued {
+        priority: 0,
+        arrival: 1,
+    });
+    observer.job_seen(Job {
+        queued,
+        ..Job::sample("next", Status::Waiting, 8)
+    });
+    let open = || scheduler.perform(&Task::OpenCap);
+    let may_open = || {
+        scheduler
+            .index
+            .knows_attempt(&JobName::parse("gone").unwrap(), "p")
+    };
+    assert!(open().is_err());
+    assert!(!may_open() && !scheduler.index.may_admit());
+    open().unwrap();
+    assert!(!scheduler.index.may_admit());
+    let gone = JobName::parse("gone").unwrap();
+    observer.attempt_seen(&gone, Attempt::sample("p", AttemptState::Running, 9));
+    open().unwrap();
+    // It has the place until it ends.
+    assert!(may_open() && !scheduler.index.may_admit());
+    observer.attempt_gone(&gone, "p");
+    assert!(scheduler.index.may_admit());
+    assert_eq!(script.calls.lock().len(), 3);
+}
+
+#[test]
+fn without_a_cap_nobody_is_asked_what_runs() {
+    let (scheduler, script) = with_job(Status::Running, vec![]);
+    scheduler.perform(&Task::OpenCap).unwrap();
+    assert!(script.calls.lock().is_empty());
 }
 
 #[test]

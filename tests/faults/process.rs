@@ -53,6 +53,9 @@ impl Backend for Buggy {
     fn delete(&self, _: &Job, _: Condition) -> Result<bool, BackendError> {
         panic!("a bug")
     }
+    fn all_attempts(&self) -> Result<Vec<(JobName, Attempt)>, BackendError> {
+        unreachable!()
+    }
     fn create_batch(&self, _: &NewBatch, _: Resend) -> Result<CreatedBatch, CreateError> {
         unreachable!()
     }

@@ -86,7 +86,7 @@ impl Sim {
         true
     }
 
-    fn send_batch(&mut self, client: usize, process: usize) {
+    fn send_batch(&mut self, client: usize, process: usize) -> u32 {
         let scheduler = self.processes[process].scheduler.clone();
         let one = &mut self.batches[client];
         (one.in_flight, one.process) = (true, process);
@@ -98,7 +98,15 @@ impl Sim {
         });
         self.start(process, What::Request(number), move || {
             Done::Batch(scheduler.submit_batch(&request, key))
-        });
+        })
+    }
+
+    /// Sends the last one with a key again, whatever came of it.
+    pub fn resend_batch_anyhow(&mut self) -> Option<u32> {
+        let mut clients = self.batches.iter();
+        let number = clients.rposition(|client| client.key.is_some())?;
+        let process = self.alive().first().copied()?;
+        Some(self.send_batch(number, process))
     }
 
     /// Sends one with a key again whose client cannot know what came of it.
@@ -118,14 +126,10 @@ impl Sim {
         true
     }
 
-    pub fn ask_batch(&mut self, what: OfBatch) -> bool {
-        let whole = self.world.jobs.values().find(|job| job.is_managed);
-        let Some((name, uid)) = whole.map(|job| (job.name.clone(), job.uid)) else {
-            return false;
-        };
-        let Some(process) = self.alive().first().copied() else {
-            return false;
-        };
+    pub fn ask_batch(&mut self, what: OfBatch) -> Option<u32> {
+        let whole = self.world.jobs.values().find(|job| job.is_managed)?;
+        let (name, uid) = (whole.name.clone(), whole.uid);
+        let process = self.alive().first().copied()?;
         let scheduler = self.processes[process].scheduler.clone();
         let number = self.batch_request(usize::MAX);
         self.say(|| format!("request {number}: {what:?} {name} to process {process}"));
@@ -140,14 +144,13 @@ impl Sim {
             OfBatch::Stop => self.requested_stops.extend(uids),
             OfBatch::Restart => self.requested_restarts.extend(uids),
         }
-        self.start(process, What::Request(number), move || {
+        Some(self.start(process, What::Request(number), move || {
             Done::BatchAsked(match what {
                 OfBatch::Stop => scheduler.stop_batch(&name),
                 OfBatch::Delete => scheduler.delete_batch(&name).map(|_| ()),
                 OfBatch::Restart => scheduler.restart_batch(&name, true).map(|_| ()),
             })
-        });
-        true
+        }))
     }
 
     fn batch_request(&mut self, client: usize) -> usize {
@@ -193,11 +196,12 @@ impl Sim {
         one.given.push(uid.clone());
         if let Some(before) = before.filter(|before| *before != uid)
             && !self.batch_may_be_gone(&before)
+            && !self.is_promise_over(&before)
         {
             let what = format!("batch client {client} was given {before}, and now {uid}");
             return self.violate("key", what);
         }
-        if self.batch_may_be_gone(&uid) {
+        if self.batch_may_be_gone(&uid) || self.is_promise_over(&uid) {
             return;
         }
         let whole = self
@@ -250,8 +254,34 @@ impl Sim {
         is_robbed || data.map(Vec::as_slice) == payload_of(life).as_ref().map(|p| p.as_bytes())
     }
 
-    /// Whether the owner or a person has ended this batch or a part of it, or it may have been let
-    /// go.
+    /// When the last of a batch's jobs ended, once all have.
+    fn end_of_batch(&self, uid: &str) -> Option<u64> {
+        let own = self.members_of(uid);
+        let ends: Option<Vec<u64>> = own.map(Life::last_end).collect();
+        ends?.into_iter().max()
+    }
+
+    fn members_of<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Life> {
+        let lives = self.world.lives.values();
+        lives.filter(move |life| {
+            let batch = life.batch.filter(|batch| *batch != life.uid);
+            batch.is_some_and(|batch| uid_text(batch) == uid)
+        })
+    }
+
+    /// Whether a batch's key need not stand for it any more.
+    fn is_promise_over(&self, uid: &str) -> bool {
+        let end = self.end_of_batch(uid);
+        end.is_some_and(|end| self.time() > end + self.promise())
+    }
+
+    /// Whether a batch may have been let go.
+    fn may_be_retired(&self, uid: &str) -> bool {
+        let complete = self.world.lives.values().filter(|life| life.was_complete);
+        complete.count() > self.options.history && self.end_of_batch(uid).is_some()
+    }
+
+    /// Whether the owner or a person has ended this batch or a part of it.
     fn batch_may_be_gone(&self, uid: &str) -> bool {
         let lives = self.world.lives.values();
         let whole = lives.clone().find(|life| uid_text(life.uid) == uid);
@@ -265,8 +295,44 @@ impl Sim {
             let asked = self.requested_deletes.contains(&uid_text(life.uid));
             asked || matches!(life.gone, Some((_, Who::Kubectl)))
         };
-        let complete = lives.clone().filter(|life| life.was_complete).count();
-        lives.clone().filter(of_batch).any(by_hand) || complete > self.options.history
+        lives.clone().filter(of_batch).any(by_hand)
+    }
+
+    /// Whether a job of a batch that somebody was told of, or what stands for it, is deleted that has
+    /// not come to its end, and nobody asked for that.
+    pub fn is_wrongly_gone_of_batch(&self, life: &Life) -> bool {
+        let Some(batch) = life.batch else {
+            return false;
+        };
+        let uid = uid_text(batch);
+        // A job that does one of its again may be given up.
+        let is_promised = life.restart_of.is_none()
+            && self
+                .batches
+                .iter()
+                .any(|client| client.given.contains(&uid));
+        let all_ended = match life.uid == batch {
+            true => self.end_of_batch(&uid).is_some(),
+            false => life.end().is_some(),
+        };
+        let is_touched = life.touched || self.members_of(&uid).any(|life| life.touched);
+        is_promised && !all_ended && !is_touched && !self.batch_may_be_gone(&uid)
+    }
+
+    /// What a batch is kept with, once it is over.
+    fn outcome_of_batch(&self, whole: &Job) -> Option<&'static str> {
+        let jobs = self.world.jobs.values();
+        let own = jobs.filter(|job| job.owner == Some(whole.uid));
+        let own = own.filter(|job| !job.annotations.contains_key(HIDDEN));
+        let own: Vec<Status> = own.map(|job| self.status_of(job)).collect();
+        let is_over = whole.annotations.contains_key(COMPLETE)
+            && own.iter().all(|status| status.is_finished());
+        let outcomes = [
+            (Status::Failed, "failed"),
+            (Status::Stopped, "were stopped"),
+        ];
+        let outcome = outcomes.iter().find(|(status, _)| own.contains(status));
+        is_over.then(|| outcome.map_or("succeeded", |(_, text)| text))
     }
 
     /// What must hold of batches when all has come to rest.
@@ -284,12 +350,7 @@ impl Sim {
         let mut ran = BTreeMap::<&str, usize>::new();
         for life in lives().filter(|life| life.batch.is_some() && life.ran.is_some()) {
             let whole = life.batch.map(uid_text).unwrap_or_default();
-            let again = self.requested_restarts.contains(&uid_text(life.uid));
-            if !life.touched
-                && !again
-                && !self.batch_may_be_gone(&whole)
-                && life.restart_of.is_none()
-            {
+            if !life.touched && !self.batch_may_be_gone(&whole) && life.restart_of.is_none() {
                 *ran.entry(life.job_id.as_deref().unwrap_or_default())
                     .or_default() += 1;
             }
@@ -300,6 +361,19 @@ impl Sim {
         }
         let in_sight = |job: &&Job| job.is_managed && !job.annotations.contains_key(HIDDEN);
         let mut there: Vec<Job> = self.world.jobs.values().filter(in_sight).cloned().collect();
+        let mut kept = BTreeMap::<&str, Vec<&str>>::new();
+        for whole in there.iter().filter(|job| !self.is_guarded(&job.name)) {
+            if let Some(outcome) = self.outcome_of_batch(whole) {
+                kept.entry(outcome).or_default().push(&whole.name);
+            }
+        }
+        let too_many = kept
+            .iter()
+            .find(|(_, kept)| kept.len() > self.options.history);
+        if let Some((outcome, kept)) = too_many {
+            let what = format!("{kept:?} are kept, which {outcome}");
+            return self.violate("retention", what);
+        }
         for (number, client) in self.batches.iter().enumerate() {
             let own = there.iter().filter(|job| {
                 let id = job.annotations.get("job-scheduler/batch-id");
@@ -312,7 +386,8 @@ impl Sim {
             let own: Vec<String> = own.map(|job| uid_text(job.uid)).collect();
             let last = client.given.last();
             // One scheduler may find it cut off that the other is just finishing.
-            let is_free = last.is_some_and(|uid| self.batch_may_be_gone(uid));
+            let may_be_gone = |uid| self.batch_may_be_gone(uid) || self.may_be_retired(uid);
+            let is_free = last.is_some_and(|uid| may_be_gone(uid));
             let is_right = match (&client.last, last) {
                 (Some(Answer::Given), Some(uid)) => is_free || own == [uid.clone()],
                 // Who knows of it may have ended, where the request had no key.

@@ -52,7 +52,7 @@ impl Sim {
         lives.any(|other| other.name == life.name && self.deleted_by_owner(other))
     }
 
-    fn promise(&self) -> u64 {
+    pub fn promise(&self) -> u64 {
         match self.options.skew {
             true => VAGUE_PROMISE,
             false => PROMISE,
@@ -166,9 +166,10 @@ impl Sim {
         match outcome {
             Outcome::Full => {
                 // One that somebody suspended may have ended meanwhile, and this process not know.
+                let is_behind = !self.is_caught_up(process);
                 let hidden = self.world.jobs.values().filter(|job| {
                     let hidden = job.annotations.contains_key(HIDDEN);
-                    hidden && (job.touched || !self.status_of(job).is_finished())
+                    hidden && ((job.touched && is_behind) || !self.status_of(job).is_finished())
                 });
                 // One that is being made or let in holds a place beside its own.
                 let asks = |thread: &&crate::sim::Thread| {
@@ -391,11 +392,14 @@ impl Sim {
             if !matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now) {
                 continue;
             }
-            // See `check_batches`.
+            let uid = uid_text(life.uid);
             if life.batch.is_some() {
+                // Which are kept: see `check_batches`.
+                if self.is_wrongly_gone_of_batch(life) {
+                    wrong = Some(format!("{} is deleted, and had not ended", life.name));
+                }
                 continue;
             }
-            let uid = uid_text(life.uid);
             let acknowledged = self
                 .clients
                 .iter()
@@ -763,7 +767,7 @@ impl Sim {
     }
 
     /// The status of a job at rest.
-    fn status_of(&self, job: &crate::world::Job) -> Status {
+    pub fn status_of(&self, job: &crate::world::Job) -> Status {
         let stopped = job.annotations.contains_key(crate::world::STOPPED);
         let has_pods = self.world.pods_of(job.uid).any(Pod::may_run);
         match (
@@ -1048,7 +1052,18 @@ impl Sim {
                     .iter()
                     .any(|c| c.names.iter().any(|given| given.uid == uid))
             });
+            // One that displaced it may have been deleted while it was let go.
+            let is_displaced = |life: &&Life| {
+                let at = life.hidden.or(life.gone.map(|(at, _)| at));
+                let others = self.world.lives.values().filter(|other| {
+                    let end = other.last_end().or(other.stopped_at);
+                    self.deleted_by_owner(other) && end >= life.first_end()
+                });
+                let mut gone = others.filter_map(|other| other.gone);
+                gone.any(|(gone, _)| at.is_some_and(|at| at <= gone + 10 * SECOND))
+            };
             let last = retired
+                .filter(|life| !is_displaced(life))
                 .filter_map(|life| Some((life.first_end()?, &life.name)))
                 .max();
             if let (Some((first, kept)), Some((last, gone))) = (first, last)

@@ -231,7 +231,7 @@ impl Sim {
         (knows_all || (is_new && !self.options.two)).then_some(other)
     }
 
-    fn is_caught_up(&self, process: usize) -> bool {
+    pub fn is_caught_up(&self, process: usize) -> bool {
         let watches = |at: &usize| {
             let thread = &self.threads[*at];
             thread.process == process && thread.what == What::WatchJobs

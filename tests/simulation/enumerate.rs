@@ -1,8 +1,11 @@
 //! Every use case, with every single thing that can happen at each of its writes.
 
 use crate::batches::OfBatch;
+use crate::coroutine::Asked;
 use crate::sim::{Frame, Options, Sim, State, Violation, What};
 use crate::step::{Fault, Kind};
+use crate::world::RESTART_OF;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What happens at a write.
@@ -713,12 +716,12 @@ impl Sim {
             return false;
         };
         let (id, process) = (self.threads[at].id, self.threads[at].process);
-        let text = format!("{} {}", asked.path, String::from_utf8_lossy(&asked.body));
-        let begin = text.find("compute-2").unwrap_or(0);
-        let name: String = text[begin..]
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
-            .collect();
+        let subject = subject_of(&asked);
+        // What a job is done again from is there before it.
+        let of = self.world.jobs.get(&subject).map(|job| &job.annotations);
+        let of = of.and_then(|annotations| annotations.get(RESTART_OF));
+        let of = of.cloned().or_else(|| restart_of(&asked));
+        let before = of.unwrap_or_else(|| subject.clone());
         match point {
             Point::EndBefore => {
                 self.end_process(process);
@@ -734,6 +737,7 @@ impl Sim {
                 for client in 0..self.clients.len() {
                     self.resend_if_unanswered(client);
                 }
+                self.resend_batch();
                 for _ in 0..4 {
                     self.progress_threads(None);
                 }
@@ -762,14 +766,14 @@ impl Sim {
             }
             Point::Fault(fault) => self.effect(at, fault),
             Point::Before(event) => {
-                self.happens(event, &name, process);
+                self.happens(event, &before, process);
                 if let Some(at) = self.thread(id) {
                     self.effect(at, Fault::None);
                 }
             }
             Point::After(event) => {
                 self.effect(at, Fault::None);
-                self.happens(event, &name, process);
+                self.happens(event, &subject, process);
             }
         }
         true
@@ -832,6 +836,9 @@ impl Sim {
                         self.run_alone(id);
                     }
                 }
+                if let Some(id) = self.resend_batch_anyhow() {
+                    self.run_alone(id);
+                }
             }
             Event::KubectlDelete => self.world.kubectl_delete(name, false),
             Event::KubectlDeleteSlowly => self.world.kubectl_delete(name, true),
@@ -874,8 +881,16 @@ impl Sim {
     }
 
     fn other(&mut self, kind: Kind, name: &str, process: usize) {
-        let id = self.ask(kind, name, process);
-        self.run_alone(id);
+        let is_batch = self.world.jobs.get(name).is_some_and(|job| job.is_managed);
+        let id = match kind {
+            Kind::Stop if is_batch => self.ask_batch(OfBatch::Stop),
+            Kind::Delete if is_batch => self.ask_batch(OfBatch::Delete),
+            Kind::Restart if is_batch => self.ask_batch(OfBatch::Restart),
+            _ => Some(self.ask(kind, name, process)),
+        };
+        if let Some(id) = id {
+            self.run_alone(id);
+        }
     }
 
     fn on_watches(&mut self, frame: Frame) {
@@ -902,6 +917,25 @@ impl Sim {
             self.progress_cluster(ends);
         }
     }
+}
+
+/// The Job that a write is about.
+fn subject_of(asked: &Asked) -> String {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let path = asked.path.split('?').next().unwrap_or_default();
+    let name = match (asked.method, path.rsplit('/').next()) {
+        ("POST", Some("jobs")) => body["metadata"]["name"].as_str(),
+        ("POST", _) => body["metadata"]["ownerReferences"][0]["name"].as_str(),
+        (_, last) => last,
+    };
+    name.unwrap_or_else(|| panic!("{} is about no Job", asked.name()))
+        .to_string()
+}
+
+fn restart_of(asked: &Asked) -> Option<String> {
+    let body: Value = serde_json::from_slice(&asked.body).ok()?;
+    let name = &body["metadata"]["annotations"][RESTART_OF];
+    name.as_str().map(str::to_string)
 }
 
 fn begin(case: &UseCase, with_log: bool) -> Sim {

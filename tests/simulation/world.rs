@@ -15,6 +15,7 @@ pub const EARLIER_SUSPENSION: &str = "job-scheduler/earlier-suspension";
 pub const QUEUED: &str = "job-scheduler/queued";
 pub const HIDDEN: &str = "job-scheduler/deleted";
 pub const KEY: &str = "job-scheduler/idempotency";
+pub const RESTART_OF: &str = "job-scheduler/restart-of";
 
 /// The identity of an object. The world gives each number once.
 pub type Uid = u64;
@@ -520,7 +521,7 @@ impl World {
                 .annotations
                 .get("job-scheduler/job-id")
                 .and_then(|id| id.strip_prefix('c')?.parse().ok()),
-            restart_of: job.annotations.get("job-scheduler/restart-of").cloned(),
+            restart_of: job.annotations.get(RESTART_OF).cloned(),
             batch: owner.or(job.is_managed.then_some(job.uid)),
             job_id: job.annotations.get("job-scheduler/job-id").cloned(),
             was_complete: false,

@@ -12,7 +12,7 @@ use super::wire::{
 };
 use super::{Kubernetes, exists, repeat};
 use crate::backend::{
-    BackendError, Condition, CreateError, CreatedBatch, NewBatch, NewJob, Resend,
+    BackendError, Condition, CreateError, Created, CreatedBatch, NewBatch, NewJob, Resend,
 };
 use crate::job::{Job, Queued};
 use crate::sync::{Lock, STACK_BYTES};
@@ -212,7 +212,7 @@ impl Kubernetes {
         parent: &Job,
         resend: Resend,
         deadline: Instant,
-    ) -> Result<Vec<Job>, CreateError> {
+    ) -> Result<Vec<Created>, CreateError> {
         let places = places(batch.jobs.iter().map(|job| job.payload.map(str::len)));
         let secrets = places.iter().flatten().max().map_or(0, |last| last + 1);
         self.side_by_side((0..secrets).collect(), |number| {
@@ -236,7 +236,7 @@ impl Kubernetes {
                 found.batch_of() == Some(&batch.name) && found.arrival == arrival
             };
             let made = self.create_job(&job.name, &object, resend, is_sent, deadline);
-            Ok(made.map_err(of_a_part)?.job)
+            made.map_err(of_a_part)
         })
     }
 

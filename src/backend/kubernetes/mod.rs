@@ -489,6 +489,12 @@ impl Backend for Kubernetes {
         Ok(own.map(|(_, attempt)| attempt).collect())
     }
 
+    fn all_attempts(&self) -> Result<Vec<(JobName, Attempt)>, BackendError> {
+        let selector = objects::selector(&self.component);
+        let listed = watch::list_all::<Pods>(&self.calls, &self.namespace, &selector);
+        listed.map(|(attempts, _)| attempts).map_err(explain)
+    }
+
     fn logs(
         &self,
         record: &JobRecord,

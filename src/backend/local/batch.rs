@@ -8,7 +8,7 @@ use super::supervisor::Event;
 use super::table::{Entry, not_written};
 use super::work::Work;
 use crate::backend::{
-    BackendError, Condition, CreateError, CreatedBatch, NewBatch, NewJob, Resend,
+    BackendError, Condition, CreateError, Created, CreatedBatch, NewBatch, NewJob, Resend,
 };
 use crate::job::{Job, JobName};
 
@@ -56,7 +56,10 @@ impl Machine {
             let (queued, need) = (entry.record.queued, entry.record.header.work.need());
             let place = table.admission.wait(queued, one.name.clone(), need);
             entry.place = Some(place);
-            jobs.push(entry.job(&one.name, self.next_version()));
+            jobs.push(Created {
+                job: entry.job(&one.name, self.next_version()),
+                may_come_again: false,
+            });
             table.jobs.insert(one.name.clone(), entry);
         }
         drop(table);
@@ -72,7 +75,12 @@ impl Machine {
     fn known_batch(&self, number: usize, new: &NewBatch) -> Option<CreatedBatch> {
         let whole = self.look(number, &new.name).ok()?;
         let jobs = new.jobs.iter();
-        let jobs = jobs.filter_map(|job| self.look(number, &job.name).ok());
+        let jobs = jobs.filter_map(|job| {
+            Some(Created {
+                job: self.look(number, &job.name).ok()?,
+                may_come_again: false,
+            })
+        });
         Some(CreatedBatch {
             jobs: jobs.collect(),
             whole,

@@ -15,7 +15,7 @@ use super::work::Work;
 use crate::backend::{BackendError, Condition, CreateError, HiddenKey, NewJob, Observer};
 use crate::clock::Clock;
 use crate::config::JobComponent;
-use crate::job::{Job, JobList, JobName, Progress, Timestamp};
+use crate::job::{Attempt, Job, JobList, JobName, Progress, Timestamp};
 use crate::sync::{Lock, Turn, Turns};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -269,18 +269,21 @@ impl Machine {
         };
         let observer = part.observer.get_or_init(|| observer);
         self.relist(component, &**observer);
+        observer.attempts_relisted(self.attempts(component));
+    }
+
+    /// All attempts of a component's jobs, each with the name of its job.
+    pub(super) fn attempts(&self, component: usize) -> Vec<(JobName, Attempt)> {
         let table = self.table.lock();
-        let attempts = table
+        let own = table
             .jobs
             .iter()
-            .filter(|(_, entry)| entry.part == component)
-            .flat_map(|(name, entry)| {
-                let attempts = entry.attempts(name, self.next_version());
-                attempts.into_iter().map(|attempt| (name.clone(), attempt))
-            })
-            .collect();
-        drop(table);
-        observer.attempts_relisted(attempts);
+            .filter(|(_, entry)| entry.part == component);
+        own.flat_map(|(name, entry)| {
+            let attempts = entry.attempts(name, self.next_version());
+            attempts.into_iter().map(|attempt| (name.clone(), attempt))
+        })
+        .collect()
     }
 
     /// Tells of all jobs of a component, so that the observer can forget what it kept to be safe from old reports.

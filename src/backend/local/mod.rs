@@ -173,6 +173,10 @@ impl Backend for Local {
         Ok(attempts.unwrap_or_default())
     }
 
+    fn all_attempts(&self) -> Result<Vec<(JobName, Attempt)>, BackendError> {
+        Ok(self.machine.attempts(self.part))
+    }
+
     fn delete(&self, job: &Job, condition: Condition) -> Result<bool, BackendError> {
         let part = self.part()?;
         match job.batch_whole() {
