@@ -161,6 +161,7 @@ impl Sim {
             job: None,
             at: self.time(),
             is_alone: false,
+            knew_all: false,
             outcome: None,
             cut_off: false,
         });
@@ -252,6 +253,18 @@ impl Sim {
         let secret = self.world.secrets.get(secret);
         let data = secret.and_then(|secret| secret.data.get(&job.mount_key));
         is_robbed || data.map(Vec::as_slice) == payload_of(life).as_ref().map(|p| p.as_bytes())
+    }
+
+    /// How many places of those that there are for unfinished jobs batches may take, with so many
+    /// requests under way, beside one for each of these.
+    pub fn places_of_batches(&self, asked: usize) -> usize {
+        let jobs = self.world.jobs.values();
+        let of_batches = jobs.filter(|job| job.owner.is_some() || job.is_managed);
+        let unfinished = of_batches.filter(|job| !self.status_of(job).is_finished());
+        match self.batches.is_empty() {
+            true => 0,
+            false => unfinished.count() + asked * (JOBS - 1),
+        }
     }
 
     /// When the last of a batch's jobs ended, once all have.

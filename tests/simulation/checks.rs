@@ -67,6 +67,16 @@ impl Sim {
         !self.deleted_by_owner(life) && !over
     }
 
+    /// Nobody is told of a job that had gone before it was asked for, and of which that was known.
+    pub fn check_is_there(&mut self, number: usize, name: &str, uid: &str) {
+        let gone = self.life(uid).and_then(|life| life.gone);
+        let request = &self.requests[number];
+        if request.knew_all && gone.is_some_and(|(gone, _)| gone < request.at) {
+            let what = format!("request {number} is told of {name}, which had gone before");
+            self.violate("ghost", what);
+        }
+    }
+
     /// A client is told of a job: it must be there.
     pub fn check_acknowledged(&mut self, name: &str, uid: &str, client: Option<usize>) {
         let Some(life) = self.life(uid).cloned() else {
@@ -176,11 +186,13 @@ impl Sim {
                     use crate::sim::What::{Request, Work};
                     thread.process == process && matches!(thread.what, Request(_) | Work)
                 };
-                let places = self.threads.iter().filter(asks).count() + hidden.count();
+                let asked = self.threads.iter().filter(asks).count();
+                let places = asked + hidden.count() + self.places_of_batches(asked);
                 let is_full = unfinished + places >= most;
                 let is_long = self.options.cap > 0 && waiting + places >= longest;
                 // What is left of a batch until it is collected counts, and nobody sees it.
-                if !is_full && !is_long && self.batches.is_empty() {
+                let may_be_left = is_behind && !self.batches.is_empty();
+                if !is_full && !is_long && !may_be_left {
                     let what = format!("{unfinished} of {most} jobs, {waiting} of {longest} wait");
                     self.violate("full", format!("refused with {what}"));
                 }

@@ -130,6 +130,8 @@ pub struct Request {
     pub at: u64,
     /// The process had nothing else to do, then or later.
     pub is_alone: bool,
+    /// The process had read all that its watch of Jobs had to tell.
+    pub knew_all: bool,
     pub outcome: Option<Outcome>,
     /// The process ended before it was answered.
     pub cut_off: bool,
@@ -188,6 +190,7 @@ impl Sim {
             job: None,
             at: self.time(),
             is_alone: self.is_idle(process),
+            knew_all: self.is_caught_up(process),
             outcome: None,
             cut_off: false,
         });
@@ -277,6 +280,7 @@ impl Sim {
                 .map(|view| view.record.job.uid.to_string()),
             at: self.time(),
             is_alone: self.is_idle(process),
+            knew_all: self.is_caught_up(process),
             outcome: None,
             cut_off: false,
         });
@@ -365,6 +369,9 @@ impl Sim {
         self.say(|| format!("request {number} is answered: {outcome:?}"));
         self.requests[number].outcome = Some(outcome.clone());
         self.check_bounds(process, &outcome);
+        if let Outcome::Job { name, uid, .. } = &outcome {
+            self.check_is_there(number, name, uid);
+        }
         let (kind, client) = (self.requests[number].kind, self.requests[number].client);
         match kind {
             Kind::Submit => {

@@ -542,6 +542,7 @@ impl World {
         }
         job.suspend = suspend;
         job.touched = true;
+        job.runs_by_hand = !suspend;
         if let Some(life) = self.lives.get_mut(&job.uid) {
             life.touched = true;
         }

@@ -104,6 +104,8 @@ pub struct Job {
     pub status: JobStatus,
     /// Somebody beside the scheduler has suspended or resumed it.
     pub touched: bool,
+    /// It is somebody beside the scheduler who lets it run.
+    pub runs_by_hand: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -493,6 +495,7 @@ impl World {
             },
             status: JobStatus::default(),
             touched: false,
+            runs_by_hand: false,
             name: name.clone(),
         };
         let life = Life {
@@ -614,6 +617,7 @@ impl World {
         if job.suspend == before.suspend && job.annotations == before.annotations {
             return Ok(render_job(&before).into_bytes());
         }
+        job.runs_by_hand &= job.suspend == before.suspend;
         self.note_change(&before, &job);
         self.note_status(&job);
         Ok(self.store_job(job, "MODIFIED").into_bytes())
@@ -999,8 +1003,6 @@ impl World {
             r#","batch.kubernetes.io/job-name":"{}","batch.kubernetes.io/controller-uid":"uid-{}"}}"#,
             job.name, job.uid
         );
-        let life = self.lives.get(&job.uid);
-        let excused = job.touched || life.is_some_and(|life| life.touched);
         let pod = Pod {
             name: format!("{}-p{uid}", job.name),
             uid,
@@ -1018,7 +1020,7 @@ impl World {
             mount_key: job.mount_key.clone(),
             labels: labels.into(),
             finalizer: true,
-            excused,
+            excused: job.runs_by_hand,
             taken: None,
             time_limit: uid.is_multiple_of(2).then_some(TIME_LIMIT),
             is_out_of_time: false,
