@@ -465,10 +465,8 @@ impl World {
         let gone = |owner: &Uid| !alive.contains(owner);
         let mut found = Vec::new();
         for (name, pod) in &self.pods {
-            let in_deletion = self
-                .jobs
-                .get(&pod.job)
-                .is_some_and(|job| job.deletion.is_some());
+            let job = self.jobs.get(&pod.job);
+            let in_deletion = job.is_some_and(|job| job.deletion.is_some() && !self.finalizers);
             if (gone(&pod.owner) || in_deletion) && pod.deletion.is_none() {
                 found.push(("pod", name.clone()));
             } else if gone(&pod.owner) && pod.finalizer {
@@ -482,10 +480,9 @@ impl World {
         found.extend(secrets.map(|(name, _)| ("secret", name.clone())));
         let services = self.services.iter().filter(|(_, owner)| gone(owner));
         found.extend(services.map(|(name, _)| ("service", name.clone())));
-        let ending = self
-            .jobs
-            .values()
-            .filter(|job| job.deletion.is_some() && self.pods_of(job.uid).next().is_none());
+        let may_go = |job: &Job| self.finalizers || self.pods_of(job.uid).next().is_none();
+        let ending = self.jobs.values();
+        let ending = ending.filter(|job| job.deletion.is_some() && may_go(job));
         found.extend(ending.map(|job| ("job", job.name.clone())));
         let members = self.jobs.values();
         let members = members.filter(|job| job.owner.as_ref().is_some_and(gone));
@@ -512,19 +509,9 @@ impl World {
 
     /// `kubectl delete job`, in the foreground or not.
     pub fn kubectl_delete(&mut self, name: &str, foreground: bool) {
-        let Some(mut job) = self.jobs.get(name).cloned() else {
-            return;
-        };
-        if !foreground {
-            return self.remove_job(name, Who::Kubectl);
-        }
-        if job.deletion.is_none() {
-            let now = self.now;
-            job.deletion = Some(now);
-            if let Some(life) = self.lives.get_mut(&job.uid) {
-                life.gone = Some((now, Who::Kubectl));
-            }
-            self.store_job(job, "MODIFIED");
+        match foreground || self.finalizers {
+            true => self.begin_deletion(name, Who::Kubectl),
+            false => self.remove_job(name, Who::Kubectl),
         }
     }
 

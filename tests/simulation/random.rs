@@ -82,6 +82,7 @@ fn plan(draw: &mut Draw) -> Plan {
         backoff: draw.below(3) as u32 / 2,
         policy: draw.one_in(4),
         sidecars: draw.one_in(4),
+        finalizers: draw.one_in(8),
         page: if draw.one_in(3) { 2 } else { 500 },
         two: draw.one_in(8),
         lasting_quota: draw.one_in(8),

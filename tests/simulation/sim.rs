@@ -47,6 +47,8 @@ pub struct Options {
     pub backoff: u32,
     pub policy: bool,
     pub sidecars: bool,
+    /// Somebody has a finalizer on each Job.
+    pub finalizers: bool,
     pub page: usize,
     /// Two schedulers may run at the same time.
     pub two: bool,
@@ -71,6 +73,7 @@ impl Default for Options {
             backoff: 0,
             policy: false,
             sidecars: false,
+            finalizers: false,
             page: 500,
             two: false,
             lasting_quota: false,
@@ -254,6 +257,7 @@ impl Sim {
         let world = World {
             version: 100,
             sidecars: options.sidecars,
+            finalizers: options.finalizers,
             linger: options.linger,
             page: options.page,
             ..World::default()

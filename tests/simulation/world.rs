@@ -322,6 +322,8 @@ pub struct World {
     /// there.
     pub stopped_with_payload: Vec<String>,
     pub sidecars: bool,
+    /// A Job that is deleted goes once somebody has let it, whatever becomes of its pods.
+    pub finalizers: bool,
     /// Containers exit with 0, unless they are told to end.
     pub all_well: bool,
     /// How long a container that is told to end takes, when nothing else decides.
@@ -691,8 +693,29 @@ impl World {
             return Err(conflict("jobs.batch", name, why));
         }
         self.guard(name)?;
-        self.remove_job(name, Who::Scheduler);
+        match self.finalizers {
+            true => self.begin_deletion(name, Who::Scheduler),
+            false => self.remove_job(name, Who::Scheduler),
+        }
         Ok(br#"{"kind":"Status","status":"Success"}"#.to_vec())
+    }
+
+    /// The Job is in deletion, and gone once nothing holds it.
+    pub fn begin_deletion(&mut self, name: &str, who: Who) {
+        let Some(mut job) = self.jobs.get(name).cloned() else {
+            return;
+        };
+        if job.deletion.is_some() {
+            return;
+        }
+        self.remember_stale(&job);
+        let (now, asked) = (self.now, self.asked);
+        job.deletion = Some(now);
+        if let Some(life) = self.lives.get_mut(&job.uid) {
+            life.gone = Some((now, who));
+            life.asked_to_go = asked;
+        }
+        self.store_job(job, "MODIFIED");
     }
 
     /// The Job is gone at once; what it owns goes when the garbage collector comes to it.
@@ -702,7 +725,8 @@ impl World {
         };
         self.remember_stale(&job);
         let (now, asked) = (self.now, self.asked);
-        if let Some(life) = self.lives.get_mut(&job.uid) {
+        let is_news = job.deletion.is_none();
+        if let Some(life) = self.lives.get_mut(&job.uid).filter(|_| is_news) {
             life.gone = Some((now, who));
             life.asked_to_go = asked;
         }
