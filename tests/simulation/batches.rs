@@ -255,16 +255,22 @@ impl Sim {
         is_robbed || data.map(Vec::as_slice) == payload_of(life).as_ref().map(|p| p.as_bytes())
     }
 
-    /// How many places of those that there are for unfinished jobs batches may take, with so many
-    /// requests under way, beside one for each of these.
-    pub fn places_of_batches(&self, asked: usize) -> usize {
+    /// How many places of those that there are for unfinished jobs batches may take of a process,
+    /// with so many requests under way, beside one for each of these.
+    pub fn places_of_batches(&self, process: usize, asked: usize) -> usize {
+        if self.batches.is_empty() {
+            return 0;
+        }
         let jobs = self.world.jobs.values();
         let of_batches = jobs.filter(|job| job.owner.is_some() || job.is_managed);
         let unfinished = of_batches.filter(|job| !self.status_of(job).is_finished());
-        match self.batches.is_empty() {
-            true => 0,
-            false => unfinished.count() + asked * (JOBS - 1),
-        }
+        let batches = self.processes[process].scheduler.batches();
+        let known = batches.iter().flatten().flat_map(|batch| &batch.jobs);
+        let known = known.map(|view| &view.record.job);
+        let known = known.filter(|job| !job.status.is_finished());
+        let names = unfinished.map(|job| job.name.as_str());
+        let names: BTreeSet<&str> = names.chain(known.map(|job| job.name.as_str())).collect();
+        names.len() + asked * (JOBS - 1)
     }
 
     /// When the last of a batch's jobs ended, once all have.

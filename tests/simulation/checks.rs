@@ -187,7 +187,7 @@ impl Sim {
                     thread.process == process && matches!(thread.what, Request(_) | Work)
                 };
                 let asked = self.threads.iter().filter(asks).count();
-                let places = asked + hidden.count() + self.places_of_batches(asked);
+                let places = asked + hidden.count() + self.places_of_batches(process, asked);
                 let is_full = unfinished + places >= most;
                 let is_long = self.options.cap > 0 && waiting + places >= longest;
                 // What is left of a batch until it is collected counts, and nobody sees it.
@@ -1108,6 +1108,7 @@ impl Sim {
             }
             self.settle(40_000_000, true);
         }
+        self.resend_deleted();
         self.settle(20_000_000, true);
         self.end_stuck();
         if self.violation.is_none() {
@@ -1160,6 +1161,22 @@ impl Sim {
             self.say(|| format!("{name} comes to its time limit"));
             self.world.time_out(&name);
             self.settle(60_000_000, true);
+        }
+    }
+
+    /// One who was told of a job that was deleted since asks for it again: it is made anew.
+    fn resend_deleted(&mut self) {
+        let is_gone = |client: &crate::client::Client| {
+            let given = client.names.last().and_then(|given| self.life(&given.uid));
+            let is_gone = given.is_some_and(|life| life.gone.is_some());
+            let is_deleted = given.is_some_and(|life| self.deleted_by_owner(life));
+            client.key.is_some() && !client.in_flight && is_gone && is_deleted
+        };
+        let number = self.clients.iter().position(is_gone);
+        let process = self.alive().first().copied();
+        if let (Some(number), Some(process), false) = (number, process, self.options.two) {
+            self.submit(number, process);
+            self.settle(40_000_000, true);
         }
     }
 
