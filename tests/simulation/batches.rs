@@ -324,8 +324,10 @@ impl Sim {
             return false;
         };
         let uid = uid_text(batch);
-        // A job that does one of its again may be given up.
+        // A job that does one of its again may be given up, and a create may come late.
+        let came_before = |other: &Life| other.name == life.name && other.uid < life.uid;
         let is_promised = life.restart_of.is_none()
+            && !self.world.lives.values().any(came_before)
             && self
                 .batches
                 .iter()
@@ -352,6 +354,28 @@ impl Sim {
         ];
         let outcome = outcomes.iter().find(|(status, _)| own.contains(status));
         is_over.then(|| outcome.map_or("succeeded", |(_, text)| text))
+    }
+
+    /// What is out of its users' sight has come to its end.
+    pub fn check_hidden_batches(&mut self) {
+        let is_hidden = |job: &Job| job.annotations.contains_key(HIDDEN);
+        let jobs = || self.world.jobs.values();
+        let unfinished = jobs().find(|job| {
+            let whole = job.owner.and_then(|owner| self.world.job_of(owner));
+            let is_touched = self
+                .world
+                .lives
+                .get(&job.uid)
+                .is_none_or(|life| life.touched);
+            whole.is_some_and(is_hidden)
+                && !is_hidden(job)
+                && !is_touched
+                && !self.status_of(job).is_finished()
+        });
+        if let Some(job) = unfinished.filter(|_| !self.options.two) {
+            let what = format!("{} has not ended, and its batch is out of sight", job.name);
+            self.violate("hidden", what);
+        }
     }
 
     /// What must hold of batches when all has come to rest.

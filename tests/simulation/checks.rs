@@ -1100,6 +1100,7 @@ impl Sim {
             return;
         }
         self.check_running();
+        self.check_hidden_batches();
         self.resume_touched();
         for _ in 0..8 {
             let any = self.resend_unanswered() | self.resend_batch();

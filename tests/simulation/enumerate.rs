@@ -42,6 +42,8 @@ pub enum Event {
     Submit,
     Resend,
     KubectlDelete,
+    /// And the watch tells of it.
+    KubectlDeleteTold,
     KubectlDeleteSlowly,
     KubectlDeletePod,
     KubectlDeleteSecret,
@@ -59,7 +61,7 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Event; 29] = [
+    const ALL: [Event; 30] = [
         Event::WatchJobs,
         Event::WatchPods,
         Event::WatchAll,
@@ -75,6 +77,7 @@ impl Event {
         Event::Submit,
         Event::Resend,
         Event::KubectlDelete,
+        Event::KubectlDeleteTold,
         Event::KubectlDeleteSlowly,
         Event::KubectlDeletePod,
         Event::KubectlDeleteSecret,
@@ -195,6 +198,15 @@ fn keyed(sim: &mut Sim) {
 
 fn batch(sim: &mut Sim) {
     sim.submit_batch(true);
+    sim.settle(SHORT, false);
+}
+
+fn stop_members(sim: &mut Sim) {
+    let members = sim.world.jobs.values().filter(|job| job.owner.is_some());
+    let names: Vec<String> = members.map(|job| job.name.clone()).collect();
+    for name in names {
+        ask(sim, Kind::Stop, &name);
+    }
     sim.settle(SHORT, false);
 }
 
@@ -672,6 +684,31 @@ pub const USE_CASES: &[UseCase] = &[
         },
     },
     UseCase {
+        name: "retain batches, restart",
+        options: short,
+        setup: |sim| {
+            batch(sim);
+            stop_members(sim);
+            batch(sim);
+        },
+        act: |sim| {
+            stop_members(sim);
+            sim.ask_batch(OfBatch::Restart);
+            sim.settle(SHORT, false);
+        },
+    },
+    UseCase {
+        name: "submit a batch, do it again",
+        options: plain,
+        setup: nothing,
+        act: |sim| {
+            batch(sim);
+            end_all(sim);
+            sim.ask_batch(OfBatch::Restart);
+            sim.settle(SHORT, true);
+        },
+    },
+    UseCase {
         name: "verify, discard",
         options: capped,
         setup: |sim| cut_off(sim, false),
@@ -841,6 +878,10 @@ impl Sim {
                 }
             }
             Event::KubectlDelete => self.world.kubectl_delete(name, false),
+            Event::KubectlDeleteTold => {
+                self.world.kubectl_delete(name, false);
+                self.progress_threads(Some(What::WatchJobs));
+            }
             Event::KubectlDeleteSlowly => self.world.kubectl_delete(name, true),
             Event::KubectlDeletePod => {
                 for pod in self.world.pods.keys().cloned().collect::<Vec<_>>() {
