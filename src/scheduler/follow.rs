@@ -185,22 +185,23 @@ impl Scheduler {
             // The watch will say so.
             return Ok(());
         };
+        self.observe(job.clone());
+        let is_half = || self.index.known(name).as_ref().is_some_and(needs_payload);
         let is_whole = match job.batch_whole() {
             Some(is_complete) => is_complete,
+            // It has come to its end, and another scheduler may have told of that.
+            None if !is_half() => return Ok(()),
             // A Secret that somebody deleted may have done its work before.
             None => self.has_payload(&job)? || has_started(&self.backend.attempts(name)?),
         };
         if is_whole {
-            self.observe(job);
             self.index.confirm(name);
             self.queue.add(Task::Retain);
             return Ok(());
         }
-        if !self.index.known(name).as_ref().is_some_and(needs_payload) {
-            return Ok(());
-        }
+        let is_half = is_half();
         drop(flight);
-        if self.remove(&job, Condition::Unchanged, HiddenKey::Forgotten)? {
+        if is_half && self.remove(&job, Condition::Unchanged, HiddenKey::Forgotten)? {
             let what = match job.batch() {
                 Some(_) => "batch",
                 None => "job",

@@ -350,6 +350,29 @@ fn half_of_a_submit_is_deleted_only_as_it_was_before_its_payload_was_looked_for(
     assert_eq!(calls.len(), 8);
 }
 
+/// The watch may be late to tell of that, and another scheduler may have told its request.
+#[test]
+fn half_of_a_submit_that_has_ended_stays() {
+    let ended = r#""status":{"conditions":[{"type":"Failed","status":"True"}]}"#;
+    let own = format!("mine\",\"job-scheduler/payload\":\"{NAME}\"");
+    let half = answer().replace("mine\"", &own);
+    let half = half.replace(r#""status":{}"#, ended);
+    let half = half.replace(r#"Version":"8""#, r#"Version":"9""#);
+    let (scheduler, script) = with_answers(Status::Running, vec![Ok(half)]);
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    observer.job_seen(Job {
+        has_payload: true,
+        ..Job::sample(NAME, Status::Running, 8)
+    });
+    let name = JobName::parse(NAME).unwrap();
+    scheduler.perform(&Task::Verify(name)).unwrap();
+    assert_eq!(script.calls.lock().len(), 1);
+    assert_eq!(
+        scheduler.get(NAME).unwrap().record.job.status,
+        Status::Failed
+    );
+}
+
 #[test]
 fn a_stop_of_all_is_one_of_each_that_can_be_stopped() {
     let (scheduler, script) = with_job(Status::Running, vec![answer()]);

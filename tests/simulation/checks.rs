@@ -359,6 +359,19 @@ impl Sim {
         let batches = scheduler.batches().ok();
         let of_batches = batches.iter().flatten().flat_map(|batch| &batch.jobs);
         let mut queue: Vec<_> = views.iter().chain(of_batches).filter(queued).collect();
+        // One that was done again, and that a person had wait, has its place.
+        let overtaken: Vec<JobView> = self
+            .world
+            .jobs
+            .keys()
+            .filter(|name| {
+                queue
+                    .iter()
+                    .all(|view| view.record.job.name.as_str() != *name)
+            })
+            .filter_map(|name| scheduler.get(name).ok())
+            .collect();
+        queue.extend(overtaken.iter().filter(queued));
         queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
         let wrong = queue.iter().zip(1..).find(|(view, place)| {
             let alone = scheduler.get(view.record.job.name.as_str()).ok();
@@ -1064,15 +1077,19 @@ impl Sim {
                     .iter()
                     .any(|c| c.names.iter().any(|given| given.uid == uid))
             });
-            // One that displaced it may have been deleted while it was let go.
+            // One that displaced it may have been deleted or restarted while it was let go.
             let is_displaced = |life: &&Life| {
                 let at = life.hidden.or(life.gone.map(|(at, _)| at));
-                let others = self.world.lives.values().filter(|other| {
-                    let end = other.last_end().or(other.stopped_at);
-                    self.deleted_by_owner(other) && end >= life.first_end()
+                let mut others = self.world.lives.values().filter_map(|other| {
+                    let end = other.last_end().or(other.stopped_at)?;
+                    let deleted = other.gone.filter(|_| self.deleted_by_owner(other));
+                    let deleted = deleted.map(|(gone, _)| (end, gone));
+                    other.ended_before.or(deleted)
                 });
-                let mut gone = others.filter_map(|other| other.gone);
-                gone.any(|(gone, _)| at.is_some_and(|at| at <= gone + 10 * SECOND))
+                others.any(|(end, since)| {
+                    life.first_end().is_some_and(|own| end >= own)
+                        && at.is_some_and(|at| at <= since + 10 * SECOND)
+                })
             };
             let last = retired
                 .filter(|life| !is_displaced(life))

@@ -531,6 +531,9 @@ fn who_is_about_to_delete_a_job_for_the_lack_of_a_payload_finds_it_stored() {
     let noted = |change: &Value| change["metadata"]["annotations"]["job-scheduler/stored"].clone();
     assert!(noted(first).is_string() && noted(last).is_string());
     assert_ne!(noted(first), noted(last), "that would be no change");
+    // Nor is what an earlier send noted.
+    let again = store(vec![answered(), stored(), answered()]);
+    assert_ne!(noted(&again.calls[0].1), noted(first));
     // Deleted before that, it gets none; deleted since, nobody may be told of it.
     let gone = || Err(refusal(404, "NotFound", ""));
     for (answers, calls) in [(vec![gone()], 1), (vec![answered(), stored(), gone()], 3)] {
