@@ -443,9 +443,11 @@ impl Sim {
             };
             // It was deleted before its container ended, of which its pod tells first.
             let ended_in_doubt = |other: &Life| other.exited.filter(|_| other.gone.is_some());
-            // It was restarted after this deletion had been sent.
+            // It was restarted after this deletion had been sent, or by a person, of which the
+            // watch had not told yet.
             let ended_before = |other: &Life| {
-                let ended = other.ended_before.filter(|(_, at)| *at >= life.asked_to_go);
+                let is_late = |at: u64| at >= life.asked_to_go || other.touched;
+                let ended = other.ended_before.filter(|(_, at)| is_late(*at));
                 ended.map(|(end, _)| end)
             };
             let others = self.world.lives.values();

@@ -530,8 +530,13 @@ impl World {
         job.suspend = suspend;
         job.touched = true;
         job.runs_by_hand = !suspend;
+        let now = self.now;
         if let Some(life) = self.lives.get_mut(&job.uid) {
             life.touched = true;
+            let stopped = life.last_end().or(life.stopped_at);
+            if let Some(end) = stopped.filter(|_| life.stopped && !suspend) {
+                life.ended_before = Some((end, now));
+            }
         }
         if !suspend {
             let uid = job.uid;
