@@ -2,7 +2,7 @@
 
 use crate::client::Outcome;
 use crate::coroutine::Done;
-use crate::sim::{Sim, What};
+use crate::sim::{Sim, What, pick};
 use crate::step::Kind;
 use crate::world::{HIDDEN, Job, Life, STOPPED, Who, uid_text};
 use job_scheduler::batch::request::{BatchRequest, parse_batch};
@@ -126,9 +126,13 @@ impl Sim {
         true
     }
 
-    pub fn ask_batch(&mut self, what: OfBatch) -> Option<u32> {
-        let whole = self.world.jobs.values().find(|job| job.is_managed)?;
-        let (name, uid) = (whole.name.clone(), whole.uid);
+    /// Asks something of one of the batches, in the order in which they came.
+    pub fn ask_batch(&mut self, what: OfBatch, which: u32) -> Option<u32> {
+        let jobs = self.world.jobs.values();
+        let batches = jobs.filter(|job| job.is_managed);
+        let mut batches: Vec<_> = batches.map(|job| (job.uid, job.name.clone())).collect();
+        batches.sort();
+        let (uid, name) = pick(&batches, which)?;
         let process = self.alive().first().copied()?;
         let scheduler = self.processes[process].scheduler.clone();
         let number = self.batch_request(usize::MAX);
@@ -263,7 +267,13 @@ impl Sim {
         }
         let jobs = self.world.jobs.values();
         let of_batches = jobs.filter(|job| job.owner.is_some() || job.is_managed);
-        let unfinished = of_batches.filter(|job| !self.status_of(job).is_finished());
+        // What is left of a batch is not told of, whatever has become of it.
+        let is_left = |job: &Job| {
+            let owner = job.owner;
+            owner.is_some_and(|owner| self.world.job_of(owner).is_none())
+        };
+        let unfinished =
+            of_batches.filter(|job| is_left(job) || !self.status_of(job).is_finished());
         let batches = self.processes[process].scheduler.batches();
         let known = batches.iter().flatten().flat_map(|batch| &batch.jobs);
         let known = known.map(|view| &view.record.job);

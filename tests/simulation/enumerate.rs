@@ -201,13 +201,13 @@ fn batch(sim: &mut Sim) {
     sim.settle(SHORT, false);
 }
 
-fn stop_members(sim: &mut Sim) {
+fn stop_members(sim: &mut Sim, time: u64) {
     let members = sim.world.jobs.values().filter(|job| job.owner.is_some());
     let names: Vec<String> = members.map(|job| job.name.clone()).collect();
     for name in names {
         ask(sim, Kind::Stop, &name);
     }
-    sim.settle(SHORT, false);
+    sim.settle(time, false);
 }
 
 fn three(sim: &mut Sim) {
@@ -648,7 +648,7 @@ pub const USE_CASES: &[UseCase] = &[
         options: capped,
         setup: batch,
         act: |sim| {
-            sim.ask_batch(OfBatch::Stop);
+            sim.ask_batch(OfBatch::Stop, 0);
         },
     },
     UseCase {
@@ -659,7 +659,7 @@ pub const USE_CASES: &[UseCase] = &[
             end_all(sim);
         },
         act: |sim| {
-            sim.ask_batch(OfBatch::Restart);
+            sim.ask_batch(OfBatch::Restart, 0);
         },
     },
     UseCase {
@@ -667,7 +667,7 @@ pub const USE_CASES: &[UseCase] = &[
         options: capped,
         setup: batch,
         act: |sim| {
-            sim.ask_batch(OfBatch::Delete);
+            sim.ask_batch(OfBatch::Delete, 0);
         },
     },
     UseCase {
@@ -688,12 +688,13 @@ pub const USE_CASES: &[UseCase] = &[
         options: short,
         setup: |sim| {
             batch(sim);
-            stop_members(sim);
+            stop_members(sim, SHORT);
             batch(sim);
         },
         act: |sim| {
-            stop_members(sim);
-            sim.ask_batch(OfBatch::Restart);
+            // Before what was not answered is tried again.
+            stop_members(sim, SHORT / 100);
+            sim.ask_batch(OfBatch::Restart, 0);
             sim.settle(SHORT, false);
         },
     },
@@ -704,7 +705,7 @@ pub const USE_CASES: &[UseCase] = &[
         act: |sim| {
             batch(sim);
             end_all(sim);
-            sim.ask_batch(OfBatch::Restart);
+            sim.ask_batch(OfBatch::Restart, 0);
             sim.settle(SHORT, true);
         },
     },
@@ -922,11 +923,15 @@ impl Sim {
     }
 
     fn other(&mut self, kind: Kind, name: &str, process: usize) {
-        let is_batch = self.world.jobs.get(name).is_some_and(|job| job.is_managed);
+        let jobs = &self.world.jobs;
+        let batch = jobs.get(name).filter(|job| job.is_managed);
+        let uid = batch.map_or(0, |batch| batch.uid);
+        let earlier = jobs.values().filter(|job| job.is_managed && job.uid < uid);
+        let (is_batch, which) = (batch.is_some(), earlier.count() as u32);
         let id = match kind {
-            Kind::Stop if is_batch => self.ask_batch(OfBatch::Stop),
-            Kind::Delete if is_batch => self.ask_batch(OfBatch::Delete),
-            Kind::Restart if is_batch => self.ask_batch(OfBatch::Restart),
+            Kind::Stop if is_batch => self.ask_batch(OfBatch::Stop, which),
+            Kind::Delete if is_batch => self.ask_batch(OfBatch::Delete, which),
+            Kind::Restart if is_batch => self.ask_batch(OfBatch::Restart, which),
             _ => Some(self.ask(kind, name, process)),
         };
         if let Some(id) = id {

@@ -968,9 +968,9 @@ impl Sim {
             | Kind::Wait
             | Kind::Report => self.request_on(kind, which, how),
             Kind::Batch => match how % 8 {
-                0 => self.ask_batch(OfBatch::Stop).is_some(),
-                1 => self.ask_batch(OfBatch::Delete).is_some(),
-                2 => self.ask_batch(OfBatch::Restart).is_some(),
+                0 => self.ask_batch(OfBatch::Stop, which).is_some(),
+                1 => self.ask_batch(OfBatch::Delete, which).is_some(),
+                2 => self.ask_batch(OfBatch::Restart, which).is_some(),
                 3 | 4 => self.resend_batch(),
                 _ => self.submit_batch(how % 8 > 5),
             },
