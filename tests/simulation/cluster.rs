@@ -522,10 +522,8 @@ impl World {
         if job.suspend == suspend {
             return;
         }
-        if suspend && !job.status.is_finished() {
-            let until = self.now + 4_000_000;
-            let job = job.clone();
-            self.stale.push(crate::world::Stale { job, until });
+        if suspend {
+            self.remember_stale(&job);
         }
         job.suspend = suspend;
         job.touched = true;

@@ -123,6 +123,7 @@ fn histories(first: u64, time: Duration) -> bool {
         steps += history.steps.len();
         counts.add(&history.steps);
         if let Some(violation) = &history.violation {
+            println!("seed {seed}: {}", violation.check);
             failed.entry(violation.check).or_default().push(seed);
             if !go_on {
                 break;

@@ -665,7 +665,7 @@ impl World {
     }
 
     /// The job controller may act on this for a while.
-    fn remember_stale(&mut self, job: &Job) {
+    pub fn remember_stale(&mut self, job: &Job) {
         if !job.suspend && !job.status.is_finished() && job.deletion.is_none() {
             let until = self.now + 4_000_000;
             self.stale.push(Stale {
