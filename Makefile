@@ -21,7 +21,7 @@ check: cargo ## all that needs no cluster: formatting, lints, unit tests, golden
 	cargo clippy --locked --features shuttle --profile test --lib -- -D warnings
 	$(MAKE) --no-print-directory interleavings
 	cargo clippy --locked --test simulate -- -D warnings
-	$(MAKE) --no-print-directory simulate SECONDS=20
+	$(MAKE) --no-print-directory simulate SECONDS=20 QUICK=1
 
 e2e: build ## the end-to-end test, on the project's own cluster or on the one of KUBECONFIG (see scripts/e2e)
 	scripts/e2e
@@ -69,8 +69,8 @@ test-faults: cargo ## all fault tests; the last ones stop the API server of the 
 SECONDS ?= 60
 
 .PHONY: simulate
-simulate: cargo ## every use case with each fault at each write, then random histories for SECONDS (60); SEED=n shows one
-	SECONDS=$(SECONDS) SEED=$(SEED) CELL=$(if $(CELL),"$(CELL)") cargo test --locked --profile simulate --test simulate
+simulate: cargo ## every use case with each fault at each write, then random histories for SECONDS (60); SEED=n shows one; QUICK=1 builds it sooner
+	SECONDS=$(SECONDS) SEED=$(SEED) CELL=$(if $(CELL),"$(CELL)") cargo test --locked --profile simulate$(if $(QUICK),-quick) --test simulate
 
 MUTANTS ?= --jobs 2
 mutants := cargo mutants --output target $(MUTANTS) --baseline skip --timeout 120 --iterate

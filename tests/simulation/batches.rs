@@ -105,7 +105,7 @@ impl Sim {
     pub fn resend_batch_anyhow(&mut self) -> Option<u32> {
         let mut clients = self.batches.iter();
         let number = clients.rposition(|client| client.key.is_some())?;
-        let process = self.alive().first().copied()?;
+        let process = self.process_for_resend(self.batches[number].process)?;
         Some(self.send_batch(number, process))
     }
 
@@ -119,7 +119,7 @@ impl Sim {
         }) else {
             return false;
         };
-        let Some(process) = self.alive().first().copied() else {
+        let Some(process) = self.process_for_resend(self.batches[number].process) else {
             return false;
         };
         self.send_batch(number, process);
@@ -283,10 +283,11 @@ impl Sim {
         names.len() + asked * (JOBS - 1)
     }
 
-    /// When the last of a batch's jobs ended, once all have.
+    /// When the last of a batch's jobs ended or was given up, once all have.
     fn end_of_batch(&self, uid: &str) -> Option<u64> {
         let own = self.members_of(uid);
-        let ends: Option<Vec<u64>> = own.map(Life::last_end).collect();
+        let ends = own.map(|life| life.last_end().or(life.gone.map(|(at, _)| at)));
+        let ends: Option<Vec<u64>> = ends.collect();
         ends?.into_iter().max()
     }
 

@@ -1214,7 +1214,7 @@ impl Sim {
                 continue;
             }
             any = true;
-            if let Some(process) = self.process_for_resend(number) {
+            if let Some(process) = self.process_for_resend(self.clients[number].process) {
                 self.submit(number, process);
             }
         }

@@ -214,7 +214,7 @@ impl Sim {
         let Some(client) = pick(&clients, which) else {
             return false;
         };
-        let Some(process) = self.process_for_resend(client) else {
+        let Some(process) = self.process_for_resend(self.clients[client].process) else {
             return false;
         };
         self.submit(client, process);
@@ -223,8 +223,7 @@ impl Sim {
 
     /// Where a request may be sent again: where it was sent, or to another that knows what came of
     /// it.
-    pub fn process_for_resend(&self, client: usize) -> Option<usize> {
-        let last = self.clients[client].process;
+    pub fn process_for_resend(&self, last: usize) -> Option<usize> {
         if self.processes[last].alive {
             return Some(last);
         }
