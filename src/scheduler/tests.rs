@@ -658,6 +658,45 @@ fn no_job_is_restarted_of_a_batch_that_may_have_left_its_users_sight() {
     assert_eq!(script.calls.lock().len(), 1);
 }
 
+/// The process before this one may have let it go, which is known a moment after the start.
+#[test]
+fn no_job_is_restarted_of_a_batch_before_it_is_known_whether_that_is_let_go() {
+    let (scheduler, script) = with_batch(&[Status::Stopped]);
+    scheduler.all_is_known.store(false, Ordering::Release);
+    let whole = scheduler.batch("b").unwrap().whole.job.clone();
+    let restarted = std::thread::scope(|scope| {
+        let restart = scope.spawn(|| scheduler.restart("b-0"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let observer: &dyn crate::backend::Observer = &scheduler;
+        observer.job_seen(Job {
+            hidden: true,
+            version: 20,
+            ..whole
+        });
+        scheduler.all_is_known.store(true, Ordering::Release);
+        restart.join().unwrap()
+    });
+    assert!(
+        matches!(restarted, Err(JobError::NotFound { .. })),
+        "{restarted:?}"
+    );
+    assert!(script.calls.lock().is_empty());
+}
+
+#[test]
+fn whether_a_deletion_was_carried_out_late_is_looked_at() {
+    let gone = Err(refusal(404, "NotFound", ""));
+    let (scheduler, script) = with_answers(Status::Failed, vec![gone]);
+    let name = JobName::parse(NAME).unwrap();
+    let forget = || scheduler.perform(&Task::Forget(name.clone())).unwrap();
+    forget();
+    assert!(script.calls.lock().is_empty());
+    scheduler.index.deletion_unanswered(&name);
+    forget();
+    assert!(scheduler.get(NAME).is_err());
+    assert_eq!(script.calls.lock().len(), 1);
+}
+
 #[test]
 fn a_job_of_a_batch_that_may_come_again_is_unwanted_once_it_is_deleted() {
     let (scheduler, _) = with_batch(&[Status::Failed]);

@@ -197,14 +197,23 @@ impl Sim {
                     self.violate("full", format!("refused with {what}"));
                 }
             }
-            Outcome::Job { .. } => {
-                let none_came_late = self.clients.iter().all(|client| !client.was_in_doubt);
-                // A person may bring one back that had ended.
-                let untouched = !self.world.lives.values().any(|life| life.touched);
-                // So may a restart that was not answered.
-                let untouched = untouched && self.requested_restarts.is_empty();
-                let is_plain = self.processes.len() == 1 && none_came_late && untouched;
-                if is_plain && unfinished > most {
+            Outcome::Job { .. } if self.processes.len() == 1 => {
+                // A person or a restart may bring one back that had ended, and one may come late of
+                // which nobody was told.
+                let took_its_place = |view: &&JobView| {
+                    let uid = &*view.record.job.uid;
+                    let life = self.life(uid).filter(|life| !life.touched);
+                    let life = life.filter(|life| life.restart_of.is_none());
+                    let client = life.and_then(|life| self.clients.get(life.client?));
+                    !self.requested_restarts.contains(uid)
+                        && client.is_some_and(|client| !client.was_in_doubt)
+                };
+                let unfinished = views
+                    .iter()
+                    .filter(|view| !view.record.job.status.is_finished())
+                    .filter(took_its_place)
+                    .count();
+                if unfinished > most {
                     self.violate("full", format!("{unfinished} jobs, not {most}"));
                 }
             }
