@@ -58,12 +58,13 @@ impl Index {
         Ok(self.place(&mut state, false, 1))
     }
 
-    /// Takes places in the queue for so many jobs of a batch.
-    pub fn reserve_waiting(&self, count: usize) -> Result<Reservation<'_>, Full> {
+    /// Takes places in the queue for so many jobs of a batch, of which so many are `made` already: they
+    /// are in the queue once the batch is complete.
+    pub fn reserve_waiting(&self, count: usize, made: usize) -> Result<Reservation<'_>, Full> {
         let mut state = self.state.write();
         let limit = self.bounds.unfinished;
         let reserved = state.reserved.running + state.reserved.waiting;
-        if state.tally.unfinished + reserved + count > limit {
+        if state.tally.unfinished + reserved + count.saturating_sub(made) > limit {
             return Err(Full::Unfinished { limit });
         }
         let limit = self.bounds.waiting;

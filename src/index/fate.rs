@@ -16,7 +16,8 @@ pub struct Fate {
     pub stop_may_come: Option<Instant>,
     /// Calls in flight that delete it: nobody may begin to use its payload.
     pub deletions: u32,
-    /// The same of one that was not answered, and may be carried out until then.
+    /// A deletion, or what takes a batch out of its users' sight, was not answered, and may be carried
+    /// out until then.
     pub deletion_may_come: Option<Instant>,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
     pub pins: u32,
@@ -29,6 +30,8 @@ pub struct Fate {
     /// Until then a write that makes it, or its payload, and that was not answered may be carried
     /// out.
     pub late: Option<Instant>,
+    /// The same of a create of a job that is held back, so that nothing of it runs.
+    pub late_and_held: Option<Instant>,
     /// The outcome of a write is unknown: until then it may turn out to have let the job run.
     pub unanswered: Option<Instant>,
     /// The request whose create has an unknown outcome. Sent again, it takes the same name.
@@ -124,9 +127,9 @@ impl Fate {
     }
 
     /// Another job may come under this name, if a create was not answered: it must not be there,
-    /// and may run until then.
+    /// and may run until then, unless it is held back.
     pub fn close(&mut self) {
-        self.closed = self.closed.max(self.late);
+        self.closed = self.closed.max(self.late).max(self.late_and_held);
         self.unanswered = self.unanswered.max(self.late);
     }
 

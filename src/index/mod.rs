@@ -521,11 +521,14 @@ impl Index {
     }
 
     /// The job is there, and a write that makes it or its payload was not answered and may yet be
-    /// carried out.
-    pub fn may_come_again(&self, name: &JobName) {
-        let until = self.clock.instant() + CALLS_END_WITHIN;
+    /// carried out. If what comes `is_held` back until it is let run, it takes no place.
+    pub fn may_come_again(&self, name: &JobName, is_held: bool) {
+        let until = Some(self.clock.instant() + CALLS_END_WITHIN);
         let mut state = self.state.write();
-        state.change(name, |_, fate| fate.late = Some(until));
+        state.change(name, |_, fate| match is_held {
+            true => fate.late_and_held = until,
+            false => fate.late = until,
+        });
     }
 
     /// Whether a write that makes this job or its payload, and that was not answered, could be
@@ -533,11 +536,12 @@ impl Index {
     pub fn could_come_late(&self, name: &JobName) -> bool {
         let state = self.state.read();
         let fate = state.fates.get(name);
-        fate.is_some_and(|fate| fate.late.is_some())
+        fate.is_some_and(|fate| fate.late.or(fate.late_and_held).is_some())
     }
 
-    /// Whether a deletion that was not answered could be carried out until a moment ago.
-    pub fn could_be_deleted(&self, name: &JobName) -> bool {
+    /// Whether what takes the job or the batch away, and was not answered, could be carried out
+    /// until a moment ago.
+    pub fn could_be_gone(&self, name: &JobName) -> bool {
         let state = self.state.read();
         let fate = state.fates.get(name);
         fate.is_some_and(|fate| fate.deletion_may_come.is_some())
@@ -558,6 +562,7 @@ impl Index {
         let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         self.state.write().change(name, |_, fate| {
             fate.late = is_over(fate.late);
+            fate.late_and_held = is_over(fate.late_and_held);
             fate.deletion_may_come = is_over(fate.deletion_may_come);
         });
     }
@@ -569,8 +574,11 @@ impl Index {
         let now = self.clock.instant();
         self.state.write().change(name, |_, fate| {
             fate.closed = fate.closed.filter(|until| *until > now);
-            let times = [fate.closed, fate.late, fate.deletion_may_come];
-            let until = times.into_iter().flatten().min()?;
+            let late = [fate.late, fate.late_and_held];
+            let times = late
+                .into_iter()
+                .chain([fate.closed, fate.deletion_may_come]);
+            let until = times.flatten().min()?;
             Some(until - now)
         })
     }

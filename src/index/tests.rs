@@ -224,7 +224,7 @@ fn a_job_that_goes_while_a_call_is_in_flight_is_not_brought_back_by_its_answer()
 #[test]
 fn another_job_of_the_same_name_is_another() {
     let index = unbounded();
-    index.may_come_again(&name("a"));
+    index.may_come_again(&name("a"), false);
     index.answered(job("a", Running, 1));
     index.deleted(&job("a", Running, 0));
     let other = |version| Job {
@@ -401,7 +401,7 @@ fn doubts_end_when_nothing_can_come_any_more() {
     };
     let seen = |index: &Index| drop(index.job_seen(job("a", Running, 1)));
     check(&|index| index.create_unanswered(&a, key), calls, calls);
-    check(&|index| index.may_come_again(&a), None, calls);
+    check(&|index| index.may_come_again(&a, false), None, calls);
     check(&|index| index.deletion_unanswered(&a), None, calls);
     let index = unbounded();
     index.deletion_unanswered(&a);
@@ -1157,12 +1157,16 @@ fn places_for_a_batch_are_beside_all_that_are_taken() {
     let index = bounded(6, 1);
     let running = index.reserve().unwrap();
     let waiting = [index.reserve().unwrap(), index.reserve().unwrap()];
-    let full = |count| index.reserve_waiting(count).err();
+    let full = |count| index.reserve_waiting(count, 0).err();
     // Three are taken of six, and two of the three that may wait.
     assert_eq!(full(4), Some(Full::Unfinished { limit: 6 }));
     assert_eq!(full(3), Some(Full::Waiting { limit: 3 }));
     assert_eq!(full(2), Some(Full::Waiting { limit: 3 }));
-    let places = index.reserve_waiting(1).unwrap();
+    // One that is made already is among those that there are, and not yet in the queue.
+    let made_one = |count| index.reserve_waiting(count, 1).err();
+    assert_eq!(made_one(5), Some(Full::Unfinished { limit: 6 }));
+    assert_eq!(made_one(4), Some(Full::Waiting { limit: 3 }));
+    let places = index.reserve_waiting(1, 0).unwrap();
     assert!(!places.runs);
     assert_eq!(full(1), Some(Full::Waiting { limit: 3 }));
     drop((places, running, waiting));
@@ -1170,9 +1174,10 @@ fn places_for_a_batch_are_beside_all_that_are_taken() {
     // Without a cap nothing has to wait.
     let index = bounded(6, 0);
     let _place = index.reserve().unwrap();
-    assert_eq!(index.reserve_waiting(5).err(), None);
+    assert_eq!(index.reserve_waiting(5, 0).err(), None);
     let full = Some(Full::Unfinished { limit: 6 });
-    assert_eq!(index.reserve_waiting(6).err(), full);
+    assert_eq!(index.reserve_waiting(6, 0).err(), full);
+    assert_eq!(index.reserve_waiting(6, 1).err(), None);
 }
 
 #[test]

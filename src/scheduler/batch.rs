@@ -101,10 +101,9 @@ impl Scheduler {
         mut in_doubt: Option<JobName>,
     ) -> Result<BatchView, SubmitError> {
         let count = request.jobs.len();
-        // Those that an earlier send made have their places.
+        // Those that an earlier send made.
         let made = in_doubt.as_ref().map(|name| self.index.jobs_of(name).len());
-        let missing = count.saturating_sub(made.unwrap_or(0));
-        let place = self.index.reserve_waiting(missing)?;
+        let place = self.index.reserve_waiting(count, made.unwrap_or(0))?;
         let settings = request.jobs.iter();
         let settings: Vec<Settings> = settings
             .map(|job| job.settings_for(&self.component))
@@ -142,7 +141,7 @@ impl Scheduler {
             let created = self.backend.create_batch(&new, resend).map(|created| {
                 // They are in sight once the batch is.
                 for created in created.jobs {
-                    self.note_late(&created);
+                    self.note_late(&created, true);
                     self.observe(created.job);
                 }
                 Created {
@@ -283,6 +282,8 @@ impl Scheduler {
             let message = format!("no job of the batch {name} has finished without success");
             return Err(JobError::BadState { message });
         }
+        // Once, instead of for each.
+        self.wait_until_open().map_err(JobError::Backend)?;
         let mut failure = None;
         for job in wanted {
             match self.restart(job.as_str()) {

@@ -20,8 +20,6 @@ use std::time::Duration;
 const REASON_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a call is over that keeps a job from being let go.
 const CHANGE_LOOK: Duration = Duration::from_millis(500);
-/// How often it is looked whether the watch has told of all that runs.
-const WATCH_LOOK: Duration = Duration::from_secs(1);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
 /// After this, that a running job has no attempt is part of its state.
@@ -46,7 +44,8 @@ pub(super) enum Task {
     Discard(JobName),
     /// Find out what there is under a name that is in doubt.
     Resolve(JobName),
-    /// Nothing can come any more under a name that was given up or whose job is gone.
+    /// Nothing can come any more under a name: no create of a job that was given up or is gone, no
+    /// deletion of one that is there.
     Forget(JobName),
     /// Tell who waits for a failed job, whether or not the reason is known.
     Settle(JobName),
@@ -127,17 +126,25 @@ impl Scheduler {
 
     /// What may run is known once the watch has told of it, which may be late by any time.
     fn open_cap(&self) -> Result<(), BackendError> {
-        if self.limits.bounds.running > 0 {
-            let attempts = self.backend.all_attempts()?;
-            let mut live = attempts.iter().filter(|(_, attempt)| !attempt.is_over);
-            if live.any(|(job, attempt)| !self.index.knows_attempt(job, &attempt.name)) {
-                self.queue.add_after(Task::OpenCap, WATCH_LOOK);
-                return Ok(());
-            }
+        if self.limits.bounds.running > 0 && !self.knows_all_that_runs()? {
+            let message = "the watch has not told of all pods yet".to_string();
+            return Err(BackendError::Unavailable { message });
         }
         self.index.open();
         self.admit_if_there_is_room();
         Ok(())
+    }
+
+    fn knows_all_that_runs(&self) -> Result<bool, BackendError> {
+        let attempts = self.backend.all_attempts()?;
+        let mut live = attempts.iter().filter(|(_, attempt)| !attempt.is_over);
+        let knows_all = live.all(|(job, attempt)| self.index.knows_attempt(job, &attempt.name));
+        let is_large = attempts.len() >= LARGE_LIST;
+        drop(attempts);
+        if is_large {
+            process::give_memory_back();
+        }
+        Ok(knows_all)
     }
 
     fn expose(&self, name: &JobName) -> Result<(), BackendError> {
@@ -245,15 +252,15 @@ impl Scheduler {
         }
     }
 
-    /// Sees to it that no create came late before its name is forgotten: the watch may be late,
-    /// too.
+    /// Sees to it that no create and no deletion came late before its name is forgotten: the watch
+    /// may be late, too.
     fn forget(&self, name: &JobName) -> Result<(), BackendError> {
         if self.index.is_closed(name) {
             // Somebody may refuse to have it deleted, for good: it is looked at again, and what
             // could come is over all the same.
             self.discard(name)
                 .inspect_err(|_| self.index.nothing_comes(name))?;
-        } else if self.index.could_come_late(name) || self.index.could_be_deleted(name) {
+        } else if self.index.could_come_late(name) || self.index.could_be_gone(name) {
             let _flight = self.index.begin(name, Flight::Change);
             // If it is another than the one that is known, that one is gone.
             self.see(name)?;

@@ -191,7 +191,7 @@ impl Scheduler {
         // Whatever is said of this write, an earlier one may have stored it.
         let stored = self.backend.store_payload(&record.job, payload);
         if let Err(e) = stored {
-            self.index.may_come_again(&record.job.name);
+            self.index.may_come_again(&record.job.name, false);
             self.forget_later(&record.job.name);
             return Err(unanswered(e));
         }
@@ -264,7 +264,7 @@ impl Scheduler {
     ) -> Result<Option<Arc<JobRecord>>, BackendError> {
         match created {
             Ok(created) => {
-                self.note_late(&created);
+                self.note_late(&created, false);
                 // It may be there for a moment more, or for good if this process ends.
                 self.take_in(created.job).map(Some).map_err(unanswered)
             }
@@ -292,11 +292,13 @@ impl Scheduler {
         }
     }
 
-    /// A try of its create may yet be carried out, should it be deleted before.
-    pub(super) fn note_late(&self, created: &Created) {
+    /// A try of its create may yet be carried out, should it be deleted before. `is_held` is whether
+    /// it was sent so that it is held back.
+    pub(super) fn note_late(&self, created: &Created, is_held: bool) {
+        let name = &created.job.name;
         if created.may_come_again {
-            self.index.may_come_again(&created.job.name);
-            self.forget_later(&created.job.name);
+            self.index.may_come_again(name, is_held);
+            self.forget_later(name);
         }
     }
 

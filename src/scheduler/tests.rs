@@ -224,7 +224,7 @@ fn a_payload_is_not_looked_for_while_it_may_come() {
     // It may be half of a submit, which is another task's to find out.
     look(0);
     scheduler.index.confirm(&name);
-    scheduler.index.may_come_again(&name);
+    scheduler.index.may_come_again(&name, false);
     look(0);
 }
 
@@ -697,26 +697,40 @@ fn whether_a_deletion_was_carried_out_late_is_looked_at() {
     assert_eq!(script.calls.lock().len(), 1);
 }
 
+/// And takes no place of another meanwhile: it would be held back.
 #[test]
 fn a_job_of_a_batch_that_may_come_again_is_unwanted_once_it_is_deleted() {
-    let (scheduler, _) = with_batch(&[Status::Failed]);
+    let (scheduler, _) = with_bounds(Status::Succeeded, vec![], 1, 9);
+    see_batch(&scheduler, "b", &[Status::Failed, Status::Waiting], 8);
+    scheduler.index.conclude_all();
+    scheduler.index.open();
     let job = scheduler.get("b-0").unwrap().record.job.clone();
-    let see = |uid: &str, version: u64| {
-        let observer: &dyn crate::backend::Observer = &scheduler;
-        observer.job_seen(Job {
-            uid: uid.into(),
-            version,
-            ..job.clone()
-        });
-    };
-    scheduler.note_late(&Created {
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let created = Created {
         job: job.clone(),
         may_come_again: true,
+    };
+    observer.job_seen(Job {
+        queued: Some(crate::job::Queued {
+            priority: 0,
+            arrival: 1,
+        }),
+        ..Job::sample("next", Status::Waiting, 9)
     });
+    scheduler.note_late(&created, true);
+    assert!(scheduler.index.could_come_late(&job.name));
     scheduler.index.deleted(&job);
-    see("late", 20);
+    assert!(scheduler.index.may_admit());
+    observer.job_seen(Job {
+        uid: "late".into(),
+        version: 20,
+        ..job.clone()
+    });
     assert!(scheduler.index.is_closed(&job.name));
     assert!(scheduler.get("b-0").is_err());
+    // One that would run has a place.
+    scheduler.note_late(&created, false);
+    assert!(!scheduler.index.may_admit());
 }
 
 #[test]
@@ -770,20 +784,20 @@ fn no_job_is_let_run_before_all_is_known_that_may_run() {
         ..Job::sample("next", Status::Waiting, 8)
     });
     let open = || scheduler.perform(&Task::OpenCap);
-    let may_open = || {
+    let is_told = || {
         scheduler
             .index
             .knows_attempt(&JobName::parse("gone").unwrap(), "p")
     };
     assert!(open().is_err());
-    assert!(!may_open() && !scheduler.index.may_admit());
-    open().unwrap();
+    assert!(!is_told() && !scheduler.index.may_admit());
+    assert!(open().is_err());
     assert!(!scheduler.index.may_admit());
     let gone = JobName::parse("gone").unwrap();
     observer.attempt_seen(&gone, Attempt::sample("p", AttemptState::Running, 9));
     open().unwrap();
     // It has the place until it ends.
-    assert!(may_open() && !scheduler.index.may_admit());
+    assert!(is_told() && !scheduler.index.may_admit());
     observer.attempt_gone(&gone, "p");
     assert!(scheduler.index.may_admit());
     assert_eq!(script.calls.lock().len(), 3);

@@ -2,7 +2,7 @@
 
 use crate::client::Outcome;
 use crate::coroutine::Done;
-use crate::sim::{Sim, What, pick};
+use crate::sim::{Sim, Thread, What, pick};
 use crate::step::Kind;
 use crate::world::{HIDDEN, Job, Life, STOPPED, Who, uid_text};
 use job_scheduler::batch::request::{BatchRequest, parse_batch};
@@ -185,7 +185,10 @@ impl Sim {
         let view = match done {
             Ok(view) => view,
             Err(error) => {
+                let process = one.process;
                 let outcome = Outcome::of(Done::Submit(Err(error)));
+                self.check_bounds(process, &outcome, JOBS);
+                let one = &mut self.batches[client];
                 let is_open = matches!(outcome, Outcome::Failed(_) | Outcome::NotReady);
                 one.was_in_doubt |= is_open;
                 one.last = Some(match is_open {
@@ -260,13 +263,10 @@ impl Sim {
     }
 
     /// How many places of those that there are for unfinished jobs batches may take of a process,
-    /// with so many requests under way, beside one for each of these.
-    pub fn places_of_batches(&self, process: usize, asked: usize) -> usize {
-        if self.batches.is_empty() {
-            return 0;
-        }
+    /// beside one for each request that is under way.
+    pub fn places_of_batches(&self, process: usize) -> usize {
         let jobs = self.world.jobs.values();
-        let of_batches = jobs.filter(|job| job.owner.is_some() || job.is_managed);
+        let of_batches = jobs.filter(|job| job.owner.is_some());
         // What is left of a batch is not told of, whatever has become of it.
         let is_left = |job: &Job| {
             let owner = job.owner;
@@ -280,7 +280,14 @@ impl Sim {
         let known = known.filter(|job| !job.status.is_finished());
         let names = unfinished.map(|job| job.name.as_str());
         let names: BTreeSet<&str> = names.chain(known.map(|job| job.name.as_str())).collect();
-        names.len() + asked * (JOBS - 1)
+        let makes_one = |thread: &&Thread| match thread.what {
+            What::Request(number) if thread.process == process => {
+                let client = self.batch_of_request.get(&number);
+                client.is_some_and(|client| *client < self.batches.len())
+            }
+            _ => false,
+        };
+        names.len() + self.threads.iter().filter(makes_one).count() * (JOBS - 1)
     }
 
     /// When the last of a batch's jobs ended or was given up, once all have.
@@ -328,8 +335,8 @@ impl Sim {
         lives.clone().filter(of_batch).any(by_hand)
     }
 
-    /// Whether a job of a batch that somebody was told of, or what stands for it, is deleted that has
-    /// not come to its end, and nobody asked for that.
+    /// Whether a job of a batch that somebody was told of, or what stands for it, is deleted that
+    /// has not come to its end, and nobody asked for that.
     pub fn is_wrongly_gone_of_batch(&self, life: &Life) -> bool {
         let Some(batch) = life.batch else {
             return false;

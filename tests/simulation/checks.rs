@@ -161,8 +161,9 @@ impl Sim {
         }
     }
 
-    /// Whoever is turned away for the number of jobs is so rightly, and nobody is let in beyond it.
-    pub fn check_bounds(&mut self, process: usize, outcome: &Outcome) {
+    /// Whoever is turned away with so many jobs for their number is so rightly, and nobody is let in
+    /// beyond it.
+    pub fn check_bounds(&mut self, process: usize, outcome: &Outcome, size: usize) {
         let Ok(views) = self.processes[process].scheduler.list() else {
             return;
         };
@@ -187,9 +188,9 @@ impl Sim {
                     thread.process == process && matches!(thread.what, Request(_) | Work)
                 };
                 let asked = self.threads.iter().filter(asks).count();
-                let places = asked + hidden.count() + self.places_of_batches(process, asked);
-                let is_full = unfinished + places >= most;
-                let is_long = self.options.cap > 0 && waiting + places >= longest;
+                let places = asked + hidden.count() + self.places_of_batches(process);
+                let is_full = unfinished + places + size > most;
+                let is_long = self.options.cap > 0 && waiting + places + size > longest;
                 // What is left of a batch until it is collected counts, and nobody sees it.
                 let may_be_left = is_behind && !self.batches.is_empty();
                 if !is_full && !is_long && !may_be_left {
@@ -208,13 +209,15 @@ impl Sim {
                     !self.requested_restarts.contains(uid)
                         && client.is_some_and(|client| !client.was_in_doubt)
                 };
-                let unfinished = views
-                    .iter()
-                    .filter(|view| !view.record.job.status.is_finished())
-                    .filter(took_its_place)
-                    .count();
-                if unfinished > most {
-                    self.violate("full", format!("{unfinished} jobs, not {most}"));
+                let sure = views.iter().filter(took_its_place);
+                let statuses = sure.map(|view| view.record.job.status);
+                let unfinished = statuses.clone().filter(|status| !status.is_finished());
+                let waiting = statuses.filter(|status| *status == Status::Waiting);
+                let (unfinished, waiting) = (unfinished.count(), waiting.count());
+                let is_long = self.options.cap > 0 && waiting > longest;
+                if unfinished > most || is_long {
+                    let what = format!("{unfinished} of {most} jobs, {waiting} of {longest} wait");
+                    self.violate("full", format!("let in with {what}"));
                 }
             }
             _ => {}
@@ -379,6 +382,7 @@ impl Sim {
                     .all(|view| view.record.job.name.as_str() != *name)
             })
             .filter_map(|name| scheduler.get(name).ok())
+            .filter(|view| view.record.job.batch_of().is_some())
             .collect();
         queue.extend(overtaken.iter().filter(queued));
         queue.sort_by_key(|view| (view.record.job.queued, view.record.job.name.clone()));
@@ -421,6 +425,11 @@ impl Sim {
     /// What was deleted since it was last looked.
     pub fn check_deletions(&mut self) {
         let history = self.options.history;
+        let is_behind = || {
+            self.alive()
+                .iter()
+                .any(|number| !self.is_caught_up(*number))
+        };
         let mut wrong = None;
         for life in self.world.lives.values() {
             if !matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now) {
@@ -455,7 +464,7 @@ impl Sim {
             // It was restarted after this deletion had been sent, or by a person, of which the
             // watch had not told yet.
             let ended_before = |other: &Life| {
-                let is_late = |at: u64| at >= life.asked_to_go || other.touched;
+                let is_late = |at: u64| at >= life.asked_to_go || (other.touched && is_behind());
                 let ended = other.ended_before.filter(|(_, at)| is_late(*at));
                 ended.map(|(end, _)| end)
             };
@@ -1091,7 +1100,13 @@ impl Sim {
             // One that displaced it may have been deleted or restarted while it was let go.
             let is_displaced = |life: &&Life| {
                 let at = life.hidden.or(life.gone.map(|(at, _)| at));
-                let mut others = self.world.lives.values().filter_map(|other| {
+                let is_alike = |other: &&Life| {
+                    let was_stopped = other.stopped_at.is_some() && outcome == "Stopped";
+                    let is_other = other.uid != life.uid && other.batch.is_none();
+                    is_other && (was_stopped || other.end() == Some(outcome))
+                };
+                let others = self.world.lives.values().filter(is_alike);
+                let mut others = others.filter_map(|other| {
                     let end = other.last_end().or(other.stopped_at)?;
                     let deleted = other.gone.filter(|_| self.deleted_by_owner(other));
                     let deleted = deleted.map(|(gone, _)| (end, gone));

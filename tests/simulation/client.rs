@@ -367,7 +367,7 @@ impl Sim {
         let outcome = Outcome::of(done);
         self.say(|| format!("request {number} is answered: {outcome:?}"));
         self.requests[number].outcome = Some(outcome.clone());
-        self.check_bounds(process, &outcome);
+        self.check_bounds(process, &outcome, 1);
         if let Outcome::Job { name, uid, .. } = &outcome {
             self.check_is_there(number, name, uid);
         }

@@ -755,10 +755,8 @@ impl Sim {
         };
         let (id, process) = (self.threads[at].id, self.threads[at].process);
         let subject = subject_of(&asked);
-        // What a job is done again from is there before it.
-        let of = self.world.jobs.get(&subject).map(|job| &job.annotations);
-        let of = of.and_then(|annotations| annotations.get(RESTART_OF));
-        let of = of.cloned().or_else(|| restart_of(&asked));
+        // What a job is done again from is there before it is.
+        let of = restart_of(&asked).filter(|_| !self.world.jobs.contains_key(&subject));
         let before = of.unwrap_or_else(|| subject.clone());
         match point {
             Point::EndBefore => {

@@ -25,7 +25,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use step::{Fault, Kind, Step};
 
-/// A history is some thousands of small objects, made and dropped: a sixth more histories (measured).
+/// A history is some thousands of small objects, made and dropped: a sixth more histories
+/// (measured).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
