@@ -7,9 +7,10 @@ use std::collections::HashSet;
 const KEY_PROMISE_SECONDS: i64 = 15 * 60;
 /// How wrong the scheduler's clock may be, in seconds.
 const CLOCK_ERROR_SECONDS: i64 = 60;
-/// Jobs that are kept, hidden, for their key alone: the latest. A batch counts for itself and each
-/// of its jobs; the latest stays, however many it has.
+/// Jobs and batches that are kept, hidden, for their key alone: the latest.
 const MAX_HIDDEN_FOR_KEYS: usize = 1000;
+/// Jobs that are kept so, those of batches among them.
+const MAX_HIDDEN_JOBS: usize = 10_000;
 
 /// For how many more seconds the key of a job that finished at `end` stands for it; `None` if it
 /// does no more.
@@ -46,10 +47,10 @@ pub fn needless(hidden: impl IntoIterator<Item = Hidden>, now: Timestamp) -> Nee
         }
     }
     needed.sort();
-    let mut all = 0;
-    for (place, (_, seconds, name, size)) in needed.into_iter().rev().enumerate() {
-        all += size;
-        match all > MAX_HIDDEN_FOR_KEYS && place > 0 {
+    let (mut keys, mut jobs) = (0, 0);
+    for (_, seconds, name, size) in needed.into_iter().rev() {
+        (keys, jobs) = (keys + 1, jobs + size);
+        match keys > MAX_HIDDEN_FOR_KEYS || jobs > MAX_HIDDEN_JOBS {
             true => drop(result.names.insert(name)),
             false => result.next = Some(seconds),
         }
@@ -155,17 +156,10 @@ mod tests {
         let names: Vec<String> = (0..1003).map(|number| format!("j-{number:04}")).collect();
         let many: Vec<_> = names.iter().map(|name| (name.as_str(), true, 9)).collect();
         check(&many, &["j-0000", "j-0001", "j-0002"], Some(951));
-        let batches = [
-            ("batch-600", true, 9),
-            ("batch-401", true, 8),
-            ("a", true, 7),
-        ];
-        check(&batches, &["batch-600"], Some(952));
-        check(&[("batch-1001", true, 9)], &[], Some(951));
-        check(
-            &[("batch-1001", true, 9), ("a", true, 8)],
-            &["batch-1001"],
-            Some(952),
-        );
+        // All of a batch's jobs count.
+        let batches = ["batch-5000", "batch-4999", "a"];
+        check(&batches.map(|name| (name, true, 9)), &[], Some(951));
+        let batches = [("batch-9999", true, 9), ("batch-2", true, 8)];
+        check(&batches, &["batch-9999"], Some(952));
     }
 }
