@@ -353,5 +353,9 @@ impl Scheduler {
         // It may have been the last that needed another's payload.
         self.queue.add(Task::Retain);
         self.settle(name);
+        // With a batch its jobs are out of sight, whether or not it can be deleted.
+        for (record, _) in self.index.jobs_of(name) {
+            self.settle(&record.job.name);
+        }
     }
 }

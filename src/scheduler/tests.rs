@@ -734,6 +734,17 @@ fn a_job_of_a_batch_that_may_come_again_is_unwanted_once_it_is_deleted() {
 }
 
 #[test]
+fn who_waits_for_a_job_of_a_batch_that_is_given_up_is_told() {
+    let (scheduler, _) = with_batch(&[Status::Waiting]);
+    let settled = Arc::new(crate::sync::Lock::new(Vec::new()));
+    let told = settled.clone();
+    scheduler.on_settled(Box::new(move |name| told.lock().push(name.to_string())));
+    scheduler.abort(&JobName::parse("b").unwrap());
+    assert!(scheduler.get("b-0").is_err());
+    assert_eq!(*settled.lock(), ["b", "b-0", "b"]);
+}
+
+#[test]
 fn what_an_earlier_send_of_a_batch_made_has_its_places() {
     let refused = || Err(refusal(403, "Forbidden", ""));
     let (scheduler, script) = with_bounds(Status::Running, vec![refused()], 0, 3);
