@@ -65,8 +65,9 @@ pub struct Change {
     pub doubtful: Option<JobName>,
     /// The backend tells another end than its attempts did.
     pub contradicts: bool,
-    /// It is out of its users' sight now.
-    pub is_hidden: bool,
+    /// Retention has something to decide: it is out of its users' sight now, or one that has finished
+    /// is found to have had its payload.
+    pub concerns_retention: bool,
 }
 
 /// Where a picture of a job is from.
@@ -903,11 +904,15 @@ impl State {
         change: impl FnOnce(&mut Option<Arc<JobRecord>>, &mut Fate),
     ) -> Change {
         let concludes = self.concludes;
+        let mut concerns_retention = false;
         let from = self.change(name, |record, fate| {
+            let may_lack = |record: &Arc<JobRecord>| record.may_lack_payload();
+            let lacked = record.as_ref().is_some_and(may_lack);
             change(record, fate);
             let record = record.as_mut()?;
             let from = record.job.status;
             Arc::make_mut(record).conclude(!concludes || fate.may_be_stopped());
+            concerns_retention = lacked && !may_lack(record) && from.is_finished();
             (from != record.job.status).then_some(from)
         });
         let transition = from.and_then(|from| self.transition(name, Some(from)));
@@ -915,6 +920,7 @@ impl State {
         Change {
             contradicts: transition.as_ref().is_some_and(goes_on),
             transition,
+            concerns_retention,
             ..Change::default()
         }
     }
@@ -988,7 +994,7 @@ impl State {
                 fate.may_start = None;
             }
             (fate.unanswered, fate.request) = (None, None);
-            let is_hidden = job.hidden && !known.as_ref().is_some_and(|r| r.job.hidden);
+            let concerns_retention = job.hidden && !known.as_ref().is_some_and(|r| r.job.hidden);
             let contradicts = known.as_ref().is_some_and(|r| r.is_contradicted_by(&job));
             let mut new = match known {
                 Some(known) => known.with(job),
@@ -1006,7 +1012,7 @@ impl State {
                 unwanted: None,
                 doubtful: fate.doubtful_since(before, &name),
                 contradicts,
-                is_hidden,
+                concerns_retention,
             }
         };
         let mut result = match is_known {

@@ -613,7 +613,7 @@ impl Scheduler {
             );
             self.metrics.contradictions.fetch_add(1, Ordering::Relaxed);
         }
-        if change.is_hidden {
+        if change.concerns_retention {
             // What it was hidden for may be over already.
             self.queue.add(Task::Retain);
         }
