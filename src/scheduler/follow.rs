@@ -824,10 +824,6 @@ impl Observer for Scheduler {
             if record.job.status.is_finished() {
                 self.tell(&record);
             }
-            if record.job.status == Status::Stopped {
-                // That it ran shows that it is whole.
-                self.queue.add(Task::Retain);
-            }
             self.admit_if_there_is_room();
         } else {
             self.find_payload_later(&record);

@@ -628,41 +628,36 @@ fn the_latest_batch_of_an_outcome_is_kept() {
     assert!(call.starts_with("DELETE") && call.ends_with("/b"), "{call}");
 }
 
-/// Its pod may be told of after its end.
+/// That its pod started shows it, of which the watch or its list may tell after its end.
 #[test]
 fn one_that_turns_out_to_have_been_whole_is_looked_at_by_retention() {
-    let (scheduler, script) = with_answers(Status::Stopped, vec![Ok("{}".to_string())]);
-    let observer: &dyn crate::backend::Observer = &scheduler;
-    observer.job_seen(Job {
-        has_payload: true,
-        ..Job::sample("later", Status::Stopped, 8)
-    });
-    let work = || {
-        while scheduler
-            .next_task_due()
-            .is_some_and(|due| due <= scheduler.clock.instant())
-        {
-            scheduler.work_once();
-        }
-    };
-    work();
-    let calls = || {
-        script
-            .calls
-            .lock()
-            .iter()
-            .filter(|(call, _)| call.starts_with("DELETE"))
-            .count()
-    };
-    assert_eq!(calls(), 0);
     let later = JobName::parse("later").unwrap();
     let started = Attempt {
         started: Some(Timestamp::at(1)),
         ..Attempt::sample("p", AttemptState::Failed, 9)
     };
-    observer.attempt_seen(&later, started);
-    work();
-    assert_eq!(calls(), 1);
+    for is_listed in [true, false] {
+        let (scheduler, script) = with_answers(Status::Stopped, vec![Ok("{}".to_string())]);
+        let observer: &dyn crate::backend::Observer = &scheduler;
+        observer.job_seen(Job {
+            has_payload: true,
+            ..Job::sample("later", Status::Stopped, 8)
+        });
+        let is_due = || scheduler.next_task_due();
+        let is_due = || is_due().is_some_and(|due| due <= scheduler.clock.instant());
+        let calls = || {
+            while is_due() {
+                scheduler.work_once();
+            }
+            script.calls.lock().len()
+        };
+        assert_eq!(calls(), 0);
+        match is_listed {
+            true => observer.attempts_relisted(vec![(later.clone(), started.clone())]),
+            false => observer.attempt_seen(&later, started.clone()),
+        }
+        assert_eq!(calls(), 1);
+    }
 }
 
 #[test]
