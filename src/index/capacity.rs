@@ -58,8 +58,8 @@ impl Index {
         Ok(self.place(&mut state, false, 1))
     }
 
-    /// Takes places in the queue for so many jobs of a batch, of which so many are `made` already: they
-    /// are in the queue once the batch is complete.
+    /// Takes places in the queue for so many jobs of a batch, of which so many are `made` already:
+    /// they are in the queue once the batch is complete.
     pub fn reserve_waiting(&self, count: usize, made: usize) -> Result<Reservation<'_>, Full> {
         let mut state = self.state.write();
         let limit = self.bounds.unfinished;

@@ -16,8 +16,8 @@ pub struct Fate {
     pub stop_may_come: Option<Instant>,
     /// Calls in flight that delete it: nobody may begin to use its payload.
     pub deletions: u32,
-    /// A deletion, or what takes a batch out of its users' sight, was not answered, and may be carried
-    /// out until then.
+    /// A deletion, or what takes a batch out of its users' sight, was not answered, and may be
+    /// carried out until then.
     pub deletion_may_come: Option<Instant>,
     /// Creates in flight of jobs that use its payload: it must not be deleted.
     pub pins: u32,

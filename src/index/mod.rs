@@ -65,8 +65,8 @@ pub struct Change {
     pub doubtful: Option<JobName>,
     /// The backend tells another end than its attempts did.
     pub contradicts: bool,
-    /// Retention has something to decide: it is out of its users' sight now, or one that has finished
-    /// is found to have had its payload.
+    /// Retention has something to decide: it is out of its users' sight now, or one that has
+    /// finished is found to have had its payload.
     pub concerns_retention: bool,
 }
 

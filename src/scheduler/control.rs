@@ -309,10 +309,9 @@ impl Scheduler {
         })?;
         let again = self.make_again(old);
         drop(pin);
-        if again.is_err() {
-            // What was kept for it may go.
-            self.queue.add(Task::Retain);
-        }
+        // What was kept for it may go: it came to nothing, needs no payload, or has the old one's place
+        // in its batch.
+        self.queue.add(Task::Retain);
         again
     }
 
@@ -330,10 +329,6 @@ impl Scheduler {
                 let created = self.created(created, &name, None);
                 drop(flight);
                 if let Some(record) = created.map_err(|e| job_error(&old.name, e))? {
-                    if old.batch_of().is_some() {
-                        // It has the old one's place in its batch.
-                        self.queue.add(Task::Retain);
-                    }
                     let acknowledged = self.acknowledge(record);
                     return acknowledged.map_err(|e| job_error(&old.name, e));
                 }

@@ -292,8 +292,8 @@ impl Scheduler {
         }
     }
 
-    /// A try of its create may yet be carried out, should it be deleted before. `is_held` is whether
-    /// it was sent so that it is held back.
+    /// A try of its create may yet be carried out, should it be deleted before. `is_held` is
+    /// whether it was sent so that it is held back.
     pub(super) fn note_late(&self, created: &Created, is_held: bool) {
         let name = &created.job.name;
         if created.may_come_again {

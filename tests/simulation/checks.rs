@@ -161,8 +161,8 @@ impl Sim {
         }
     }
 
-    /// Whoever is turned away with so many jobs for their number is so rightly, and nobody is let in
-    /// beyond it.
+    /// Whoever is turned away with so many jobs for their number is so rightly, and nobody is let
+    /// in beyond it.
     pub fn check_bounds(&mut self, process: usize, outcome: &Outcome, size: usize) {
         let Ok(views) = self.processes[process].scheduler.list() else {
             return;
