@@ -298,7 +298,7 @@ impl Scheduler {
         }
     }
 
-    fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
+    pub(super) fn recreate(&self, old: &Job) -> Result<JobView, JobError> {
         self.wait_until_open().map_err(JobError::Backend)?;
         let _turn = self.turn_of(old)?;
         let owner = old.rare.payload_of.as_ref().unwrap_or(&old.name);

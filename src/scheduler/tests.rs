@@ -51,6 +51,14 @@ fn with_bounds(
     (scheduler, script)
 }
 
+/// Does all that is due.
+fn work_off(scheduler: &Scheduler) {
+    let due = || scheduler.next_task_due();
+    while due().is_some_and(|due| due <= scheduler.clock.instant()) {
+        scheduler.work_once();
+    }
+}
+
 #[test]
 fn a_job_that_is_still_being_made_is_not_deleted() {
     let (scheduler, script) = with_job(Status::Running, vec!["{}".to_string()]);
@@ -593,6 +601,38 @@ fn a_job_whose_payload_is_gone_is_not_restarted() {
     assert_eq!(calls, 2);
 }
 
+/// Retention leaves it alone until then.
+#[test]
+fn one_that_is_deleted_while_it_is_done_again_goes_afterwards() {
+    let again = answer().replace(NAME, "again");
+    let answers = vec![Ok(answer()), Ok(again), Ok("{}".to_string())];
+    let (scheduler, script) = with_answers(Status::Failed, answers);
+    scheduler.all_is_known.store(true, Ordering::Release);
+    let old = scheduler.get(NAME).unwrap().record.job.clone();
+    let observer: &dyn crate::backend::Observer = &scheduler;
+    let pin = scheduler.index.begin(&old.name, Flight::Pin);
+    observer.job_seen(Job {
+        hidden: true,
+        version: 8,
+        ..old.clone()
+    });
+    work_off(&scheduler);
+    assert!(script.calls.lock().is_empty());
+    drop(pin);
+    scheduler.recreate(&old).unwrap();
+    work_off(&scheduler);
+    let calls = script.calls.lock();
+    let calls: Vec<_> = calls.iter().map(|(call, _)| call.as_str()).collect();
+    let [_, create, delete] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    assert!(create.starts_with("POST"), "{create}");
+    assert!(
+        delete.starts_with("DELETE") && delete.ends_with(NAME),
+        "{delete}"
+    );
+}
+
 #[test]
 fn a_job_of_a_batch_has_a_short_name_too() {
     let (scheduler, _) = with_batch(&[Status::Failed, Status::Running]);
@@ -643,12 +683,8 @@ fn one_that_turns_out_to_have_been_whole_is_looked_at_by_retention() {
             has_payload: true,
             ..Job::sample("later", Status::Stopped, 8)
         });
-        let is_due = || scheduler.next_task_due();
-        let is_due = || is_due().is_some_and(|due| due <= scheduler.clock.instant());
         let calls = || {
-            while is_due() {
-                scheduler.work_once();
-            }
+            work_off(&scheduler);
             script.calls.lock().len()
         };
         assert_eq!(calls(), 0);
