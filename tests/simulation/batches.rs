@@ -132,7 +132,7 @@ impl Sim {
         let batches = jobs.filter(|job| job.is_managed);
         let mut batches: Vec<_> = batches.map(|job| (job.uid, job.name.clone())).collect();
         batches.sort();
-        let (uid, name) = pick(&batches, which)?;
+        let (uid, name) = pick(batches.into_iter(), which)?;
         let process = self.alive().first().copied()?;
         let scheduler = self.processes[process].scheduler.clone();
         let number = self.batch_request(usize::MAX);
@@ -167,6 +167,7 @@ impl Sim {
             is_alone: false,
             knew_all: false,
             outcome: None,
+            answered: None,
             cut_off: false,
         });
         self.batch_of_request.insert(number, client);
@@ -180,6 +181,7 @@ impl Sim {
             Ok(view) => format!("request {number} is answered: {}", view.whole.job.name),
             Err(e) => format!("request {number} is answered: {e:?}"),
         });
+        self.requests[number].answered = Some(self.time());
         let one = &mut self.batches[client];
         one.in_flight = false;
         let view = match done {
@@ -187,7 +189,7 @@ impl Sim {
             Err(error) => {
                 let process = one.process;
                 let outcome = Outcome::of(Done::Submit(Err(error)));
-                self.check_bounds(process, &outcome, JOBS);
+                self.check_bounds(process, &outcome, JOBS, number);
                 let one = &mut self.batches[client];
                 let is_open = matches!(outcome, Outcome::Failed(_) | Outcome::NotReady);
                 one.was_in_doubt |= is_open;

@@ -25,10 +25,11 @@ pub struct Client {
     pub in_doubt: bool,
     /// The same of any time before.
     pub was_in_doubt: bool,
-    /// The process ended after it had failed to make the job and said so.
+    /// To which it was sent last.
     pub process: usize,
     /// A process ended before it could answer.
     pub cut_off: bool,
+    /// The process ended after it had failed to make the job and said so.
     pub ended_since: bool,
 }
 
@@ -133,6 +134,7 @@ pub struct Request {
     /// The process had read all that its watch of Jobs had to tell.
     pub knew_all: bool,
     pub outcome: Option<Outcome>,
+    pub answered: Option<u64>,
     /// The process ended before it was answered.
     pub cut_off: bool,
 }
@@ -167,7 +169,7 @@ impl Sim {
     }
 
     pub fn submit_new(&mut self, which: u32, how: u32, keyed: bool) -> bool {
-        let Some(process) = pick(&self.alive(), which) else {
+        let Some(process) = pick(self.alive().into_iter(), which) else {
             return false;
         };
         let with_payload = self.options.payloads && !how.is_multiple_of(4);
@@ -192,6 +194,7 @@ impl Sim {
             is_alone: self.is_idle(process),
             knew_all: self.is_caught_up(process),
             outcome: None,
+            answered: None,
             cut_off: false,
         });
         self.say(|| {
@@ -205,13 +208,11 @@ impl Sim {
 
     /// A keyed request is sent again: until it is answered, and now and then once more.
     pub fn resend(&mut self, which: u32) -> bool {
-        let clients: Vec<usize> = (0..self.clients.len())
-            .filter(|at| {
-                let client = &self.clients[*at];
-                client.key.is_some() && !client.in_flight && client.sends < 12
-            })
-            .collect();
-        let Some(client) = pick(&clients, which) else {
+        let clients = (0..self.clients.len()).filter(|at| {
+            let client = &self.clients[*at];
+            client.key.is_some() && !client.in_flight && client.sends < 12
+        });
+        let Some(client) = pick(clients, which) else {
             return false;
         };
         let Some(process) = self.process_for_resend(self.clients[client].process) else {
@@ -245,11 +246,10 @@ impl Sim {
     }
 
     pub fn request_on(&mut self, kind: Kind, which: u32, how: u32) -> bool {
-        let Some(process) = pick(&self.alive(), how) else {
+        let Some(process) = pick(self.alive().into_iter(), how) else {
             return false;
         };
-        let names: Vec<String> = self.world.jobs.keys().cloned().collect();
-        let name = pick(&names, which);
+        let name = pick(self.world.jobs.keys(), which).cloned();
         let Some(name) = name.or((kind == Kind::StopAll).then(String::new)) else {
             return false;
         };
@@ -281,6 +281,7 @@ impl Sim {
             is_alone: self.is_idle(process),
             knew_all: self.is_caught_up(process),
             outcome: None,
+            answered: None,
             cut_off: false,
         });
         self.say(|| format!("request {number}: {kind:?} {name} to process {process}"));
@@ -367,7 +368,8 @@ impl Sim {
         let outcome = Outcome::of(done);
         self.say(|| format!("request {number} is answered: {outcome:?}"));
         self.requests[number].outcome = Some(outcome.clone());
-        self.check_bounds(process, &outcome, 1);
+        self.requests[number].answered = Some(self.time());
+        self.check_bounds(process, &outcome, 1, number);
         if let Outcome::Job { name, uid, .. } = &outcome {
             self.check_is_there(number, name, uid);
         }

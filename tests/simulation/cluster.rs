@@ -241,8 +241,13 @@ impl World {
         }
     }
 
-    /// Whether the job controller has something to do about a job.
-    pub fn wants_sync(&self, job: &Job) -> bool {
+    /// The jobs that the job controller has something to do for.
+    pub fn wanting(&self) -> Vec<String> {
+        let wanting = self.jobs.values().filter(|job| self.wants_sync(job));
+        wanting.map(|job| job.name.clone()).collect()
+    }
+
+    fn wants_sync(&self, job: &Job) -> bool {
         if job.is_managed || self.writes.iter().any(|write| write.uid == job.uid) {
             return false;
         }

@@ -3,7 +3,7 @@
 //!
 //! `SECONDS` is how long histories are run for. `SEED` runs one history and prints it. `CELL` does
 //! so for a cell of the enumeration, as its report names it. With `ALL` it goes on after a failure,
-//! with `SHORT` the enumeration ends with the first use case that fails.
+//! with `SHORT` the enumeration ends with the first use case that fails. `FIRST` is the first seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 

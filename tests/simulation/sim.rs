@@ -241,8 +241,6 @@ pub struct Sim {
     next: u32,
     checked_pods: usize,
     pub healed: bool,
-    /// Whether what a client was told to have failed may not run even if the process ended since.
-    pub strict: bool,
     /// What is to happen at the write after so many others.
     pub point: Option<(usize, Point)>,
     pub reached: bool,
@@ -287,7 +285,6 @@ impl Sim {
             next: 0,
             checked_pods: 0,
             healed: false,
-            strict: std::env::var("STRICT").is_ok(),
             point: None,
             reached: false,
             watch_writes: false,
@@ -974,7 +971,7 @@ impl Sim {
                 3 | 4 => self.resend_batch(),
                 _ => self.submit_batch(how % 8 > 5),
             },
-            Kind::End => match pick(&self.alive(), which) {
+            Kind::End => match pick(self.alive().into_iter(), which) {
                 Some(number) => {
                     self.end_process(number);
                     true
@@ -989,19 +986,17 @@ impl Sim {
                 may
             }
             Kind::Work => {
-                let able: Vec<_> = self
+                let able = self
                     .alive()
                     .into_iter()
-                    .filter(|n| self.may_work(*n))
-                    .collect();
-                let number = pick(&able, which);
+                    .filter(|number| self.may_work(*number));
+                let number = pick(able, which);
                 number.map(|number| self.work(number)).is_some()
             }
             Kind::Effect => {
-                let calling: Vec<_> = (0..self.threads.len())
-                    .filter(|at| matches!(self.threads[*at].state, State::Calling { .. }))
-                    .collect();
-                let Some(at) = pick(&calling, which) else {
+                let calling = (0..self.threads.len())
+                    .filter(|at| matches!(self.threads[*at].state, State::Calling { .. }));
+                let Some(at) = pick(calling, which) else {
                     return false;
                 };
                 let fault = Fault::ALL[how as usize % Fault::ALL.len()];
@@ -1016,10 +1011,8 @@ impl Sim {
                 true
             }
             Kind::Resume => {
-                let ready: Vec<_> = (0..self.threads.len())
-                    .filter(|at| self.is_ready(*at))
-                    .collect();
-                match pick(&ready, which) {
+                let ready = (0..self.threads.len()).filter(|at| self.is_ready(*at));
+                match pick(ready, which) {
                     Some(at) => {
                         let name = self.said_name(at);
                         self.say(|| format!("{name} goes on"));
@@ -1068,8 +1061,8 @@ impl Sim {
             Frame::One | Frame::All | Frame::Cut => self.has_frames(*at),
             _ => matches!(self.threads[*at].state, State::Reading(_)),
         };
-        let readers: Vec<_> = (0..self.threads.len()).filter(reading).collect();
-        match pick(&readers, which) {
+        let readers = (0..self.threads.len()).filter(reading);
+        match pick(readers, which) {
             Some(at) => {
                 self.frame(at, how);
                 true
@@ -1092,25 +1085,21 @@ impl Sim {
         let world = &self.world;
         let jobs = || world.jobs.values();
         let name = match kind {
-            Kind::Sync => pick(&collect(jobs().filter(|job| world.wants_sync(job))), which),
+            Kind::Sync => pick(world.wanting().into_iter(), which),
             // Not one that is still being made: that is for the enumeration.
             Kind::KubectlDelete => {
                 let is_made = |j: &&crate::world::Job| !self.is_being_made(j);
-                pick(&collect(jobs().filter(is_made)), which)
+                pick_job(jobs().filter(is_made), which)
             }
-            Kind::Guard if how.is_multiple_of(2) => pick(&collect(jobs()), which),
+            Kind::Guard if how.is_multiple_of(2) => pick_job(jobs(), which),
             Kind::KubectlSuspend => {
                 let can = |j: &&crate::world::Job| !j.suspend && !j.status.is_finished();
-                pick(&collect(jobs().filter(can)), which)
+                pick_job(jobs().filter(can), which)
             }
-            Kind::KubectlResume => pick(&collect(jobs().filter(|job| job.suspend)), which),
-            Kind::KubectlDeletePod => pick(&world.pods.keys().cloned().collect::<Vec<_>>(), which),
-            Kind::KubectlDeleteSecret => {
-                pick(&world.secrets.keys().cloned().collect::<Vec<_>>(), which)
-            }
-            Kind::Kubelet | Kind::Disrupt => {
-                pick(&world.pods.keys().cloned().collect::<Vec<_>>(), which)
-            }
+            Kind::KubectlResume => pick_job(jobs().filter(|job| job.suspend), which),
+            Kind::KubectlDeletePod => pick(world.pods.keys(), which).cloned(),
+            Kind::KubectlDeleteSecret => pick(world.secrets.keys(), which).cloned(),
+            Kind::Kubelet | Kind::Disrupt => pick(world.pods.keys(), which).cloned(),
             _ => Some(String::new()),
         };
         let Some(name) = name else {
@@ -1135,8 +1124,8 @@ impl Sim {
                     return self.unsay();
                 }
             }
-            Kind::Collect => match pick(&world.orphans(), which) {
-                Some((kind, name)) => world.collect(kind, &name),
+            Kind::Collect => match pick(world.orphans().iter(), which) {
+                Some((kind, name)) => world.collect(kind, name),
                 None => return self.unsay(),
             },
             Kind::Bump => world.bump(u64::from(how % 5) + 1),
@@ -1301,11 +1290,7 @@ impl Sim {
 
     fn move_cluster(&mut self, ends: bool) -> bool {
         let mut any = false;
-        let wanting: Vec<String> = {
-            let world = &self.world;
-            collect(world.jobs.values().filter(|job| world.wants_sync(job)))
-        };
-        for name in wanting {
+        for name in self.world.wanting() {
             self.world.sync_job(&name);
             any = true;
         }
@@ -1385,15 +1370,18 @@ impl Frame {
     ];
 }
 
-pub fn pick<T: Clone>(among: &[T], which: u32) -> Option<T> {
-    match among.len() {
+pub fn pick<T>(among: impl Iterator<Item = T> + Clone, which: u32) -> Option<T> {
+    match among.clone().count() {
         0 => None,
-        len => among.get(which as usize % len).cloned(),
+        len => among.into_iter().nth(which as usize % len),
     }
 }
 
-fn collect<'a>(jobs: impl Iterator<Item = &'a crate::world::Job>) -> Vec<String> {
-    jobs.map(|job| job.name.clone()).collect()
+fn pick_job<'a>(
+    jobs: impl Iterator<Item = &'a crate::world::Job> + Clone,
+    which: u32,
+) -> Option<String> {
+    pick(jobs, which).map(|job| job.name.clone())
 }
 
 /// A call in words: what it asks for.

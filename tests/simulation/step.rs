@@ -1,47 +1,40 @@
 //! What can happen next: the alphabet of histories.
 
 use std::fmt;
-use std::str::FromStr;
 
-macro_rules! kinds {
-    ($($name:ident)*) => {
-        /// What kind of thing happens.
+/// An enumeration that knows all of its kinds.
+macro_rules! listed {
+    ($(#[$of_all:meta])* $all:ident { $($(#[$of_one:meta])* $one:ident,)* }) => {
+        $(#[$of_all])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind { $($name),* }
+        pub enum $all { $($(#[$of_one])* $one),* }
 
-        impl Kind {
-            pub const ALL: &[Kind] = &[$(Kind::$name),*];
-        }
-
-        impl FromStr for Kind {
-            type Err = ();
-
-            fn from_str(text: &str) -> Result<Kind, ()> {
-                match text {
-                    $(stringify!($name) => Ok(Kind::$name),)*
-                    _ => Err(()),
-                }
-            }
+        impl $all {
+            pub const ALL: &[$all] = &[$($all::$one),*];
         }
     };
 }
+pub(crate) use listed;
 
-kinds! {
-    // Clients.
-    Submit SubmitKeyed Resend Stop StopAll Restart Delete Wait Report Batch
-    // The scheduler's processes.
-    End Start Work
-    // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any
-    // more.
-    Effect Resume Late
-    // Watches.
-    Frame Poison Compact
-    // The cluster.
-    Sync WriteStatus StalePod Kubelet Disrupt Collect Bump
-    // A person, and what else refuses.
-    KubectlDelete KubectlDeletePod KubectlDeleteSecret KubectlSuspend KubectlResume
-    Guard Quota
-    Advance
+listed! {
+    /// What kind of thing happens.
+    Kind {
+        // Clients.
+        Submit, SubmitKeyed, Resend, Stop, StopAll, Restart, Delete, Wait, Report, Batch,
+        // The scheduler's processes.
+        End, Start, Work,
+        // Calls: a call takes effect, an answer is used, an effect comes that nobody waits for any
+        // more.
+        Effect, Resume, Late,
+        // Watches.
+        Frame, Poison, Compact,
+        // The cluster.
+        Sync, WriteStatus, StalePod, Kubelet, Disrupt, Collect, Bump,
+        // A person, and what else refuses.
+        KubectlDelete, KubectlDeletePod, KubectlDeleteSecret, KubectlSuspend, KubectlResume,
+        Guard, Quota,
+        Advance,
+    }
 }
 
 /// One step of a history. `which` chooses among what the kind may happen to, `how` among the ways.
@@ -55,20 +48,6 @@ pub struct Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {} {}", self.kind, self.which, self.how)
-    }
-}
-
-impl FromStr for Step {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Step, ()> {
-        let mut parts = text.split_whitespace();
-        let mut next = || parts.next().ok_or(());
-        Ok(Step {
-            kind: next()?.parse()?,
-            which: next()?.parse().map_err(|_| ())?,
-            how: next()?.parse().map_err(|_| ())?,
-        })
     }
 }
 
