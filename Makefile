@@ -82,7 +82,7 @@ mutants: cargo ## changes to the core that its tests let pass; MUTANTS="--shard 
 	@# First what the simulation lets pass; 2 says that there is some. Then what of that the other tests let pass, too.
 	SHORT=1 SECONDS=8 $(mutants) --cargo-arg=--test=simulate || [ $$? = 2 ]
 	cp target/mutants.out/missed.txt target/mutants-simulated.txt
-	$(mutants) $(addprefix --cargo-arg=,--lib --test=events --test=progress --test=local)
+	$(mutants) $(addprefix --cargo-arg=,--lib --test=batches --test=events --test=progress --test=local)
 
 bench: build ## the benchmark, on the cluster; writes target/bench.md
 	JOB_SCHEDULER=$(CURDIR)/target/job-scheduler scripts/with-cluster cargo bench --locked --bench scheduler

@@ -7,7 +7,7 @@
 //! [`serve`] puts these together for a cluster, and [`local`] for one machine; [`manifests`] stands
 //! apart, and prints the objects that run `serve`. [`client`] asks a scheduler over HTTP, and knows
 //! nothing of the rest; [`validate`] checks a file.
-//! [`batch`] reads what is asked for of many jobs as one, which is not served yet.
+//! [`batch`] is what is asked for of many jobs as one, and how those stand together.
 //! [`trace`] reads which trace a request is part of, and [`finished`] whether a job has ended. What
 //! the commands print for people is aligned by `columns`.
 //!
