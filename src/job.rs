@@ -77,11 +77,6 @@ impl Timestamp {
         Timestamp::at(OffsetDateTime::now_utc().unix_timestamp())
     }
 
-    /// The system clock's now in microseconds since 1970.
-    pub fn now_micros() -> u64 {
-        u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(0)
-    }
-
     /// An RFC 3339 time; fractions of a second are dropped.
     pub fn parse(text: &str) -> Option<Timestamp> {
         OffsetDateTime::parse(text, &Rfc3339)
@@ -838,7 +833,7 @@ impl Attempt {
 }
 
 /// An exit code in words. 128 + n is how shells and container runtimes report signal n.
-pub fn exit_text(code: i32) -> String {
+fn exit_text(code: i32) -> String {
     match signal_name(code - 128) {
         Some(signal) => format!("exit code {code} ({signal})"),
         None => format!("exit code {code}"),

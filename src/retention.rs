@@ -1,7 +1,7 @@
 //! Which finished jobs to let go. Pure.
 
 use crate::job::{JobName, Status, Timestamp};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// How long the key of a request stands for its job, in seconds from the job's end.
 const KEY_PROMISE_SECONDS: i64 = 15 * 60;
@@ -67,14 +67,11 @@ pub type Finished = (JobName, Status, (Timestamp, u64));
 /// Divides what has finished into the `limit` latest of each outcome, and the others, oldest first.
 pub fn divide(mut finished: Vec<Finished>, limit: usize) -> (Vec<Finished>, Vec<Finished>) {
     finished.sort_by(|(a, _, a_end), (b, _, b_end)| b_end.cmp(a_end).then_with(|| b.cmp(a)));
-    let mut counts = [0; Status::ALL.len()];
+    let mut counts = HashMap::new();
     let is_kept = |(_, status, _): &Finished| {
-        let counts = Status::ALL.iter().zip(&mut counts);
-        let mut count = counts.filter(|(outcome, _)| *outcome == status);
-        count.all(|(_, count)| {
-            *count += 1;
-            *count <= limit
-        })
+        let count = counts.entry(*status).or_insert(0);
+        *count += 1;
+        *count <= limit
     };
     let (kept, mut others): (Vec<_>, Vec<_>) = finished.into_iter().partition(is_kept);
     others.reverse();

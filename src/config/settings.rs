@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 /// Seconds that one attempt of a job may run where nothing else is said: 12 hours.
-pub const DEFAULT_TIME_LIMIT_SECONDS: u32 = 43_200;
+const DEFAULT_TIME_LIMIT_SECONDS: u32 = 43_200;
 /// A job allowed to run this long (3 days) is moved by the cluster autoscaler unless it says
 /// otherwise.
 const SAFE_TO_RESTART_FROM_SECONDS: u32 = 259_200;

@@ -12,9 +12,9 @@ pub const MAX_WAIT_SECONDS: u64 = 300;
 /// Parameters of a query that are looked at.
 const MAX_PARAMETERS: usize = 100;
 /// The most jobs of a list that a request may ask for by number.
-pub const MAX_LIMIT: usize = 1_000_000;
+const MAX_LIMIT: usize = 1_000_000;
 /// The most lines of a log that a request may ask for by number.
-pub const MAX_TAIL_LINES: u32 = 1_000_000;
+const MAX_TAIL_LINES: u32 = 1_000_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]

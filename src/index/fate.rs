@@ -6,21 +6,13 @@ use std::time::Instant;
 
 #[derive(Default, PartialEq)]
 pub struct Fate {
-    /// Calls of this process that are in flight and create the job.
-    pub creates: u32,
-    /// The same of those that change it, or look at it.
-    pub changes: u32,
-    /// The same of those that stop it: an end of its container may not count any more.
-    pub stops: u32,
+    /// What calls of this process that are in flight do to it.
+    pub flights: Vec<Flight>,
     /// A stop was not answered, and may be carried out until then.
     pub stop_may_come: Option<Instant>,
-    /// Calls in flight that delete it: nobody may begin to use its payload.
-    pub deletions: u32,
     /// A deletion, or what takes a batch out of its users' sight, was not answered, and may be
     /// carried out until then.
     pub deletion_may_come: Option<Instant>,
-    /// Creates in flight of jobs that use its payload: it must not be deleted.
-    pub pins: u32,
     /// Jobs that had this name, and are gone: mostly one. Another comes of a create that was
     /// carried out late.
     pub tombstones: Vec<Tombstone>,
@@ -85,14 +77,25 @@ impl Fate {
         is_news.then(|| name.clone())
     }
 
-    /// Calls in flight whose answers are pictures of the job.
-    pub fn calls(&self) -> u32 {
-        self.creates + self.changes + self.stops
+    /// Whether such a call is in flight.
+    pub fn has(&self, flight: Flight) -> bool {
+        self.flights.contains(&flight)
+    }
+
+    /// Whether a call is in flight whose answer is a picture of the job.
+    pub fn is_changing(&self) -> bool {
+        use Flight::{Change, Create, Stop};
+        [Create, Change, Stop].into_iter().any(|one| self.has(one))
+    }
+
+    /// Whether it is being deleted, or may come to be.
+    pub fn is_going(&self) -> bool {
+        self.has(Flight::Deletion) || self.deletion_may_come.is_some()
     }
 
     /// Whether an end that its attempts show may not be the job's, because a stop may come first.
     pub fn may_be_stopped(&self) -> bool {
-        self.stops > 0 || self.stop_may_come.is_some()
+        self.has(Flight::Stop) || self.stop_may_come.is_some()
     }
 
     /// Whether this very job is gone.
@@ -122,8 +125,9 @@ impl Fate {
     /// Forgets the tombstones that nothing needs any more: their end was reported, and no answer is
     /// due that could be older.
     pub fn settle_tombstones(&mut self) {
-        let has_calls = self.calls() > 0;
-        self.tombstones.retain(|gone| gone.is_awaited || has_calls);
+        let is_changing = self.is_changing();
+        self.tombstones
+            .retain(|gone| gone.is_awaited || is_changing);
     }
 
     /// Another job may come under this name, if a create was not answered: it must not be there,
@@ -159,21 +163,10 @@ pub enum Flight {
     Change,
     /// Changes it so that it stops: it has no end before the answer.
     Stop,
+    /// Deletes it: nobody may begin to use its payload.
     Deletion,
-    /// Creates another job that uses its payload.
+    /// Creates another job that uses its payload: it must not be deleted.
     Pin,
-}
-
-impl Flight {
-    pub fn count(self, fate: &mut Fate) -> &mut u32 {
-        match self {
-            Flight::Create => &mut fate.creates,
-            Flight::Change => &mut fate.changes,
-            Flight::Stop => &mut fate.stops,
-            Flight::Deletion => &mut fate.deletions,
-            Flight::Pin => &mut fate.pins,
-        }
-    }
 }
 
 /// A call that is in flight, until this is dropped.
@@ -187,7 +180,8 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let flight = self.flight;
         self.index.state.write().change(&self.name, |_, fate| {
-            *flight.count(fate) -= 1;
+            let at = fate.flights.iter().position(|one| *one == flight);
+            at.map(|at| fate.flights.swap_remove(at));
             fate.settle_tombstones();
         });
     }

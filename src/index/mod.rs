@@ -183,13 +183,11 @@ impl Index {
 
     /// All jobs in sight, by name, which is by the second they were made in.
     pub fn list(&self) -> Vec<Arc<JobRecord>> {
-        let state = self.state.read();
-        let visible = state.jobs.values().filter(|record| record.is_seen());
-        visible.cloned().collect()
+        self.all(JobRecord::is_seen)
     }
 
-    /// The jobs of a batch, in their order, but for those that were deleted of it, each with its place
-    /// in the queue, from 1, where that holds it.
+    /// The jobs of a batch, in their order, but for those that were deleted of it, each with its
+    /// place in the queue, from 1, where that holds it.
     pub fn jobs_of(&self, batch: &JobName) -> Vec<(Arc<JobRecord>, Option<usize>)> {
         let state = self.state.read();
         let position = state.positions();
@@ -205,7 +203,8 @@ impl Index {
         jobs.any(|job| !job.hidden && !job.status.is_finished())
     }
 
-    /// Jobs of batches that are in sight although another has their place: one that does them again.
+    /// Jobs of batches that are in sight although another has their place: one that does them
+    /// again.
     pub fn overtaken(&self) -> Vec<Arc<JobRecord>> {
         let of_batches = |record: &JobRecord| record.is_seen() && record.job.batch_of().is_some();
         let mut jobs = self.all(of_batches);
@@ -262,16 +261,15 @@ impl Index {
     /// go cannot be used, and one that is used must not go.
     pub fn begin(&self, name: &JobName, flight: Flight) -> Option<InFlight<'_>> {
         let mut state = self.state.write();
-        let is_going = |fate: &Fate| fate.deletions > 0 || fate.deletion_may_come.is_some();
         let is_forbidden = match flight {
             Flight::Create | Flight::Change | Flight::Stop => false,
             Flight::Deletion => state.uses_payload(name),
-            Flight::Pin => state.fates.get(name).is_some_and(is_going),
+            Flight::Pin => state.fates.get(name).is_some_and(Fate::is_going),
         };
         if is_forbidden {
             return None;
         }
-        state.change(name, |_, fate| *flight.count(fate) += 1);
+        state.change(name, |_, fate| fate.flights.push(flight));
         drop(state);
         let name = name.clone();
         Some(InFlight {
@@ -283,14 +281,16 @@ impl Index {
 
     /// Whether a call is in flight here that creates or changes the job.
     pub fn is_changing(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        state.fates.get(name).is_some_and(|fate| fate.calls() > 0)
+        self.has_fate(name, Fate::is_changing)
     }
 
     /// Whether a call is in flight here that creates the job.
     pub fn is_being_created(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        state.fates.get(name).is_some_and(|fate| fate.creates > 0)
+        self.has_fate(name, |fate| fate.has(Flight::Create))
+    }
+
+    fn has_fate(&self, name: &JobName, is_so: impl FnOnce(&Fate) -> bool) -> bool {
+        self.state.read().fates.get(name).is_some_and(is_so)
     }
 
     /// A job as the answer to a call shows it. Returns its record, which may already be newer;
@@ -364,7 +364,7 @@ impl Index {
         let is_known = state.jobs.get(name).is_some_and(|r| r.job.uid == *uid);
         if !is_known {
             state.change(name, |_, fate| {
-                if fate.calls() > 0 && !fate.is_gone(uid) {
+                if fate.is_changing() && !fate.is_gone(uid) {
                     // The answer to its create is still to come.
                     fate.entomb(uid, false, 0);
                 }
@@ -491,7 +491,7 @@ impl Index {
         let now = self.clock.instant();
         let mut state = self.state.write();
         state.conclude_after(name, |_, fate| {
-            fate.stop_may_come = fate.stop_may_come.filter(|until| *until > now);
+            fate.stop_may_come = still(fate.stop_may_come, now);
         })
     }
 
@@ -500,8 +500,8 @@ impl Index {
         self.state.write().conclude(name)
     }
 
-    /// For how much longer something may begin to run under this name that no report shows; `None`
-    /// where there is no doubt.
+    /// For how much longer something may begin to run, or stop, under this name that no report
+    /// shows; `None` where there is no doubt.
     pub fn doubt(&self, name: &JobName) -> Option<Duration> {
         let state = self.state.read();
         let until = state.fates.get(name)?.doubt()?;
@@ -512,11 +512,10 @@ impl Index {
     /// was not.
     pub fn resolved(&self, name: &JobName) {
         let now = self.clock.instant();
-        let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         let mut state = self.state.write();
         state.change(name, |_, fate| {
-            fate.may_start = is_over(fate.may_start);
-            fate.unanswered = is_over(fate.unanswered);
+            fate.may_start = still(fate.may_start, now);
+            fate.unanswered = still(fate.unanswered, now);
             fate.request = fate.request.filter(|_| fate.unanswered.is_some());
         });
     }
@@ -535,36 +534,27 @@ impl Index {
     /// Whether a write that makes this job or its payload, and that was not answered, could be
     /// carried out until a moment ago.
     pub fn could_come_late(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        let fate = state.fates.get(name);
-        fate.is_some_and(|fate| fate.late.or(fate.late_and_held).is_some())
+        self.has_fate(name, |fate| fate.late.or(fate.late_and_held).is_some())
     }
 
     /// Whether what takes the job or the batch away, and was not answered, could be carried out
     /// until a moment ago.
     pub fn could_be_gone(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        let fate = state.fates.get(name);
-        fate.is_some_and(|fate| fate.deletion_may_come.is_some())
+        self.has_fate(name, |fate| fate.deletion_may_come.is_some())
     }
 
     /// Whether another job under this name is to be deleted.
     pub fn is_closed(&self, name: &JobName) -> bool {
-        let state = self.state.read();
-        state
-            .fates
-            .get(name)
-            .is_some_and(|fate| fate.closed.is_some())
+        self.has_fate(name, |fate| fate.closed.is_some())
     }
 
     /// What could be carried out late under this name is not any more, if its time is over.
     pub fn nothing_comes(&self, name: &JobName) {
         let now = self.clock.instant();
-        let is_over = |until: Option<Instant>| until.filter(|until| *until > now);
         self.state.write().change(name, |_, fate| {
-            fate.late = is_over(fate.late);
-            fate.late_and_held = is_over(fate.late_and_held);
-            fate.deletion_may_come = is_over(fate.deletion_may_come);
+            fate.late = still(fate.late, now);
+            fate.late_and_held = still(fate.late_and_held, now);
+            fate.deletion_may_come = still(fate.deletion_may_come, now);
         });
     }
 
@@ -574,7 +564,7 @@ impl Index {
         self.nothing_comes(name);
         let now = self.clock.instant();
         self.state.write().change(name, |_, fate| {
-            fate.closed = fate.closed.filter(|until| *until > now);
+            fate.closed = still(fate.closed, now);
             let late = [fate.late, fate.late_and_held];
             let times = late
                 .into_iter()
@@ -735,6 +725,11 @@ impl Index {
     }
 }
 
+/// Until when what could be so until then still may; `None` once that is over.
+fn still(until: Option<Instant>, now: Instant) -> Option<Instant> {
+    until.filter(|until| *until > now)
+}
+
 /// In the order in which they ran. Times are in seconds: of the same, one has ended before the next
 /// is made.
 fn sort(attempts: &mut [Attempt]) {
@@ -793,7 +788,9 @@ impl State {
     }
 
     fn uses_payload(&self, owner: &JobName) -> bool {
-        self.fates.get(owner).is_some_and(|fate| fate.pins > 0)
+        self.fates
+            .get(owner)
+            .is_some_and(|fate| fate.has(Flight::Pin))
             || self
                 .jobs
                 .values()

@@ -135,8 +135,7 @@ impl Index {
     pub fn is_idle(&self) -> bool {
         let state = self.state.read();
         let is_idle = |fate: &Fate| {
-            let in_flight = fate.calls() + fate.deletions + fate.pins;
-            in_flight == 0 && fate.in_doubt().is_none() && fate.orphans.is_empty()
+            fate.flights.is_empty() && fate.in_doubt().is_none() && fate.orphans.is_empty()
         };
         state.tally == Tally::default()
             && state.waiting.is_empty()
@@ -163,7 +162,7 @@ impl Index {
         let fates = state.fates.iter().map(|(name, fate)| {
             let is_awaited: Vec<bool> =
                 fate.tombstones.iter().map(|gone| gone.is_awaited).collect();
-            let (calls, orphans, in_doubt) = (fate.calls(), &fate.orphans, fate.in_doubt());
+            let (calls, orphans, in_doubt) = (&fate.flights, &fate.orphans, fate.in_doubt());
             format!(
                 "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
                 orphans.len(),

@@ -1,6 +1,7 @@
 //! What is asked of a job that there is: delete, stop, restart.
 
 use super::follow::Task;
+use super::submit::unavailable;
 use super::{
     JobError, JobView, NAME_TRIES, Scheduler, TURN_TIMEOUT, job_error, no_name, not_found,
 };
@@ -42,16 +43,17 @@ impl Scheduler {
     ) -> Result<bool, BackendError> {
         let Some(flight) = self.index.begin(&job.name, Flight::Deletion) else {
             if job.batch_whole().is_some() {
-                let message = format!("jobs of {} are being restarted: try again", job.name);
-                return Err(BackendError::Unavailable { message });
+                return Err(unavailable(format!(
+                    "jobs of {} are being restarted: try again",
+                    job.name
+                )));
             }
             self.hide(job, key, self.now())?;
             return Ok(true);
         };
         let deleted = self.backend.delete(job, condition);
         if let Err(BackendError::Unanswered { .. }) = deleted {
-            self.index.deletion_unanswered(&job.name);
-            self.forget_later(&job.name);
+            self.may_yet_go(&job.name);
         }
         let is_there = deleted?;
         self.index.deleted(job);
@@ -78,12 +80,17 @@ impl Scheduler {
             && is_batch
         {
             // None of its jobs is restarted that may go with it.
-            self.index.deletion_unanswered(&job.name);
-            self.forget_later(&job.name);
+            self.may_yet_go(&job.name);
         }
         self.observe(hidden?);
         self.settle(&job.name);
         Ok(())
+    }
+
+    /// What takes it away was not answered, and may be carried out late.
+    fn may_yet_go(&self, name: &JobName) {
+        self.index.deletion_unanswered(name);
+        self.forget_later(name);
     }
 
     /// Ends the job and keeps its record. A job that is stopped already stays so.
@@ -118,8 +125,7 @@ impl Scheduler {
         let stopped = self.backend.stop(job, reason);
         if let Err(BackendError::Unanswered { .. }) = stopped {
             self.index.stop_unanswered(&job.name);
-            self.queue
-                .add_after(Task::Resolve(job.name.clone()), CALLS_END_WITHIN);
+            self.resolve_later(&job.name, CALLS_END_WITHIN);
         }
         let status = stopped.map(|stopped| {
             let status = stopped.status;
@@ -192,7 +198,7 @@ impl Scheduler {
         let pin = self.index.begin(batch, Flight::Pin);
         pin.map(Some).ok_or_else(|| {
             let message = format!("batch {batch} may be on its way out: try again");
-            JobError::Backend(BackendError::Unavailable { message })
+            JobError::Backend(unavailable(message))
         })
     }
 
@@ -208,7 +214,7 @@ impl Scheduler {
             .wait(place_digest(batch, place), TURN_TIMEOUT, &self.clock);
         let turn = turn.ok_or_else(|| {
             let message = format!("job {} is being restarted: try again", old.name);
-            JobError::Backend(BackendError::Unavailable { message })
+            JobError::Backend(unavailable(message))
         })?;
         let jobs = self.index.jobs_of(batch);
         let others = jobs.iter().map(|(record, _)| &record.job);
@@ -265,7 +271,7 @@ impl Scheduler {
             return Ok(());
         }
         let message = format!("job {name} is still being made: try again");
-        Err(JobError::Backend(BackendError::Unavailable { message }))
+        Err(JobError::Backend(unavailable(message)))
     }
 
     fn resume(&self, job: &Job) -> Result<JobView, JobError> {
@@ -293,8 +299,7 @@ impl Scheduler {
     pub(super) fn note_unanswered(&self, job: &Job, error: &BackendError) {
         if matches!(error, BackendError::Unanswered { .. }) {
             self.index.change_unanswered(job);
-            let task = Task::Resolve(job.name.clone());
-            self.queue.add_after(task, CALLS_END_WITHIN);
+            self.resolve_later(&job.name, CALLS_END_WITHIN);
         }
     }
 
@@ -305,12 +310,12 @@ impl Scheduler {
         let pin = self.index.begin(owner, Flight::Pin);
         let pin = pin.ok_or_else(|| {
             let message = format!("job {owner} may be on its way out: try again");
-            JobError::Backend(BackendError::Unavailable { message })
+            JobError::Backend(unavailable(message))
         })?;
         let again = self.make_again(old);
         drop(pin);
-        // What was kept for it may go: it came to nothing, needs no payload, or has the old one's place
-        // in its batch.
+        // What was kept for it may go: it came to nothing, needs no payload, or has the old one's
+        // place in its batch.
         self.queue.add(Task::Retain);
         again
     }

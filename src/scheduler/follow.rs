@@ -1,5 +1,6 @@
 //! What follows from what is observed: tasks that are left to do, off any request's path.
 
+use super::submit::unavailable;
 use super::{JobError, JobView, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
 use crate::batch::job_names;
@@ -29,7 +30,8 @@ const LARGE_LIST: usize = 1000;
 /// A batch that is not complete by then will not be, if its request does not come again.
 const BATCH_MADE_WITHIN: Duration = Duration::from_secs(45);
 /// Why a job is stopped that nobody asked to stop.
-const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: somebody deleted the Secret, or the job that had it";
+const PAYLOAD_GONE: &str = "its payload is gone, so that it could not start: \
+    somebody deleted the Secret, or the job that had it";
 
 /// What is left to do about a job. Each may be done again without harm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,8 +129,7 @@ impl Scheduler {
     /// What may run is known once the watch has told of it, which may be late by any time.
     fn open_cap(&self) -> Result<(), BackendError> {
         if self.limits.bounds.running > 0 && !self.knows_all_that_runs()? {
-            let message = "the watch has not told of all pods yet".to_string();
-            return Err(BackendError::Unavailable { message });
+            return Err(unavailable("the watch has not told of all pods yet"));
         }
         self.index.open();
         self.admit_if_there_is_room();
@@ -176,8 +177,7 @@ impl Scheduler {
             .map(|key| self.turns.wait(key.key, super::TURN_TIMEOUT, &self.clock));
         let is_served = turn.as_ref().is_some_and(Option::is_none);
         if is_served || self.index.is_changing(name) {
-            let message = "the job's request is being served again".to_string();
-            return Err(BackendError::Unavailable { message });
+            return Err(unavailable("the job's request is being served again"));
         }
         // Now that no other begins.
         if self.index.could_come_late(name) {
@@ -282,8 +282,7 @@ impl Scheduler {
                 _ => ATTEMPTS_COME_WITHIN,
             };
             self.index.discarded(&job, attempts_come_within);
-            let task = Task::Resolve(name.clone());
-            self.queue.add_after(task, attempts_come_within);
+            self.resolve_later(name, attempts_come_within);
             if deleted? {
                 self.index.deleted_unseen(&job);
             }
@@ -299,7 +298,7 @@ impl Scheduler {
             None if !self.is_stop_unnoticed(name) => return Ok(()),
             None | Some(Duration::ZERO) => {}
             Some(rest) => {
-                self.queue.add_after(Task::Resolve(name.clone()), rest);
+                self.resolve_later(name, rest);
                 return Ok(());
             }
         }
@@ -309,20 +308,19 @@ impl Scheduler {
         let doubt = self.index.doubt(name);
         if let Some(rest) = doubt.filter(|rest| !rest.is_zero()) {
             // It was let run and held back again meanwhile.
-            self.queue.add_after(Task::Resolve(name.clone()), rest);
+            self.resolve_later(name, rest);
             return Ok(());
         }
         let is_over = doubt.is_none() && !self.is_stop_unnoticed(name);
         if !is_over && !self.resolve_attempts(name, job)? {
             // The watch tells when what there is ends, or has not told yet that it is there.
-            let task = Task::Resolve(name.clone());
-            self.queue.add_after(task, ATTEMPTS_COME_WITHIN);
+            self.resolve_later(name, ATTEMPTS_COME_WITHIN);
             return Ok(());
         }
         drop(flight);
         if let Some(rest) = self.index.doubt(name) {
             // It was let run and held back again meanwhile.
-            self.queue.add_after(Task::Resolve(name.clone()), rest);
+            self.resolve_later(name, rest);
         }
         self.admit_if_there_is_room();
         Ok(())
@@ -368,8 +366,8 @@ impl Scheduler {
         Ok(job)
     }
 
-    /// What there is under a name. Before a batch is found to be complete, so are its jobs, of which
-    /// the watch may not have told yet.
+    /// What there is under a name. Before a batch is found to be complete, so are its jobs, of
+    /// which the watch may not have told yet.
     fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
         let job = self.backend.look(name)?;
         let known = self.index.known(name);
@@ -542,7 +540,11 @@ impl Scheduler {
                 continue;
             }
             match self.let_go(&batch.whole.job, end, Condition::Whatever) {
-                Ok(()) => log::info!("batch={name} event=retired"),
+                Ok(()) => {
+                    let jobs = batch.jobs.len() as u64;
+                    self.metrics.retired.fetch_add(jobs, Ordering::Relaxed);
+                    log::info!("batch={name} event=retired");
+                }
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
@@ -618,8 +620,7 @@ impl Scheduler {
             self.queue.add(Task::Retain);
         }
         if let Some(name) = change.doubtful {
-            self.queue
-                .add_after(Task::Resolve(name), ATTEMPTS_COME_WITHIN);
+            self.resolve_later(&name, ATTEMPTS_COME_WITHIN);
         }
         let Some(transition) = change.transition else {
             return self.admit_if_there_is_room();
@@ -727,8 +728,7 @@ impl Scheduler {
 
     /// A job is gone.
     pub(super) fn gone(&self, name: &JobName) {
-        self.queue
-            .add_after(Task::Resolve(name.clone()), ATTEMPTS_COME_WITHIN);
+        self.resolve_later(name, ATTEMPTS_COME_WITHIN);
         if self.index.is_closed(name) {
             self.forget_later(name);
         }

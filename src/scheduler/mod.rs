@@ -176,11 +176,6 @@ impl Scheduler {
         &self.metrics
     }
 
-    /// The metrics, for one who outlives a borrow of the scheduler.
-    pub fn shared_metrics(&self) -> Arc<Metrics> {
-        self.metrics.clone()
-    }
-
     /// What the metrics say of the jobs at this moment.
     pub fn gauges(&self) -> Gauges {
         let mut gauges = Gauges {

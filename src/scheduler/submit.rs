@@ -43,8 +43,8 @@ impl From<Full> for SubmitError {
     }
 }
 
-fn unavailable(message: &str) -> BackendError {
-    let message = message.to_string();
+pub(super) fn unavailable(message: impl Into<String>) -> BackendError {
+    let message = message.into();
     BackendError::Unavailable { message }
 }
 
@@ -306,8 +306,7 @@ impl Scheduler {
     fn leave_in_doubt(&self, name: &JobName, key: RequestKey) {
         self.index.create_unanswered(name, key);
         self.forget_later(name);
-        self.queue
-            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        self.resolve_later(name, CALLS_END_WITHIN);
         // A batch, with its jobs.
         let jobs = self.index.jobs_of(name).into_iter().map(|(job, _)| job);
         for record in self.index.known(name).into_iter().chain(jobs) {
@@ -318,6 +317,10 @@ impl Scheduler {
     pub(super) fn forget_later(&self, name: &JobName) {
         let task = Task::Forget(name.clone());
         self.queue.add_after(task, CALLS_END_WITHIN);
+    }
+
+    pub(super) fn resolve_later(&self, name: &JobName, delay: Duration) {
+        self.queue.add_after(Task::Resolve(name.clone()), delay);
     }
 
     /// A job that was created or resumed: into the index.
@@ -348,8 +351,7 @@ impl Scheduler {
         self.queue.add(Task::Discard(name.clone()));
         self.queue
             .add_after(Task::Forget(name.clone()), ABORTED_FOR);
-        self.queue
-            .add_after(Task::Resolve(name.clone()), CALLS_END_WITHIN);
+        self.resolve_later(name, CALLS_END_WITHIN);
         // It may have been the last that needed another's payload.
         self.queue.add(Task::Retain);
         self.settle(name);

@@ -655,6 +655,7 @@ fn the_latest_batch_of_an_outcome_is_kept() {
     see_batch(&scheduler, "d", &[Status::Stopped, Status::Failed], 10);
     see_batch(&scheduler, "e", &[Status::Failed, Status::Running], 11);
     scheduler.perform(&Task::Retain).unwrap();
+    assert_eq!(scheduler.metrics.retired.load(Ordering::Relaxed), 2);
     let batches = scheduler.batches().unwrap();
     let names: Vec<&str> = batches
         .iter()

@@ -60,7 +60,7 @@ pub const INDEX_ANNOTATION: &str = "job-scheduler/index";
 /// The caller's own name for the job.
 pub const JOB_ID_ANNOTATION: &str = "job-scheduler/job-id";
 /// Of a pod: its job component, which is also the name of the job's own container.
-pub const CONTAINER_LABEL: &str = super::COMPONENT_LABEL;
+const CONTAINER_LABEL: &str = super::COMPONENT_LABEL;
 /// The label by which Kubernetes ties a pod to its Job.
 pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 /// The same by the Job's uid.
