@@ -176,11 +176,14 @@ impl Sim {
         let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
         match outcome {
             Outcome::Full => {
-                // One that somebody suspended may have ended meanwhile, and this process not know.
+                // One that somebody suspended may have ended meanwhile, and this process not know; or
+                // the job controller has not noticed, and might just be making a pod for it.
                 let is_behind = !self.is_caught_up(process);
                 let hidden = self.world.jobs.values().filter(|job| {
+                    let is_unnoticed = job.suspend && !job.status.met("Suspended");
+                    let may_go_on = job.touched && (is_behind || is_unnoticed);
                     let hidden = job.annotations.contains_key(HIDDEN);
-                    hidden && ((job.touched && is_behind) || !self.status_of(job).is_finished())
+                    hidden && (may_go_on || !self.status_of(job).is_finished())
                 });
                 // One that is being made or let in holds a place beside its own.
                 let asks = |thread: &&crate::sim::Thread| {
