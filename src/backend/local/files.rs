@@ -1,8 +1,8 @@
 //! The file operations below records: the seam where a simulated disk stands in for the machine's.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// A file system, as far as records, payloads and logs need one. What was written, made, renamed
@@ -27,7 +27,7 @@ pub trait Files: Send + Sync {
 
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a folder with all that is in it.
+    /// Removes a folder with all that is in it, whatever its permissions.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -118,8 +118,30 @@ impl Files for Disk {
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                open_up(path)?;
+                fs::remove_dir_all(path)
+            }
+            removed => removed,
+        }
     }
+}
+
+/// Lets what is in the folders of a job be removed, of which it may have made some read-only.
+fn open_up(path: &Path) -> io::Result<()> {
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            // Of the entry itself: what a link points at is not the job's.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file, and nothing else that the job may have put in its place: that is not waited for.

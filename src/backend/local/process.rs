@@ -5,6 +5,7 @@
 //! descendants, so that one whose parent ends becomes its child, and every process of a job has the
 //! variable [`MARK`] in its environment and the job's log as its output.
 
+use super::files::open_regular;
 use super::init;
 use super::mounts::{self, Plan, ThisMachine, View};
 use super::ports;
@@ -189,7 +190,7 @@ fn spawn(launch: &Launch) -> io::Result<Pid> {
 /// Opens a log to be added to, and makes it if need be.
 fn open_log(path: &Path) -> io::Result<fs::File> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path)
+    open_regular(path, options.append(true).create(true).mode(0o600))
 }
 
 /// How the jobs of a component see their payload at its path; tried out, since a machine may allow
