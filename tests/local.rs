@@ -483,6 +483,55 @@ fn a_failed_job_is_tried_again_as_its_limits_and_policy_say() {
     scheduler.end();
 }
 
+/// A job that is stopped before it is tried again, and restarted, runs once, in the room for one.
+#[test]
+fn a_restart_before_a_retry_takes_no_more_room() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&["--cpus", "2"]);
+    let mut api = scheduler.api();
+    let mut request = shell("test -e tried && exec sleep 3; touch tried; exit 1");
+    request["backoffLimit"] = 3.into();
+    let name = name_of(&api.submit(&request));
+    eventually("it has failed", || {
+        (api.job(&name)["failed"] == 1).then_some(())
+    });
+    for what in ["stop", "restart"] {
+        let answer = api.ask("POST", &format!("{JOBS}/{name}/{what}"), "");
+        assert_eq!(answer.code, 200, "{}", answer.json());
+    }
+    let job = api.wait_for(&name, "Succeeded");
+    assert_eq!(job["podStatuses"].as_array().unwrap().len(), 2, "{job}");
+    for _ in 0..2 {
+        let next = name_of(&api.submit(&shell("sleep 1000")));
+        assert_eq!(api.job(&next)["status"], "Running");
+    }
+    scheduler.end();
+}
+
+/// What an attempt puts in the place of its payload is neither waited for nor written to.
+#[test]
+fn a_payload_is_written_anew_for_each_attempt() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = place.start(&[]);
+    let mut api = scheduler.api();
+    for replaced in ["mkfifo", "ln -s ../kept"] {
+        let script = format!(
+            "test -e tried && {{ cat \"$JOB_PAYLOAD_FILE\"; exit 0; }}; touch tried; echo mine > ../kept; \
+             for file in payload compute/args/payload; do \
+             test -e $file && rm $file && {replaced} $file; done; exit 1"
+        );
+        let mut request = shell(&script);
+        request["backoffLimit"] = 1.into();
+        request["payload"] = "the payload".into();
+        let name = name_of(&api.submit(&request));
+        api.wait_for(&name, "Succeeded");
+        assert_eq!(log(&place, "compute", &name, 2), "the payload");
+    }
+    let kept = place.data().join("test-dev/compute/jobs/kept");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "mine\n");
+    scheduler.end();
+}
+
 #[test]
 fn jobs_wait_for_what_others_have_reserved_and_start_in_order() {
     let lines = "command: ['true']\nresources: {requests: {cpu: 1, memory: 1Gi}}";
@@ -744,6 +793,27 @@ fn a_deleted_job_leaves_no_process_and_no_file() {
     eventually("its folder is gone", || (!folder.exists()).then_some(()));
     scheduler.end();
     place.no_process_is_left();
+}
+
+/// As Go's module cache and others make theirs.
+#[test]
+fn a_deleted_job_leaves_no_folder_that_is_read_only() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let scheduler = match rustix::process::geteuid().is_root() {
+        // To root a folder is never read-only.
+        true => place.start_by(&["setpriv", "--bounding-set=-dac_override"], &[]),
+        false => place.start(&[]),
+    };
+    let mut api = scheduler.api();
+    let script =
+        "mkdir -p mod/a; touch mod/a/f; ln -s / mod/root; chmod 555 mod/a mod; ! touch mod/b";
+    let name = name_of(&api.submit(&shell(script)));
+    api.wait_for(&name, "Succeeded");
+    let folder = place.data().join("test-dev/compute/jobs").join(&name);
+    assert!(folder.join("mod/a/f").exists());
+    assert_eq!(api.ask("DELETE", &format!("{JOBS}/{name}"), "").code, 200);
+    assert!(!folder.exists());
+    scheduler.end();
 }
 
 #[test]
@@ -1545,6 +1615,28 @@ fn nothing_escapes_however_it_hides() {
     drop(scheduler);
     let scheduler = place.start(&[]);
     assert_eq!(scheduler.api().job(&older)["status"], "Failed");
+    scheduler.end();
+}
+
+/// As in a container whose entrypoint starts a helper and then becomes the scheduler.
+#[test]
+fn what_is_of_no_job_is_left_alone() {
+    let place = Place::new(&[("compute", TRUE)]);
+    let helped = ["sh", "-c", "sleep 86395 & exec \"$@\"", "sh"];
+    let scheduler = place.start_by(&helped, &[]);
+    let mut api = scheduler.api();
+    for script in ["exit 3", "kill -9 $$$$", "sleep 86396 & kill -9 $PPID"] {
+        let job = name_of(&api.submit(&shell(script)));
+        api.wait_for(&job, "Failed");
+    }
+    assert_eq!(sleeping("86396"), [] as [String; 0], "its init was killed");
+    let helper = sleeping("86395");
+    assert_eq!(helper.len(), 1, "{helper:?}");
+    let pid = helper[0]
+        .parse()
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::KILL).unwrap();
     scheduler.end();
 }
 

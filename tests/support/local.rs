@@ -86,14 +86,27 @@ impl Place {
 
     /// With variables in its environment.
     pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running<'_> {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        self.run(command)
+    }
+
+    /// Started by a program, whose last arguments are the scheduler's command.
+    pub fn start_by(&self, program: &[&str], arguments: &[&str]) -> Running<'_> {
+        let own = self.command(arguments);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(own.get_program());
+        command.args(own.get_args()).stdin(Stdio::null());
+        self.run(command)
+    }
+
+    fn run(&self, mut command: Command) -> Running<'_> {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.scratch.join("scheduler.log"))
             .unwrap();
-        let mut child = self
-            .command(arguments)
-            .envs(variables.iter().copied())
+        let mut child = command
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()

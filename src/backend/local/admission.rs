@@ -172,6 +172,8 @@ impl Admission {
     }
 
     fn reserve(&mut self, name: JobName, need: Amount) {
+        // One that was stopped and restarted while it was about to start has one.
+        self.release(&name);
         self.free = self.free.minus(need);
         self.reserved.insert(name, need);
     }

@@ -35,10 +35,18 @@ impl Machine {
         let headers = self.headers(new);
         let (whole, headers) = headers.ok_or_else(|| CreateError::Nothing(nothing()))?;
         if let Err(error) = write_batch(part, new, &whole, &headers) {
-            let in_doubt = error.in_doubt && part.store.has(&new.name);
-            // What cannot be removed is at the next start.
-            for job in new.jobs.iter().filter(|_| !in_doubt) {
-                let _ = part.store.remove(&job.name);
+            let in_doubt = error.in_doubt;
+            match in_doubt {
+                // As long as its own record may be there, so are its jobs'.
+                true => {
+                    let jobs = new.jobs.iter().map(|job| &job.name);
+                    self.disown(number, part, [&new.name].into_iter().chain(jobs));
+                }
+                false => {
+                    let jobs = new.jobs.iter().map(|job| &job.name);
+                    let left = jobs.filter(|name| part.store.remove(name).is_err());
+                    self.disown(number, part, left);
+                }
             }
             let error = not_written(error);
             return Err(match in_doubt {
@@ -69,6 +77,24 @@ impl Machine {
             jobs,
             may_come_again: false,
         })
+    }
+
+    /// Records that may be there are removed once the disk lets them be, unless their request comes
+    /// again.
+    fn disown<'a>(
+        &self,
+        part: usize,
+        of: &RunningPart,
+        names: impl IntoIterator<Item = &'a JobName>,
+    ) {
+        for name in names {
+            of.store.disown(name);
+            self.send(Event::NotCreated {
+                part,
+                name: name.clone(),
+                in_doubt: true,
+            });
+        }
     }
 
     /// The batch as it is, if it is there.
@@ -156,8 +182,11 @@ impl Machine {
         whole: &Job,
         condition: Condition,
     ) -> Result<bool, BackendError> {
-        // From here on its jobs are nobody's.
-        let is_there = self.delete(number, part, whole, condition)?;
+        let removed = self.delete(number, part, whole, condition);
+        if part.store.has(&whole.name) {
+            return removed;
+        }
+        // From here on its jobs are nobody's, whatever fails.
         let table = self.table.lock();
         let jobs = table.jobs.iter().filter(|(_, entry)| {
             let of = entry.record.header.batch_of();
@@ -168,13 +197,22 @@ impl Machine {
             .collect();
         drop(table);
         for job in jobs {
-            self.delete(number, part, &job, Condition::Whatever)?;
+            if let Err(e) = self.delete(number, part, &job, Condition::Whatever)
+                && part.store.has(&job.name)
+            {
+                log::warn!("job={} event=left error=\"{e}\"", job.name);
+                let runs = self.end_deleted(&mut self.table.lock(), &job.name);
+                if !runs {
+                    let _ = part.store.clear(&job.name, job.failed as usize);
+                }
+                self.disown(number, part, [&job.name]);
+            }
             // Who sees the batch go does not see that they do.
             if let Some(observer) = part.observer.get() {
                 observer.job_gone(&job);
             }
         }
-        Ok(is_there)
+        removed
     }
 }
 
@@ -188,10 +226,12 @@ fn write_batch(
     for (job, header) in new.jobs.iter().zip(headers) {
         // What an earlier try of this very batch may have left is nobody's.
         if part.store.has(&job.name) {
-            part.store.remove(&job.name)?;
+            part.store.remove(&job.name).map_err(|error| error.cause)?;
         }
         let payload = job.payload.map(str::as_bytes);
-        part.store.create(&job.name, header, payload, &[])?;
+        let written = part.store.create(&job.name, header, payload, &[]);
+        // Without the batch's own, it is none.
+        written.map_err(|error| error.cause)?;
     }
     part.store.create(&new.name, whole, None, &[])
 }

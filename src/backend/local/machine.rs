@@ -4,8 +4,8 @@ use super::admission::{Admission, Amount};
 use super::mounts::View;
 use super::process::Processes;
 use super::store::{
-    Change, End, EndStatus, Ending, FORMAT_OF_SINGLES, Folder, Header, Kept, Key, Left, OpenError,
-    Record, Store,
+    Change, End, EndStatus, Ending, FORMAT_OF_SINGLES, Folder, Header, Kept, Key, Left, NotWritten,
+    OpenError, Record, Store,
 };
 use super::supervisor::{Cause, Event, Over, Supervisor};
 use super::table::{
@@ -530,18 +530,26 @@ impl Machine {
         !runs.unwrap_or(false)
     }
 
+    /// Adds to a record. What could not be undone of that is, once the disk lets it be.
+    fn append(&self, part: usize, name: &JobName, changes: &[Change]) -> Result<(), NotWritten> {
+        let Some(of) = self.parts.get(part) else {
+            return Err(NotWritten::from(std::io::Error::from(ErrorKind::NotFound)));
+        };
+        let written = of.store.append(name, changes);
+        if written.as_ref().is_err_and(|error| error.in_doubt) {
+            let name = name.clone();
+            self.send(Event::Undo { part, name });
+        }
+        written
+    }
+
     /// The job as it stands.
     pub(super) fn look(&self, number: usize, name: &JobName) -> Result<Job, BackendError> {
         self.with_entry(number, name, |entry| entry.job(name, self.next_version()))
     }
 
     /// Ends a job and keeps its record.
-    pub(super) fn stop(
-        &self,
-        number: usize,
-        part: &RunningPart,
-        name: &JobName,
-    ) -> Result<Job, BackendError> {
+    pub(super) fn stop(&self, number: usize, name: &JobName) -> Result<Job, BackendError> {
         let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
@@ -555,7 +563,7 @@ impl Machine {
             self.send(Event::End(name.clone(), Cause::Stopped));
             // It comes to its end and never runs again, whether or not this can be written down: a
             // job that fills the disk can be stopped.
-            if let Err(e) = part.store.append(name, &[Change::StopAsked]) {
+            if let Err(e) = self.append(number, name, &[Change::StopAsked]) {
                 log::warn!("job={name} event=not-written error=\"{e}\"");
             }
             return Ok(job);
@@ -564,7 +572,7 @@ impl Machine {
         let waited = table.admission.withdraw(queued);
         drop(table);
         let stopped = Change::Finished(self.end(EndStatus::Stopped));
-        let written = part.store.append(name, std::slice::from_ref(&stopped));
+        let written = self.append(number, name, std::slice::from_ref(&stopped));
         let mut table = self.table.lock();
         if let Err(e) = written {
             if waited {
@@ -585,12 +593,7 @@ impl Machine {
     }
 
     /// Runs a stopped job again.
-    pub(super) fn resume(
-        &self,
-        number: usize,
-        part: &RunningPart,
-        name: &JobName,
-    ) -> Result<Job, BackendError> {
+    pub(super) fn resume(&self, number: usize, name: &JobName) -> Result<Job, BackendError> {
         let _turn = self.turn(name)?;
         let mut table = self.table.lock();
         let entry = table.entry(number, name)?;
@@ -606,7 +609,7 @@ impl Machine {
         let at = seconds(arrival);
         let mut changes = vec![Change::Resumed { at, arrival }];
         changes.extend(starts.then_some(Change::Begun { at }));
-        let written = part.store.append(name, &changes);
+        let written = self.append(number, name, &changes);
         let mut table = self.table.lock();
         if let Err(e) = written {
             table.admission.release(name);
@@ -624,7 +627,6 @@ impl Machine {
     pub(super) fn keep_progress(
         &self,
         number: usize,
-        part: &RunningPart,
         job: &Job,
         progress: &Progress,
     ) -> Result<Job, BackendError> {
@@ -635,7 +637,7 @@ impl Machine {
             return Err(changed(name));
         }
         let change = Change::Progress(Kept::from(progress));
-        let written = part.store.append(name, std::slice::from_ref(&change));
+        let written = self.append(number, name, std::slice::from_ref(&change));
         written.map_err(not_written)?;
         self.with_entry(number, name, |entry| {
             entry.record.apply(&change);
@@ -647,7 +649,6 @@ impl Machine {
     pub(super) fn hide(
         &self,
         number: usize,
-        part: &RunningPart,
         name: &JobName,
         key: HiddenKey,
         at: Timestamp,
@@ -667,7 +668,7 @@ impl Machine {
             HiddenKey::Kept => &[hidden],
             HiddenKey::Forgotten => &[hidden, Change::KeyForgotten],
         };
-        part.store.append(name, changes).map_err(not_written)?;
+        self.append(number, name, changes).map_err(not_written)?;
         self.with_entry(number, name, |entry| {
             changes.iter().for_each(|change| entry.record.apply(change));
             entry.job(name, self.next_version())
@@ -700,24 +701,8 @@ impl Machine {
         let mut table = self.table.lock();
         let entry = table.jobs.get_mut(name).filter(|e| e.part == number);
         let attempts = entry.as_ref().map_or(0, |e| e.record.attempts.len());
-        let known = match entry {
-            None => false,
-            // Its processes are ending.
-            Some(entry) if entry.deleted => return removed.map(|_| false),
-            Some(entry) if entry.record.is_running() => {
-                entry.deleted = true;
-                self.send(Event::End(name.clone(), Cause::Deleted));
-                true
-            }
-            Some(entry) => {
-                let queued = entry.record.queued;
-                table.admission.withdraw(queued);
-                table.jobs.remove(name);
-                self.send(Event::QueueChanged);
-                true
-            }
-        };
-        let runs = table.jobs.contains_key(name);
+        let known = entry.is_some_and(|entry| !entry.deleted);
+        let runs = self.end_deleted(&mut table, name);
         drop(table);
         if !runs && let Err(e) = part.store.clear(name, attempts) {
             log::warn!("job={name} event=left error=\"{e}\"");
@@ -730,6 +715,24 @@ impl Machine {
             });
         }
         removed.map(|there| known || there)
+    }
+
+    /// A job is deleted: it runs no more. Whether its processes are still ending.
+    pub(super) fn end_deleted(&self, table: &mut Table, name: &JobName) -> bool {
+        let Some(entry) = table.jobs.get_mut(name) else {
+            return false;
+        };
+        if entry.record.is_running() {
+            if !std::mem::replace(&mut entry.deleted, true) {
+                self.send(Event::End(name.clone(), Cause::Deleted));
+            }
+            return true;
+        }
+        let queued = entry.record.queued;
+        table.admission.withdraw(queued);
+        table.jobs.remove(name);
+        self.send(Event::QueueChanged);
+        false
     }
 }
 

@@ -126,7 +126,7 @@ impl Backend for Local {
     }
 
     fn stop(&self, job: &Job, _reason: &str) -> Result<Job, BackendError> {
-        self.machine.stop(self.part, self.part()?, &job.name)
+        self.machine.stop(self.part, &job.name)
     }
 
     /// It is told of each stop.
@@ -135,17 +135,15 @@ impl Backend for Local {
     }
 
     fn keep_progress(&self, job: &Job, progress: &Progress) -> Result<Job, BackendError> {
-        let part = self.part()?;
-        self.machine.keep_progress(self.part, part, job, progress)
+        self.machine.keep_progress(self.part, job, progress)
     }
 
     fn resume(&self, job: &Job, _queued: Option<Queued>) -> Result<Job, BackendError> {
-        self.machine.resume(self.part, self.part()?, &job.name)
+        self.machine.resume(self.part, &job.name)
     }
 
     fn hide(&self, job: &Job, key: HiddenKey, at: Timestamp) -> Result<Job, BackendError> {
-        self.machine
-            .hide(self.part, self.part()?, &job.name, key, at)
+        self.machine.hide(self.part, &job.name, key, at)
     }
 
     /// What is on disk when it starts is all there is.

@@ -582,14 +582,33 @@ impl Store {
             let in_doubt = undone.is_err();
             return Err(NotWritten { cause, in_doubt });
         }
-        let length = good + bytes.len() as u64;
-        self.lengths.lock().insert(name.clone(), length);
+        // Unless it was disowned meanwhile.
+        if let Some(length) = self.lengths.lock().get_mut(name) {
+            *length = good + bytes.len() as u64;
+        }
         Ok(())
+    }
+
+    /// Has what an append that failed has left outlive no power cut, and no restart.
+    pub fn undo(&self, name: &JobName) -> io::Result<()> {
+        let Some(good) = self.lengths.lock().get(name).copied() else {
+            return Ok(());
+        };
+        let mut file = self.files.open(&self.record(name), Mode::Append)?;
+        if file.length()? > good {
+            file.cut(good)?;
+        }
+        file.sync()
     }
 
     /// Whether there is a record of the job.
     pub fn has(&self, name: &JobName) -> bool {
         self.lengths.lock().contains_key(name)
+    }
+
+    /// A record that may be there, or that cannot be removed, is of no job any more.
+    pub fn disown(&self, name: &JobName) {
+        self.lengths.lock().remove(name);
     }
 
     /// Forgets a job; on return that outlives a power cut. What the job left in its folder is
@@ -674,7 +693,16 @@ impl Store {
         if let Some(parent) = file.parent().filter(|parent| *parent != folder) {
             self.files.make_folder(parent)?;
         }
-        self.files.open(file, Mode::Replace)?.write_all(payload)
+        let open = || self.files.open(file, Mode::New);
+        let opened = open().or_else(|e| match e.kind() {
+            // An earlier attempt's, or what it has put in its place.
+            ErrorKind::AlreadyExists => self.files.remove_file(file).and_then(|()| open()),
+            _ => Err(e),
+        });
+        opened?.write_all(payload).inspect_err(|_| {
+            // It would keep a full disk full.
+            let _ = self.files.remove_file(file);
+        })
     }
 
     /// What an attempt has left in its result file: its last [`MAX_RESULT_BYTES`], if it is longer.

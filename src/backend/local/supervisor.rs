@@ -9,7 +9,7 @@ use super::mounts::{PAYLOAD, View};
 use super::ports;
 use super::process::{self, Exit, Launch, Leader};
 use super::store::{Change, End, EndStatus, Ending, Header, Record};
-use super::table::{END_NOT_WRITTEN, STOPPED, after_attempt, read_attempt};
+use super::table::{END_NOT_WRITTEN, Entry, STOPPED, after_attempt, read_attempt};
 use super::work;
 use crate::backend::RESULT_VARIABLE;
 use crate::config::JobComponent;
@@ -32,12 +32,15 @@ pub enum Event {
         name: JobName,
         payload: Option<Vec<u8>>,
     },
-    /// It could not be written down, or nobody knows whether it could.
+    /// It could not be written down, or nobody knows whether it could; or its record could not be
+    /// removed.
     NotCreated {
         part: usize,
         name: JobName,
         in_doubt: bool,
     },
+    /// A change of a job could not be written down, and nobody knows whether it was.
+    Undo { part: usize, name: JobName },
     /// A job whose attempt is marked as begun is to be started.
     Start(JobName),
     /// A job that runs is to be ended.
@@ -127,20 +130,24 @@ pub struct Supervisor {
     over: Vec<Over>,
     /// Jobs whose attempt is marked as begun, and for which there was no room on the disk.
     unstarted: BTreeSet<JobName>,
-    /// Jobs that were refused, and of which a record may be there.
+    /// Jobs that were refused or deleted, and of which a record may be there.
     in_doubt: BTreeSet<(usize, JobName)>,
+    /// Jobs of whose record a change is to be cut off.
+    to_undo: BTreeSet<(usize, JobName)>,
     /// What of the disk keeps the jobs of the queue from being started, if anything does.
     held: Option<Arc<str>>,
-    /// Jobs that are tried again, by when.
-    retries: BTreeSet<(Instant, JobName)>,
+    /// Jobs that are tried again, by when, and after how many attempts.
+    retries: BTreeSet<(Instant, JobName, usize)>,
     /// When the waiting jobs' places are to be told.
     refresh_at: Option<Instant>,
     refreshed: Instant,
     refresh_every: Duration,
     /// When the queue goes on, after a job of it could not be marked as begun.
     paused_until: Option<Instant>,
-    /// When what could not be written is tried again.
+    /// When what could not be started, or is in doubt, is tried again.
     write_again_at: Option<Instant>,
+    /// The same of ends that could not be written down.
+    settle_again_at: Option<Instant>,
     jobs_since_relist: u32,
     /// Whether there may be something to collect.
     child_ended: bool,
@@ -159,6 +166,7 @@ impl Supervisor {
             over,
             unstarted: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
+            to_undo: BTreeSet::new(),
             held: None,
             retries: BTreeSet::new(),
             refresh_at: Some(refreshed),
@@ -166,6 +174,7 @@ impl Supervisor {
             refresh_every: REFRESH_EVERY,
             paused_until: None,
             write_again_at: None,
+            settle_again_at: None,
             jobs_since_relist: 0,
             child_ended: false,
             closing: false,
@@ -213,6 +222,7 @@ impl Supervisor {
             self.write_again();
         }
         self.paused_until.take_if(|until| *until <= now);
+        self.settle_again_at.take_if(|at| *at <= now);
         self.start_waiting();
         self.settle();
         self.tell_places();
@@ -230,10 +240,11 @@ impl Supervisor {
             Some(_) => live.kill_at,
         });
         of_live
-            .chain(self.retries.first().map(|(at, _)| *at))
+            .chain(self.retries.first().map(|(at, ..)| *at))
             .chain(self.refresh_at)
             .chain(self.paused_until)
             .chain(self.write_again_at)
+            .chain(self.settle_again_at)
             .min()
     }
 
@@ -267,6 +278,10 @@ impl Supervisor {
                     self.write_later();
                 }
                 self.queue_changed();
+            }
+            Event::Undo { part, name } => {
+                self.to_undo.insert((part, name));
+                self.write_later();
             }
             Event::Start(name) => self.launch(&name),
             Event::End(name, cause) => self.end(&name, cause),
@@ -368,8 +383,9 @@ impl Supervisor {
         }
     }
 
-    /// Looks at the orphans that came to this process: forgets those that have exited, kills those whose job is over.
-    /// Gives the jobs that have to wait for some.
+    /// Looks at the orphans that came to this process: forgets those that have exited, kills those
+    /// whose job is over, and leaves alone what is of no job. Gives the jobs that have to wait for
+    /// some.
     fn kill_orphans(&self) -> BTreeSet<JobName> {
         let mut blocked = BTreeSet::new();
         let is_running = |pid: Pid| {
@@ -387,18 +403,18 @@ impl Supervisor {
                 self.live.iter().filter(|(_, live)| its_own(live)).collect();
             let mut traces = orphan.traces.iter();
             let is_a_jobs = traces.any(|trace| trace.starts_with(self.machine.folder()));
-            // One of a job that is over has no owner, and one that hides whose it is may be of any
-            // job that had begun before it did.
-            let owners: Vec<(&JobName, &Live)> = match known.is_empty() {
-                false => known,
-                true if is_a_jobs => Vec::new(),
-                true => self
-                    .live
-                    .iter()
-                    .filter(|(_, live)| live.leader.started <= orphan.started)
-                    .collect(),
+            // One that hides whose it is may be of any job that had begun before it did, and whose
+            // init was killed: an init outlives all that is of its job.
+            let may_own = |live: &Live| {
+                let is_killed = matches!(live.exit, Some(Exit::Signal(_)));
+                is_killed && live.leader.started <= orphan.started
             };
-            if owners.iter().all(|(_, live)| live.exit.is_some()) {
+            let owners: Vec<(&JobName, &Live)> = match known.is_empty() && !is_a_jobs {
+                false => known,
+                true => self.live.iter().filter(|(_, live)| may_own(live)).collect(),
+            };
+            let is_ours = is_a_jobs || !owners.is_empty();
+            if is_ours && owners.iter().all(|(_, live)| live.exit.is_some()) {
                 self.machine.processes.kill(orphan.pid);
                 blocked.extend(owners.into_iter().map(|(name, _)| name.clone()));
             }
@@ -408,14 +424,19 @@ impl Supervisor {
 
     fn retry_what_is_due(&mut self) {
         let now = self.now();
-        while let Some((at, name)) = self.retries.first().cloned() {
+        while let Some((at, name, attempts)) = self.retries.first().cloned() {
             if at > now {
                 return;
             }
             self.retries.pop_first();
             let mut table = self.machine.table.lock();
-            // It may have been stopped or deleted meanwhile.
-            if let Some(entry) = table.jobs.get(&name).filter(|e| e.record.end.is_none()) {
+            // It may have been stopped or deleted meanwhile, and restarted.
+            let goes_on = |entry: &&Entry| {
+                let record = &entry.record;
+                let is_same = record.attempts.len() == attempts && !record.current().is_empty();
+                entry.waits() && is_same
+            };
+            if let Some(entry) = table.jobs.get(&name).filter(goes_on) {
                 let (queued, need) = (entry.record.queued, entry.record.header.work.need());
                 table.admission.wait(queued, name, need);
             }
@@ -427,13 +448,28 @@ impl Supervisor {
         for name in std::mem::take(&mut self.unstarted) {
             self.launch(&name);
         }
-        for (part, name) in std::mem::take(&mut self.in_doubt) {
+        for (part, name) in std::mem::take(&mut self.to_undo) {
+            if let Err(e) = self.undo(part, &name) {
+                log::error!("job={name} event=in-doubt error=\"{e}\"");
+                self.to_undo.insert((part, name));
+                self.write_later();
+            }
+        }
+        // A batch comes before its jobs: these are there as long as it may be.
+        while let Some((part, name)) = self.in_doubt.pop_first() {
             if let Err(e) = self.resolve(part, &name) {
                 log::error!("job={name} event=in-doubt error=\"{e}\"");
                 self.in_doubt.insert((part, name));
                 self.write_later();
+                return;
             }
         }
+    }
+
+    fn undo(&self, part: usize, name: &JobName) -> io::Result<()> {
+        let _turn = turn(&self.machine, name)?;
+        let part = self.machine.parts.get(part);
+        part.map_or(Ok(()), |part| part.store.undo(name))
     }
 
     /// Removes what may be there of a job that was refused, unless its request came again.
@@ -479,7 +515,7 @@ impl Supervisor {
                 // Deleted by another hand.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => self.lose(&name),
                 // Stopped or deleted meanwhile.
-                Ok(false) => self.machine.table.lock().admission.release(&name),
+                Ok(false) => self.give_back(&name),
                 Err(e) => {
                     self.prepared.remove(&name);
                     self.wait_again(&name);
@@ -490,11 +526,20 @@ impl Supervisor {
         }
     }
 
+    /// What a job of the queue had reserved, unless it was restarted meanwhile, and runs with it.
+    fn give_back(&self, name: &JobName) {
+        let mut table = self.machine.table.lock();
+        let entry = table.jobs.get(name);
+        if !entry.is_some_and(|entry| entry.record.is_running()) {
+            table.admission.release(name);
+        }
+    }
+
     /// Back to the place it had.
     fn wait_again(&self, name: &JobName) {
+        self.give_back(name);
         let mut table = self.machine.table.lock();
-        table.admission.release(name);
-        if let Some(entry) = table.jobs.get(name).filter(|e| e.record.end.is_none()) {
+        if let Some(entry) = table.jobs.get(name).filter(|entry| entry.waits()) {
             let (queued, need) = (entry.record.queued, entry.record.header.work.need());
             table.admission.wait(queued, name.clone(), need);
         }
@@ -538,6 +583,9 @@ impl Supervisor {
             }
             entry.record.apply(&change);
             (entry.place, entry.held) = (None, None);
+            // Stopped and restarted meanwhile, it has come to wait again.
+            let queued = entry.record.queued;
+            table.admission.withdraw(queued);
         }
         drop(table);
         if let (Some(waited), Some(observer)) = (waited, part.observer.get()) {
@@ -786,7 +834,7 @@ impl Supervisor {
 
     /// Writes down which attempts are over, and then tells of them.
     fn settle(&mut self) {
-        if self.write_again_at.is_some() && !self.closing {
+        if self.settle_again_at.is_some() && !self.closing {
             return;
         }
         for over in std::mem::take(&mut self.over) {
@@ -794,7 +842,7 @@ impl Supervisor {
                 Ok(()) => {}
                 Err(e) => {
                     self.hold(&over.name, END_NOT_WRITTEN, &e);
-                    self.write_later();
+                    self.settle_again_at = Some(self.now() + PAUSE);
                     self.over.push(over);
                 }
             }
@@ -830,7 +878,9 @@ impl Supervisor {
             (entry.held, entry.cut_short) = (None, false);
         }
         if let Some(delay) = retry {
-            self.retries.insert((self.now() + delay, name.clone()));
+            let attempts = record.attempts.len();
+            self.retries
+                .insert((self.now() + delay, name.clone(), attempts));
         }
         self.report(name);
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::disk::{Fault, Keep};
 use crate::world::{Step, World};
+use job_scheduler::job::Status;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is there before, and the steps whose writes are struck.
@@ -22,7 +23,7 @@ enum Then {
 
 type Column = (Fault, Then);
 
-const COLUMNS: [(&str, Column); 13] = [
+const COLUMNS: [(&str, Column); 15] = [
     ("end-before", (Fault::EndBefore, Then::Restarts)),
     ("end-inside", (Fault::EndInside, Then::Restarts)),
     ("end-after", (Fault::EndAfter, Then::Restarts)),
@@ -51,6 +52,8 @@ const COLUMNS: [(&str, Column); 13] = [
     ("fails", (Fault::Broken, Then::Heals)),
     ("fails+end", (Fault::Broken, Then::Restarts)),
     ("fails-late", (Fault::BrokenAfter, Then::Heals)),
+    ("fails-on", (Fault::BrokenOn, Then::Heals)),
+    ("fails-late-on", (Fault::BrokenAfterOn, Then::Heals)),
 ];
 
 const SUBMIT_BATCH: Step = Step::SubmitBatch { key: false };
@@ -121,8 +124,13 @@ fn cases() -> Vec<Case> {
         case("stop, waiting", &three, &[Stop(2), Settle]),
         case(
             "stop, before a retry",
-            &[retries, Settle, Exit(0, 1), Settle],
+            &[retries.clone(), Settle, Exit(0, 1), Settle],
             &[Stop(0), Settle, Pass(5)],
+        ),
+        case(
+            "stop, before a retry, restart",
+            &[retries, Settle, Exit(0, 1), Settle],
+            &[Stop(0), Restart(0), Settle, Pass(5), Exit(0, 0), Settle],
         ),
         case(
             "progress, kept now and then",
@@ -296,6 +304,27 @@ fn run(case: &Case, at: usize, (fault, then): Column) -> Option<World> {
     Some(world)
 }
 
+/// There is room to write down how a job ended, and none for the payload of another that is to be
+/// started: the one does not wait for the other.
+fn end_on_a_full_disk() -> Option<String> {
+    let mut world = World::new(1);
+    let large = Step::Submit {
+        key: false,
+        payload: Some(500),
+        backoff: 0,
+    };
+    let begun = [submit(), Step::Settle, large, Step::Fill(450), Step::Settle];
+    let ended = [Step::Exit(0, 0), Step::Settle, Step::Pass(3)];
+    begun.iter().chain(&ended).for_each(|step| world.step(step));
+    let last = world.oracle.job(0).and_then(|job| world.oracle.last(&job));
+    let is_told = last == Some(Status::Succeeded);
+    world.finish();
+    let violated = world.oracle.violations().into_iter().next();
+    let untold = (!is_told).then(|| format!("it has ended, and is {last:?}"));
+    let what = untold.or(violated)?;
+    Some(format!("end on a full disk: {what}"))
+}
+
 /// Runs all, prints what was covered, and gives the number of cells that failed.
 pub fn enumerate() -> usize {
     let (mut cells, mut failures) = (0, Vec::new());
@@ -325,6 +354,9 @@ pub fn enumerate() -> usize {
             }
             rows.push((format!("{}: {operation}", case.name), row));
         }
+    }
+    if let Some(what) = end_on_a_full_disk() {
+        failures.push(what);
     }
     print_table(&rows);
     let kinds: BTreeSet<&str> = failures

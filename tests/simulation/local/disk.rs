@@ -26,6 +26,10 @@ pub enum Fault {
     Broken,
     /// It takes effect, and fails all the same, once.
     BrokenAfter,
+    /// It fails, as do all that follow until the disk heals.
+    BrokenOn,
+    /// It takes effect and fails all the same, and all that follow fail until the disk heals.
+    BrokenAfterOn,
 }
 
 /// What a power cut leaves of what was not synced.
@@ -63,7 +67,7 @@ impl Fault {
                 operation,
                 Operation::Cut | Operation::Remove | Operation::SyncFolder
             ),
-            Fault::BrokenAfter => operation != Operation::Open,
+            Fault::BrokenAfter | Fault::BrokenAfterOn => operation != Operation::Open,
             _ => true,
         }
     }
@@ -119,6 +123,8 @@ struct State {
     inodes: Vec<Inode>,
     /// What is left of a disk that is full.
     left: Option<usize>,
+    /// Nothing can be changed any more.
+    broken: bool,
     /// Operations that changed the disk since the last arming.
     operations: Vec<String>,
     fault: Option<(usize, Fault)>,
@@ -219,6 +225,12 @@ impl SimDisk {
     pub fn heal(&self) {
         let mut state = self.state();
         (state.left, state.fault, state.during) = (None, None, None);
+        state.broken = false;
+    }
+
+    /// Whether nothing can be changed any more.
+    pub fn is_broken(&self) -> bool {
+        self.state().broken
     }
 
     /// The process that used the disk has ended, with the machine or alone.
@@ -311,7 +323,18 @@ impl SimDisk {
                 }
                 Fault::Broken => Fate::Fails(broken()),
                 Fault::BrokenAfter => Fate::FailsAfter(broken()),
+                Fault::BrokenOn => {
+                    state.broken = true;
+                    Fate::Fails(broken())
+                }
+                Fault::BrokenAfterOn => {
+                    state.broken = true;
+                    Fate::FailsAfter(broken())
+                }
             });
+        }
+        if state.broken {
+            return Ok(Fate::Fails(broken()));
         }
         Ok(match (operation, state.left) {
             (Operation::Write, Some(left)) if left < size => {
@@ -367,7 +390,9 @@ impl State {
     }
 
     fn unlink(&mut self, path: &Path) {
-        self.nodes.remove(path);
+        if let (Some(Node::File(inode)), Some(left)) = (self.nodes.remove(path), &mut self.left) {
+            *left += self.inodes[inode].content.len();
+        }
         self.log(path, Change::Unlink(path.into()));
     }
 
@@ -437,6 +462,8 @@ impl Files for SimDisk {
                 self.state().parent_is_there(path)?;
                 let fate = self.operate(Operation::Open, path, 0)?;
                 self.change(fate, |state| {
+                    // Somebody may have removed it meanwhile.
+                    state.parent_is_there(path)?;
                     state.inodes.push(Inode::default());
                     let inode = state.inodes.len() - 1;
                     state.link(path, Node::File(inode));
@@ -474,6 +501,9 @@ impl Files for SimDisk {
             }
             let fate = self.operate(Operation::MakeFolder, folder, 0)?;
             self.change(fate, |state| {
+                if folder.parent().is_some() {
+                    state.parent_is_there(folder)?;
+                }
                 state.link(folder, Node::Folder);
                 Ok(())
             })?;
@@ -585,7 +615,11 @@ impl OpenFile for SimFile {
         let fate = self.disk.operate(Operation::Sync, &self.path, 0)?;
         let inode = self.inode;
         if let Fate::Fails(_) = &fate {
-            self.disk.state().inodes[inode].fail_to_sync();
+            let mut state = self.disk.state();
+            // What a disk was not given that fails for long stays to be written.
+            if !state.broken {
+                state.inodes[inode].fail_to_sync();
+            }
         }
         self.disk.change(fate, |state| {
             state.inodes[inode].sync();

@@ -270,6 +270,15 @@ impl Oracle {
         self.state().jobs.get_mut(name).unwrap().deletion = Deletion::Done;
     }
 
+    /// What could not be written down is lost: that a job was to be stopped.
+    pub fn loses_stops(&self) {
+        let mut state = self.state();
+        let stopping = state.jobs.values_mut();
+        for known in stopping.filter(|known| known.last == Some(Status::Stopping)) {
+            known.last = None;
+        }
+    }
+
     pub fn last(&self, name: &JobName) -> Option<Status> {
         self.state().jobs.get(name)?.last
     }
@@ -379,6 +388,12 @@ impl Known {
     }
 }
 
+/// The batch that a job is of.
+pub fn batch_of(name: &JobName) -> Option<&str> {
+    let (batch, _) = name.as_str().rsplit_once('-')?;
+    batch.starts_with("batch-").then_some(batch)
+}
+
 /// Whether a job can come from one status to the other, with others between.
 fn may_follow(from: Status, to: Status) -> bool {
     match from {
@@ -452,7 +467,11 @@ impl State {
             let before = known.finished_before.filter(|_| known.resuming);
             known.finished = match job.status {
                 Status::Stopped if before.is_some() => before,
-                status if status.is_finished() => known.finished.or(Some((step, status))),
+                status if status.is_finished() => {
+                    // It may have been resumed, and have ended anew.
+                    let same = known.finished.filter(|(_, was)| *was == status);
+                    same.or(Some((step, status)))
+                }
                 // The index may not be sure yet that it has stopped.
                 Status::Stopping => known.finished,
                 _ => None,
@@ -480,6 +499,26 @@ impl State {
         }
     }
 
+    /// A job of a batch that must be kept is not there: retention may have let the batch go, all of
+    /// it, once all of it had finished.
+    fn is_missing_of_batch(&mut self, name: &JobName, batch: &str, jobs: &[Job]) {
+        let of_it = |other: &JobName| batch_of(other) == Some(batch);
+        let unfinished = |(other, known): (&JobName, &Known)| {
+            of_it(other) && known.is_kept() && known.finished.is_none()
+        };
+        let in_part = jobs.iter().any(|job| of_it(&job.name)) || self.jobs.iter().any(unfinished);
+        let batches = jobs.iter().filter_map(|job| batch_of(&job.name));
+        let left = self
+            .jobs
+            .iter()
+            .filter(|(_, known)| known.left_in == self.step);
+        let left = left.filter_map(|(name, _)| batch_of(name));
+        let others: BTreeSet<&str> = batches.chain(left).collect();
+        if in_part || others.len() < HISTORY {
+            self.violated(format!("job {name} of a batch is lost"));
+        }
+    }
+
     /// A job that must be kept is not there: retention may have let it go.
     fn is_missing(&mut self, name: &JobName, jobs: &[Job]) {
         let Some((step, status)) = self.jobs[name].finished else {
@@ -488,7 +527,11 @@ impl State {
             return;
         };
         self.jobs.get_mut(name).unwrap().retired = true;
-        let kept = jobs.iter().filter(|job| job.status == status);
+        if let Some(batch) = batch_of(name) {
+            return self.is_missing_of_batch(name, batch, jobs);
+        }
+        let kept = jobs.iter().filter(|job| batch_of(&job.name).is_none());
+        let kept = kept.filter(|job| job.status == status);
         let kept: Vec<&JobName> = kept.map(|job| &job.name).collect();
         // What was resumed or deleted meanwhile was kept, too.
         let left = self.jobs.values().filter(|job| job.left_in == self.step);

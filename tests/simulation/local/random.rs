@@ -14,7 +14,7 @@ fn keep(random: &mut fastrand::Rng) -> Keep {
 }
 
 fn fault(random: &mut fastrand::Rng, kinds: u32) -> Option<Fault> {
-    let kind = random.u32(..8);
+    let kind = random.u32(..10);
     // Each history has some kinds of faults switched off.
     if kinds & 1 << kind == 0 {
         return None;
@@ -27,12 +27,14 @@ fn fault(random: &mut fastrand::Rng, kinds: u32) -> Option<Fault> {
         4 => Fault::PowerAfter(keep(random)),
         5 => Fault::Full,
         6 => Fault::Broken,
-        _ => Fault::BrokenAfter,
+        7 => Fault::BrokenAfter,
+        8 => Fault::BrokenOn,
+        _ => Fault::BrokenAfterOn,
     })
 }
 
 fn request(random: &mut fastrand::Rng) -> Step {
-    match random.u32(..14) {
+    match random.u32(..17) {
         0..5 => Step::Submit {
             key: random.bool(),
             payload: random.bool().then(|| random.usize(..200)),
@@ -43,6 +45,13 @@ fn request(random: &mut fastrand::Rng) -> Step {
         8 => Step::Delete(random.usize(..20)),
         9 | 10 => Step::Restart(random.usize(..20)),
         11 | 12 => Step::Report(random.usize(..20)),
+        13 => Step::SubmitBatch { key: random.bool() },
+        14 => Step::ResendBatch,
+        15 => match random.u32(..3) {
+            0 => Step::StopBatch,
+            1 => Step::RestartBatch,
+            _ => Step::DeleteBatch,
+        },
         _ => Step::StopAll,
     }
 }
@@ -51,7 +60,7 @@ fn request(random: &mut fastrand::Rng) -> Step {
 fn history(seed: u64) -> Vec<Step> {
     let mut random = fastrand::Rng::with_seed(seed);
     let random = &mut random;
-    let kinds = random.u32(..256);
+    let kinds = random.u32(..1024);
     let clocks = random.bool();
     let mut steps = Vec::new();
     while steps.len() < STEPS {

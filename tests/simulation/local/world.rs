@@ -1,7 +1,7 @@
 //! The scheduler on a simulated disk, and the steps that its world takes.
 
 use crate::disk::{Ended, Fault, Keep, SimDisk};
-use crate::oracle::{HISTORY, Oracle};
+use crate::oracle::{HISTORY, Oracle, batch_of};
 use crate::processes::{SimProcesses, SimTime, left_by};
 use job_scheduler::backend::local::{Amount, Folder, Local, Machine, Part, Setup, Supervisor};
 use job_scheduler::backend::{Backend, BackendError, Observer};
@@ -91,6 +91,10 @@ pub struct World {
     alive: Option<Alive>,
     /// Whether every fault so far leaves no doubt about what is on disk.
     certain: bool,
+    /// What could not be written down has not been tried again since.
+    was_broken: bool,
+    /// The disk failed as the scheduler was started: what is nobody's may stay until the next start.
+    may_be_left: bool,
 }
 
 /// Tells the scheduler, and the oracle.
@@ -193,6 +197,8 @@ impl World {
             time: Arc::new(SimTime::new(seed)),
             alive: None,
             certain: true,
+            was_broken: false,
+            may_be_left: false,
         };
         world.start();
         world
@@ -207,6 +213,8 @@ impl World {
         self.oracle.next_step();
         self.oracle.say(words(step));
         self.guarded(|world| world.act(step));
+        let is_broken = self.disk.is_broken();
+        self.was_broken = is_broken || (self.was_broken && !matches!(step, Step::Pass(_)));
         self.look();
     }
 
@@ -228,6 +236,9 @@ impl World {
                 format!("    the machine ends, and of what was not synced is left: {keep:?}")
             }
         });
+        if self.was_broken || self.disk.is_broken() {
+            self.oracle.loses_stops();
+        }
         self.disk.end(power);
         self.processes.end_all();
         self.alive = None;
@@ -239,6 +250,7 @@ impl World {
         }
         self.disk.begin();
         let clock = Clock::of(self.time.clone());
+        let struck = self.disk.operations().1;
         let opened = Machine::open(Setup {
             folder: Folder::of(Arc::new(self.disk.clone()), Path::new("/data")),
             parts: vec![Part {
@@ -254,6 +266,7 @@ impl World {
             processes: Arc::new(self.processes.clone()),
             clock: clock.clone(),
         });
+        self.may_be_left = self.disk.operations().1 != struck || self.disk.is_broken();
         let machine = match opened {
             Ok(machine) => machine,
             Err(e) => {
@@ -327,7 +340,9 @@ impl World {
             Step::Fill(left) => self.disk.fill(*left),
             Step::Heal => self.disk.heal(),
             Step::Arm(after, fault) => {
-                self.certain &= !matches!(fault, Fault::Broken | Fault::BrokenAfter);
+                use Fault::{Broken, BrokenAfter, BrokenAfterOn, BrokenOn};
+                let broken = [Broken, BrokenAfter, BrokenOn, BrokenAfterOn];
+                self.certain &= !broken.contains(fault);
                 self.disk.arm(*after, Some(*fault));
             }
             Step::End if self.is_up() => self.end(None),
@@ -450,6 +465,8 @@ impl World {
             self.guarded(World::settle);
         }
         self.look();
+        self.look_at_records();
+        self.look_at_room();
         let before = self.progress();
         self.step(&Step::End);
         self.step(&Step::Start);
@@ -467,6 +484,56 @@ impl World {
             self.look();
         }
         self.look_at_disk();
+    }
+
+    /// What there is of records, hidden ones among them, the backend knows.
+    fn look_at_records(&self) {
+        if self.may_be_left {
+            return;
+        }
+        let listed = self.alive.as_ref().and_then(|one| one.backend.list().ok());
+        let listed = listed.map(|list| list.jobs).unwrap_or_default();
+        let known: BTreeSet<&str> = listed.iter().map(|job| job.name.as_str()).collect();
+        for job in &listed {
+            if let Some(batch) = job.batch_of().filter(|of| !known.contains(of.as_str())) {
+                self.oracle.violated(format!(
+                    "{} is there, and its batch {batch} is gone",
+                    job.name
+                ));
+            }
+        }
+        for path in self.disk.paths() {
+            let is_record = path.parent() == Some(Path::new("/data/compute/records"));
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.filter(|name| is_record && JobName::parse(name).is_some());
+            if let Some(name) = name.filter(|name| !known.contains(name) && *name != "stray") {
+                self.oracle
+                    .violated(format!("the record {name} is left, and of no job"));
+            }
+        }
+    }
+
+    /// Nothing runs any more, so there is room for as many jobs as there are CPUs.
+    fn look_at_room(&mut self) {
+        if !self.is_up() {
+            return;
+        }
+        for _ in 0..2 {
+            self.step(&Step::Submit {
+                key: false,
+                payload: None,
+                backoff: 0,
+            });
+        }
+        self.step(&Step::Settle);
+        let count = self.processes.running().len();
+        if count != 2 {
+            self.oracle.violated(format!(
+                "{count} jobs of 1 CPU run on 2 CPUs, of 2 that wait"
+            ));
+        }
+        self.guarded(World::run_all);
+        self.look();
     }
 
     fn run_all(&mut self) {
@@ -786,6 +853,10 @@ fn restart(scheduler: &Scheduler, oracle: &Oracle, name: &JobName) {
     match stopped {
         true => oracle.resumes(name),
         false => oracle.recreates(name),
+    }
+    if !stopped && batch_of(name).is_some() {
+        // The one that does it again takes its place.
+        oracle.deletes(name);
     }
     match scheduler.restart(name.as_str()) {
         Ok(view) => {
