@@ -1,6 +1,7 @@
 //! How many jobs there may be, and places for those that are about to be.
 
-use super::{Index, State};
+use super::Index;
+use super::state::State;
 use crate::job::JobRecord;
 use std::sync::Arc;
 

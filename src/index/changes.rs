@@ -5,7 +5,8 @@
 //!
 //! Numbers are given under the index's own lock, with the change.
 
-use super::{Index, State};
+use super::Index;
+use super::state::State;
 use crate::job::{Attempt, Job, JobName, JobRecord, RareFields, Status};
 use crate::sync::{Condvar, Lock, ReadGuard, SharedLock, WriteGuard};
 use std::collections::{BTreeMap, HashMap};

@@ -1,9 +1,13 @@
+use super::state::Tally;
 use super::*;
 use crate::clock::Source;
 use crate::job::AttemptState::{self, Failed as Ended, Running as Going};
+use crate::job::Queued;
 use crate::job::Status::{Failed, Running, Stopped, Stopping, Succeeded, Waiting};
 use crate::job::{BatchPart, RareFields, Sent, Shown, Timestamp};
 use crate::sync::Lock;
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// Time that passes when it is told to.
 struct Time(Instant, Lock<Duration>);
@@ -164,7 +168,7 @@ impl Index {
                 fate.tombstones.iter().map(|gone| gone.is_awaited).collect();
             let (calls, orphans, in_doubt) = (&fate.flights, &fate.orphans, fate.in_doubt());
             format!(
-                "{name} calls={calls} tombstone={is_awaited:?} orphans={} in_doubt={}",
+                "{name} calls={calls:?} tombstone={is_awaited:?} orphans={} in_doubt={}",
                 orphans.len(),
                 in_doubt.is_some()
             )

@@ -1,17 +1,15 @@
 //! What follows from what is observed: tasks that are left to do, off any request's path.
 
 use super::submit::unavailable;
-use super::{JobError, JobView, Scheduler};
+use super::{JobError, Scheduler};
 use crate::backend::{BackendError, Condition, HiddenKey, Observer};
-use crate::batch::job_names;
-use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight, is_live};
+use crate::index::{ATTEMPTS_COME_WITHIN, CALLS_END_WITHIN, Change, Flight};
 use crate::job::{
     Attempt, AttemptState, Job, JobList, JobName, JobRecord, ListBegun, NO_POD_REMARK_SECONDS,
-    Status, Timestamp, has_started,
+    Status, has_started,
 };
 use crate::process;
 use crate::queue::Urgency;
-use crate::retention::{self, Finished, Hidden};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,8 +17,6 @@ use std::time::Duration;
 /// How long how a job failed is waited for, which its attempt tells, before that it failed is told
 /// without.
 const REASON_WAIT: Duration = Duration::from_secs(1);
-/// How often it is looked whether a call is over that keeps a job from being let go.
-const CHANGE_LOOK: Duration = Duration::from_millis(500);
 /// How long a pod with a payload may take to start until the payload is looked for.
 const SLOW_START: Duration = Duration::from_secs(20);
 /// After this, that a running job has no attempt is part of its state.
@@ -252,156 +248,6 @@ impl Scheduler {
         }
     }
 
-    /// Sees to it that no create and no deletion came late before its name is forgotten: the watch
-    /// may be late, too.
-    fn forget(&self, name: &JobName) -> Result<(), BackendError> {
-        if self.index.is_closed(name) {
-            // Somebody may refuse to have it deleted, for good: it is looked at again, and what
-            // could come is over all the same.
-            self.discard(name)
-                .inspect_err(|_| self.index.nothing_comes(name))?;
-        } else if self.index.could_come_late(name) || self.index.could_be_gone(name) {
-            let _flight = self.index.begin(name, Flight::Change);
-            // If it is another than the one that is known, that one is gone.
-            self.see(name)?;
-        }
-        if let Some(rest) = self.index.forget(name) {
-            self.queue.add_after(Task::Forget(name.clone()), rest);
-        }
-        self.admit_if_there_is_room();
-        Ok(())
-    }
-
-    pub(super) fn discard(&self, name: &JobName) -> Result<(), BackendError> {
-        // What is told of its end meanwhile is not forgotten before the answer.
-        let _flight = self.index.begin(name, Flight::Change);
-        if let Some(job) = self.backend.look(name)? {
-            let deleted = self.backend.delete(&job, Condition::Whatever);
-            let attempts_come_within = match &deleted {
-                Err(BackendError::Unanswered { .. }) => CALLS_END_WITHIN + ATTEMPTS_COME_WITHIN,
-                _ => ATTEMPTS_COME_WITHIN,
-            };
-            self.index.discarded(&job, attempts_come_within);
-            self.resolve_later(name, attempts_come_within);
-            if deleted? {
-                self.index.deleted_unseen(&job);
-            }
-            log::info!("job={name} event=discarded");
-        }
-        self.index.nothing_is_left(name);
-        Ok(())
-    }
-
-    /// Asks what there is, now that nothing can come any more that is not there.
-    fn resolve(&self, name: &JobName) -> Result<(), BackendError> {
-        match self.index.doubt(name) {
-            None if !self.is_stop_unnoticed(name) => return Ok(()),
-            None | Some(Duration::ZERO) => {}
-            Some(rest) => {
-                self.resolve_later(name, rest);
-                return Ok(());
-            }
-        }
-        let flight = self.index.begin(name, Flight::Change);
-        let job = self.see(name)?;
-        self.follow(self.index.no_stop_comes(name));
-        let doubt = self.index.doubt(name);
-        if let Some(rest) = doubt.filter(|rest| !rest.is_zero()) {
-            // It was let run and held back again meanwhile.
-            self.resolve_later(name, rest);
-            return Ok(());
-        }
-        let is_over = doubt.is_none() && !self.is_stop_unnoticed(name);
-        if !is_over && !self.resolve_attempts(name, job)? {
-            // The watch tells when what there is ends, or has not told yet that it is there.
-            self.resolve_later(name, ATTEMPTS_COME_WITHIN);
-            return Ok(());
-        }
-        drop(flight);
-        if let Some(rest) = self.index.doubt(name) {
-            // It was let run and held back again meanwhile.
-            self.resolve_later(name, rest);
-        }
-        self.admit_if_there_is_room();
-        Ok(())
-    }
-
-    /// `false` if something may still run or count.
-    fn resolve_attempts(&self, name: &JobName, job: Option<Job>) -> Result<bool, BackendError> {
-        let attempts = self.backend.attempts(name)?;
-        if is_live(&attempts) {
-            return Ok(false);
-        }
-        if let Some(job) = job.filter(|job| job.is_stop_unnoticed()) {
-            if is_not_counted(&job, &attempts) {
-                return Ok(false);
-            }
-            match self.backend.note_stop(&job) {
-                Err(BackendError::Changed { .. } | BackendError::Gone { .. }) => return Ok(false),
-                noted => drop(self.observe(noted?)),
-            }
-        }
-        self.index.resolved(name);
-        Ok(true)
-    }
-
-    fn is_stop_unnoticed(&self, name: &JobName) -> bool {
-        let record = self.index.known(name);
-        record.is_some_and(|record| record.job.is_stop_unnoticed())
-    }
-
-    /// Takes in what there is under a name, whose change is in flight.
-    fn see(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
-        let known = self.index.known(name);
-        let job = self.look(name)?;
-        match (&job, known) {
-            (Some(job), _) => drop(self.observe(job.clone())),
-            // How it ended cannot be known: a stop may have been carried out before.
-            (None, Some(known)) => {
-                self.index.deleted(&known.job);
-                self.lost(name);
-            }
-            (None, None) => {}
-        }
-        Ok(job)
-    }
-
-    /// What there is under a name. Before a batch is found to be complete, so are its jobs, of
-    /// which the watch may not have told yet.
-    fn look(&self, name: &JobName) -> Result<Option<Job>, BackendError> {
-        let job = self.backend.look(name)?;
-        let known = self.index.known(name);
-        let is_known = known.is_some_and(|known| known.job.batch_whole() == Some(true));
-        if let Some(job) = &job
-            && let Some(size) = job.complete_batch_size().filter(|_| !is_known)
-        {
-            for name in job_names(name, size).into_iter().flatten() {
-                let _flight = self.index.begin(&name, Flight::Change);
-                if self.index.known(&name).is_none()
-                    && let Some(job) = self.backend.look(&name)?
-                {
-                    self.observe(job);
-                }
-            }
-        }
-        Ok(job)
-    }
-
-    /// Asks what has become of a job that has changed.
-    pub(super) fn refresh(&self, name: &JobName) -> Result<(), BackendError> {
-        let _flight = self.index.begin(name, Flight::Change);
-        match self.look(name)? {
-            Some(job) => {
-                self.observe(job);
-                Ok(())
-            }
-            // The watch will say so.
-            None => Err(BackendError::Gone {
-                message: format!("job {name} is gone"),
-            }),
-        }
-    }
-
     /// Admits as many as may run. One that cannot be admitted holds up no other.
     fn admit(&self) -> Result<(), BackendError> {
         // By version: one that has changed meanwhile is another matter, and nobody else may have
@@ -445,150 +291,6 @@ impl Scheduler {
             drop((flight, place));
         }
         failure.map_or(Ok(()), Err)
-    }
-
-    /// Lets go what is too much. One that cannot be let go holds up no other.
-    fn retain(&self) -> Result<(), BackendError> {
-        let mut failure = None;
-        let list = self.index.list();
-        let (changing, list): (Vec<_>, Vec<_>) = list
-            .into_iter()
-            .partition(|record| self.index.is_changing(&record.job.name));
-        if changing
-            .iter()
-            .any(|record| record.job.status.is_finished())
-        {
-            self.queue.add_after(Task::Retain, CHANGE_LOOK);
-        }
-        // One that is about to be restarted takes no other's place, nor does one that may turn out
-        // to be half of a submit.
-        let whole = list.iter().filter(|record| !record.needs_payload());
-        // A batch goes as a whole.
-        let whole = whole.filter(|record| record.job.batch_of().is_none());
-        let finished = whole.map(|record| end_of(record));
-        let finished = finished.filter(|(_, status, _)| status.is_finished());
-        let (kept, excess) = retention::divide(finished.collect(), self.limits.history);
-        let has_changed = |(name, status, _): &Finished| {
-            let record = self.index.get(name);
-            self.index.is_changing(name) || record.is_none_or(|r| r.job.status != *status)
-        };
-        for (name, ..) in excess {
-            // One of those that displace it may have been restarted since the list was made.
-            if kept.iter().any(has_changed) {
-                self.queue.add_after(Task::Retain, CHANGE_LOOK);
-                break;
-            }
-            if self.index.is_changing(&name) {
-                self.queue.add_after(Task::Retain, CHANGE_LOOK);
-                continue;
-            }
-            // It may have been restarted since the list was made.
-            let is_over = |record: &Arc<JobRecord>| record.job.status.is_finished();
-            let Some(record) = self.index.get(&name).filter(is_over) else {
-                continue;
-            };
-            match self.retire(&record.job) {
-                Ok(()) => {
-                    self.metrics.retired.fetch_add(1, Ordering::Relaxed);
-                    log::info!("job={name} event=retired");
-                }
-                Err(e) => failure = failure.or(Some(e)),
-            }
-        }
-        for record in self.index.overtaken() {
-            let hidden = self.hide(&record.job, HiddenKey::Forgotten, self.now());
-            failure = failure.or(hidden.err());
-        }
-        failure = failure.or(self.retain_batches().err());
-        for record in self.needless() {
-            let removed = self.remove(&record.job, Condition::Whatever, HiddenKey::Kept);
-            failure = failure.or(removed.err());
-        }
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Lets go the batches that are too many.
-    fn retain_batches(&self) -> Result<(), BackendError> {
-        let batches = self.batches().unwrap_or_default();
-        let finished = batches.iter().filter_map(|batch| {
-            let jobs = batch.jobs.iter().map(|view| end_of(&view.record));
-            let end = jobs.map(|(_, _, end)| end).max();
-            let (name, _, created) = end_of(&batch.whole);
-            Some((name, batch.outcome()?, end.unwrap_or(created)))
-        });
-        let (kept, excess) = retention::divide(finished.collect(), self.limits.history);
-        let has_changed = |(name, outcome, _): &Finished| {
-            let batch = self.batch(name.as_str()).ok();
-            batch.and_then(|batch| batch.outcome()) != Some(*outcome)
-        };
-        let mut failure = None;
-        for (name, _, (end, _)) in excess {
-            // None of its jobs is restarted meanwhile, nor was one of those that displace it.
-            let flight = self.index.begin(&name, Flight::Deletion);
-            let Some(_flight) = flight.filter(|_| !kept.iter().any(has_changed)) else {
-                self.queue.add_after(Task::Retain, CHANGE_LOOK);
-                continue;
-            };
-            let batch = self.batch(name.as_str()).ok();
-            // One of its jobs may have been restarted since the list was made.
-            let Some(batch) = batch.filter(|batch| batch.outcome().is_some()) else {
-                continue;
-            };
-            let is_changing = |view: &JobView| self.index.is_changing(&view.record.job.name);
-            if batch.jobs.iter().any(is_changing) {
-                self.queue.add_after(Task::Retain, CHANGE_LOOK);
-                continue;
-            }
-            match self.let_go(&batch.whole.job, end, Condition::Whatever) {
-                Ok(()) => {
-                    let jobs = batch.jobs.len() as u64;
-                    self.metrics.retired.fetch_add(jobs, Ordering::Relaxed);
-                    log::info!("batch={name} event=retired");
-                }
-                Err(e) => failure = failure.or(Some(e)),
-            }
-        }
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn retire(&self, job: &Job) -> Result<(), BackendError> {
-        // A stopped one may be restarted at this moment.
-        let condition = match job.status {
-            Status::Stopped => Condition::Unchanged,
-            _ => Condition::Whatever,
-        };
-        self.let_go(job, end(job), condition)
-    }
-
-    /// A job or a batch that came to its `end` leaves its users' sight, and is gone unless its key
-    /// still stands for it.
-    fn let_go(&self, job: &Job, end: Timestamp, condition: Condition) -> Result<(), BackendError> {
-        let is_promised = job.key.is_some() && retention::key_stands(end, self.now()).is_some();
-        let at = match job.batch() {
-            Some(_) => end,
-            None => self.now(),
-        };
-        match is_promised {
-            true => self.hide(job, HiddenKey::Kept, at),
-            false => self.remove(job, condition, HiddenKey::Kept).map(|_| ()),
-        }
-    }
-
-    /// Hidden jobs that nothing needs any more.
-    fn needless(&self) -> Vec<Arc<JobRecord>> {
-        let mut hidden = self.index.hidden_and_unused();
-        let all = hidden.iter().map(|record| Hidden {
-            has_key: record.job.key.is_some(),
-            size: 1 + record.job.complete_batch_size().unwrap_or(0),
-            finished: end_of(record),
-        });
-        let needless = retention::needless(all, self.now());
-        if let Some(seconds) = needless.next {
-            self.queue
-                .add_after(Task::Retain, Duration::from_secs(seconds));
-        }
-        hidden.retain(|record| needless.names.contains(&record.job.name));
-        hidden
     }
 
     /// A job as the answer to a call shows it. Returns its record; `None` if it is gone or
@@ -738,19 +440,11 @@ impl Scheduler {
 
     /// A job was reported gone that was not deleted here. It may have been the last that needed
     /// another's payload.
-    fn lost(&self, name: &JobName) {
+    pub(super) fn lost(&self, name: &JobName) {
         log::info!("job={name} event=gone");
         self.gone(name);
         self.queue.add(Task::Retain);
     }
-}
-
-/// Whether a job has an attempt whose end is not in its status: it may yet turn out to be what
-/// ended the job.
-fn is_not_counted(job: &Job, attempts: &[Attempt]) -> bool {
-    let count = |state| attempts.iter().filter(|a| a.state == state).count();
-    let failed = usize::try_from(job.failed).unwrap_or(usize::MAX);
-    count(AttemptState::Succeeded) > 0 || count(AttemptState::Failed) > failed
 }
 
 /// Whether it has a payload and its container is being made.
@@ -759,16 +453,6 @@ fn is_starting(record: &JobRecord) -> bool {
     record.job.has_payload
         && record.job.status == Status::Running
         && record.attempts.last().is_some_and(is_pending)
-}
-
-/// What retention goes by.
-fn end_of(record: &JobRecord) -> Finished {
-    let job = &record.job;
-    (job.name.clone(), job.status, (end(job), job.version))
-}
-
-fn end(job: &Job) -> Timestamp {
-    job.finished.unwrap_or(job.created)
 }
 
 impl Observer for Scheduler {

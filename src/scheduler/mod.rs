@@ -3,11 +3,13 @@
 
 mod batch;
 mod control;
+mod doubt;
 mod follow;
 #[cfg(test)]
 #[cfg(feature = "shuttle")]
 mod interleavings;
 mod progress;
+mod retain;
 mod submit;
 
 pub use batch::BatchView;

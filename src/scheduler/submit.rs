@@ -314,15 +314,6 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn forget_later(&self, name: &JobName) {
-        let task = Task::Forget(name.clone());
-        self.queue.add_after(task, CALLS_END_WITHIN);
-    }
-
-    pub(super) fn resolve_later(&self, name: &JobName, delay: Duration) {
-        self.queue.add_after(Task::Resolve(name.clone()), delay);
-    }
-
     /// A job that was created or resumed: into the index.
     pub(super) fn take_in(&self, job: Job) -> Result<Arc<JobRecord>, BackendError> {
         let name = job.name.clone();
