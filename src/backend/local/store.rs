@@ -298,7 +298,11 @@ impl Record {
                 self.stop_asked = false;
                 self.resumed = Some(*at);
                 self.resumed_after = self.attempts.len();
-                self.queued.arrival = *arrival;
+                // As in a cluster, where what it had is not kept once it was let run.
+                self.queued = Queued {
+                    priority: 0,
+                    arrival: *arrival,
+                };
                 self.progress = None;
             }
             Change::Hidden => self.hidden = true,
@@ -974,6 +978,21 @@ mod tests {
         assert!(store.remove(&name("b")).unwrap());
         assert!(!store.remove(&name("b")).unwrap());
         assert_eq!(store.load().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_restarted_job_has_no_priority() {
+        let mut record = Record::new(Header {
+            priority: 5,
+            ..header("a", 1, None)
+        });
+        assert_eq!(record.queued.priority, 5);
+        record.apply(&Change::Resumed { at: 3, arrival: 7 });
+        let queued = Queued {
+            priority: 0,
+            arrival: 7,
+        };
+        assert_eq!(record.queued, queued);
     }
 
     #[test]
