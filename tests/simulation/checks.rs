@@ -440,11 +440,14 @@ impl Sim {
                 .iter()
                 .any(|number| !self.is_caught_up(*number))
         };
-        let mut wrong = None;
+        let (mut wrong, mut checked) = (None, Vec::new());
         for life in self.world.lives.values() {
-            if !matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now) {
+            // Once: a person may change at this very moment what is on its way out.
+            let is_new = !self.checked_deletions.contains(&life.uid);
+            if !matches!(life.gone, Some((at, Who::Scheduler)) if is_new && at == self.world.now) {
                 continue;
             }
+            checked.push(life.uid);
             let uid = uid_text(life.uid);
             if life.batch.is_some() {
                 // Which are kept: see `check_batches`.
@@ -508,6 +511,7 @@ impl Sim {
                 ));
             }
         }
+        self.checked_deletions.extend(checked);
         if let Some(what) = wrong {
             self.violate("kept", what);
         }

@@ -240,6 +240,7 @@ pub struct Sim {
     pub reports: BTreeMap<String, (String, Option<Timestamp>)>,
     next: u32,
     checked_pods: usize,
+    pub checked_deletions: BTreeSet<crate::world::Uid>,
     pub healed: bool,
     /// What is to happen at the write after so many others.
     pub point: Option<(usize, Point)>,
@@ -284,6 +285,7 @@ impl Sim {
             reports: BTreeMap::new(),
             next: 0,
             checked_pods: 0,
+            checked_deletions: BTreeSet::new(),
             healed: false,
             point: None,
             reached: false,
