@@ -176,12 +176,14 @@ impl Sim {
         let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
         match outcome {
             Outcome::Full => {
-                // One that somebody suspended may have ended meanwhile, and this process not know; or
-                // the job controller has not noticed, and might just be making a pod for it.
+                // One that somebody suspended may have ended meanwhile, or its pod, and this process
+                // not know; or the job controller has not noticed, and might be making a pod.
                 let is_behind = !self.is_caught_up(process);
+                let knows_pods = self.has_read(process, crate::sim::What::WatchPods);
                 let hidden = self.world.jobs.values().filter(|job| {
                     let is_unnoticed = job.suspend && !job.status.met("Suspended");
-                    let may_go_on = job.touched && (is_behind || is_unnoticed);
+                    let may_go_on = is_behind || !knows_pods || is_unnoticed;
+                    let may_go_on = job.touched && may_go_on;
                     let hidden = job.annotations.contains_key(HIDDEN);
                     hidden && (may_go_on || !self.status_of(job).is_finished())
                 });

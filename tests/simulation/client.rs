@@ -234,10 +234,15 @@ impl Sim {
         (knows_all || (is_new && !self.options.two)).then_some(other)
     }
 
+    /// Whether it has read all that its watch of Jobs had to tell.
     pub fn is_caught_up(&self, process: usize) -> bool {
+        self.has_read(process, What::WatchJobs)
+    }
+
+    pub fn has_read(&self, process: usize, watch: What) -> bool {
         let watches = |at: &usize| {
             let thread = &self.threads[*at];
-            thread.process == process && thread.what == What::WatchJobs
+            thread.process == process && thread.what == watch
         };
         let mut watches = (0..self.threads.len()).filter(watches);
         watches.any(|at| {
