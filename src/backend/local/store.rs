@@ -1,6 +1,7 @@
 //! Records on disk: one file per job, written so that a power cut leaves the whole of it or nothing.
 //!
-//! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for each change since.
+//! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for each change since, or
+//! for several that belong together.
 //! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. Two syncs
 //! make a job durable, one a change.
 //!
@@ -559,10 +560,11 @@ impl Store {
     /// Adds to a record; on return it outlives a power cut. On an error nothing is added, unless
     /// the disk fails to undo it as well.
     pub fn append(&self, name: &JobName, changes: &[Change]) -> Result<(), NotWritten> {
-        let mut bytes = Vec::new();
-        for change in changes {
-            bytes.extend(line(change)?);
-        }
+        // Several are one line: a power cut leaves all of them, or none.
+        let bytes = match changes {
+            [change] => line(change)?,
+            changes => line(&changes)?,
+        };
         let known = self.lengths.lock().get(name).copied();
         let good = known.ok_or(io::Error::from(ErrorKind::NotFound))?;
         let opened = self.files.open(&self.record(name), Mode::Append);
@@ -598,7 +600,11 @@ impl Store {
         let Some(good) = self.lengths.lock().get(name).copied() else {
             return Ok(());
         };
-        let mut file = self.files.open(&self.record(name), Mode::Append)?;
+        let mut file = match self.files.open(&self.record(name), Mode::Append) {
+            // Another hand has removed it.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         if file.length()? > good {
             file.cut(good)?;
         }
@@ -860,6 +866,14 @@ impl Store {
     }
 }
 
+/// What was written down at once.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    One(Change),
+    Several(Vec<Change>),
+}
+
 /// Applies the changes that follow. Gives their length, without a last one that is not whole.
 fn read_changes(reader: &mut impl BufRead, record: &mut Record) -> io::Result<u64> {
     let (mut length, mut bytes) = (0, Vec::new());
@@ -870,8 +884,9 @@ fn read_changes(reader: &mut impl BufRead, record: &mut Record) -> io::Result<u6
             return Ok(length);
         }
         length += bytes.len() as u64;
-        match serde_json::from_slice::<Change>(&bytes) {
-            Ok(change) => record.apply(&change),
+        match serde_json::from_slice::<Line>(&bytes) {
+            Ok(Line::One(change)) => record.apply(&change),
+            Ok(Line::Several(changes)) => changes.iter().for_each(|change| record.apply(change)),
             // What follows was written all the same: that the job has ended, perhaps.
             Err(e) => log::warn!(
                 "job={} event=line-skipped error=\"{e}\"",
@@ -1046,7 +1061,9 @@ mod tests {
         let path = store.record(&name("a"));
         let begun = fs::metadata(&path).unwrap().len();
         let created = begun - line(&Change::Begun { at: 2 }).unwrap().len() as u64;
-        store.append(&name("a"), &[ended()]).unwrap();
+        let failed = End::new(4_000_000, EndStatus::Failed, String::new());
+        let both = [ended(), Change::Finished(failed)];
+        store.append(&name("a"), &both).unwrap();
         let whole = fs::read(&path).unwrap();
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
@@ -1061,6 +1078,7 @@ mod tests {
             };
             let seen = records.first().map(|r| {
                 let ended = r.attempts.last().is_some_and(|(_, end)| end.is_some());
+                assert_eq!(r.end.is_some(), ended, "{length}: what is one change is so");
                 (r.attempts.len(), ended)
             });
             assert_eq!(seen, good, "{length} of {} bytes", whole.len());
