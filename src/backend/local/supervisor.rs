@@ -474,6 +474,11 @@ impl Supervisor {
 
     /// Removes what may be there of a job that was refused, unless its request came again.
     fn resolve(&self, part: usize, name: &JobName) -> io::Result<()> {
+        // A batch's request has but the batch's turn, for all of its jobs.
+        let batch = name.as_str().rsplit_once('-');
+        let batch = batch.and_then(|(batch, _)| JobName::parse(batch));
+        let batch = batch.map(|batch| turn(&self.machine, &batch)).transpose();
+        let _batch = batch?;
         let _turn = turn(&self.machine, name)?;
         match self.machine.parts.get(part) {
             Some(part) if !part.store.has(name) => {
@@ -655,6 +660,12 @@ impl Supervisor {
             true => Ok(()),
             false => make_ready(part, name, &header, attempt),
         };
+        // A batch that is deleted does not wait for ever for its jobs' turns.
+        let is_deleted = |entry: &Entry| entry.deleted;
+        if machine.table.lock().jobs.get(name).is_none_or(is_deleted) {
+            self.discard(name);
+            return;
+        }
         let started = ready.and_then(|()| {
             let urls = self.urls(name, &part.component);
             let leader = self.spawn(part, name, &header, attempt)?;

@@ -18,6 +18,8 @@ pub struct Request {
     pub payload: Option<String>,
     pub backoff: u32,
     pub outcome: Outcome,
+    /// It was sent once, and nobody knows whether that made a job.
+    was_in_doubt: bool,
     /// How many jobs there may be of it: more than one if it was restarted.
     allowed: usize,
     names: BTreeSet<JobName>,
@@ -85,6 +87,10 @@ struct State {
     jobs: BTreeMap<JobName, Known>,
     /// In the order in which they became known.
     order: Vec<JobName>,
+    /// What was let go may be there again.
+    removals_are_vague: bool,
+    /// Of two that have ended, which did so first is not known.
+    ends_are_vague: bool,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -142,6 +148,7 @@ impl Oracle {
             payload,
             backoff,
             outcome: Outcome::InDoubt,
+            was_in_doubt: false,
             allowed: 1,
             names: BTreeSet::new(),
             keyed: None,
@@ -209,7 +216,9 @@ impl Oracle {
     pub fn refused(&self, request: usize, certain: bool) {
         let mut state = self.state();
         let request = &mut state.requests[request];
-        if certain && request.outcome == Outcome::InDoubt && request.names.is_empty() {
+        request.was_in_doubt |= !certain;
+        let is_nowhere = request.names.is_empty() && !request.was_in_doubt;
+        if request.outcome == Outcome::InDoubt && is_nowhere {
             request.outcome = Outcome::Refused;
         }
     }
@@ -270,13 +279,20 @@ impl Oracle {
         self.state().jobs.get_mut(name).unwrap().deletion = Deletion::Done;
     }
 
-    /// What could not be written down is lost: that a job was to be stopped.
+    /// What could not be written down is lost, or there all the same: that a job was to be stopped,
+    /// and when it ended.
     pub fn loses_stops(&self) {
         let mut state = self.state();
+        state.ends_are_vague = true;
         let stopping = state.jobs.values_mut();
         for known in stopping.filter(|known| known.last == Some(Status::Stopping)) {
             known.last = None;
         }
+    }
+
+    /// The disk has failed, and the machine ends: a record that was removed may be there again.
+    pub fn loses_removals(&self) {
+        self.state().removals_are_vague = true;
     }
 
     pub fn last(&self, name: &JobName) -> Option<Status> {
@@ -494,7 +510,7 @@ impl State {
         if gone {
             self.violated(format!("job {name} was deleted, and is {status}"));
         }
-        if retired {
+        if retired && !self.removals_are_vague {
             self.violated(format!("job {name} was let go, and is {status}"));
         }
     }
@@ -543,7 +559,8 @@ impl State {
         let mut latest: Vec<_> = kept.iter().map(|name| (finished(name), *name)).collect();
         latest.sort_by(|a, b| b.cmp(a));
         latest.truncate(HISTORY);
-        if let Some((_, older)) = latest.into_iter().find(|(ended, _)| *ended < step) {
+        let older = latest.into_iter().find(|(ended, _)| *ended < step);
+        if let Some((_, older)) = older.filter(|_| !self.ends_are_vague) {
             let what = format!("job {name} was let go, and {older} kept, which ended before it");
             self.violated(what);
         }

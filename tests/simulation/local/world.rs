@@ -239,6 +239,9 @@ impl World {
         if self.was_broken || self.disk.is_broken() {
             self.oracle.loses_stops();
         }
+        if power.is_some() && !self.certain {
+            self.oracle.loses_removals();
+        }
         self.disk.end(power);
         self.processes.end_all();
         self.alive = None;
