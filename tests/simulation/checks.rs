@@ -444,9 +444,9 @@ impl Sim {
         };
         let (mut wrong, mut checked) = (None, Vec::new());
         for life in self.world.lives.values() {
+            let is_now = matches!(life.gone, Some((at, Who::Scheduler)) if at == self.world.now);
             // Once: a person may change at this very moment what is on its way out.
-            let is_new = !self.checked_deletions.contains(&life.uid);
-            if !matches!(life.gone, Some((at, Who::Scheduler)) if is_new && at == self.world.now) {
+            if !is_now || self.checked_deletions.contains(&life.uid) {
                 continue;
             }
             checked.push(life.uid);
