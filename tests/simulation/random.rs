@@ -107,7 +107,7 @@ fn plan(draw: &mut Draw) -> Plan {
         frames,
         fault_rate,
         // Most are short: what a few steps can find is found sooner so.
-        length: if draw.one_in(32) {
+        length: if draw.one_in(64) {
             50 + draw.below(150) as usize
         } else {
             50
