@@ -516,7 +516,8 @@ fn a_payload_is_written_anew_for_each_attempt() {
     let mut api = scheduler.api();
     for replaced in ["mkfifo", "ln -s ../kept"] {
         let script = format!(
-            "test -e tried && {{ cat \"$JOB_PAYLOAD_FILE\"; exit 0; }}; touch tried; echo mine > ../kept; \
+            "test -e tried && {{ cat \"$JOB_PAYLOAD_FILE\"; exit 0; }}; \
+             touch tried; echo mine > ../kept; \
              for file in payload compute/args/payload; do \
              test -e $file && rm $file && {replaced} $file; done; exit 1"
         );

@@ -176,8 +176,8 @@ impl Sim {
         let (most, longest) = (self.options.max_jobs, self.options.max_waiting);
         match outcome {
             Outcome::Full => {
-                // One that somebody suspended may have ended meanwhile, or its pod, and this process
-                // not know; or the job controller has not noticed, and might be making a pod.
+                // One that somebody suspended may have ended meanwhile, or its pod, and this
+                // process not know; or the job controller has not noticed, and may make a pod.
                 let is_behind = !self.is_caught_up(process);
                 let knows_pods = self.has_read(process, crate::sim::What::WatchPods);
                 let hidden = self.world.jobs.values().filter(|job| {
@@ -193,7 +193,8 @@ impl Sim {
                     thread.process == process && matches!(thread.what, Request(_) | Work)
                 };
                 let asked = self.threads.iter().filter(asks).count();
-                // Where a batch is restarted, one of its jobs may have been turned away some calls ago.
+                // Where a batch is restarted, one of its jobs may have been turned away some calls
+                // ago.
                 let request = &self.requests[number];
                 let is_restart = request.kind == Kind::Batch && size == 1;
                 let others = self.requests.iter().enumerate();

@@ -1372,11 +1372,9 @@ impl Frame {
     ];
 }
 
-pub fn pick<T>(among: impl Iterator<Item = T> + Clone, which: u32) -> Option<T> {
-    match among.clone().count() {
-        0 => None,
-        len => among.into_iter().nth(which as usize % len),
-    }
+pub fn pick<T>(mut among: impl Iterator<Item = T> + Clone, which: u32) -> Option<T> {
+    let count = among.clone().count();
+    among.nth((which as usize).checked_rem(count)?)
 }
 
 fn pick_job<'a>(

@@ -201,10 +201,7 @@ impl Machine {
                 && part.store.has(&job.name)
             {
                 log::warn!("job={} event=left error=\"{e}\"", job.name);
-                let runs = self.end_deleted(&mut self.table.lock(), &job.name);
-                if !runs {
-                    let _ = part.store.clear(&job.name, job.failed as usize);
-                }
+                self.end_deleted(number, part, &job.name);
                 self.disown(number, part, [&job.name]);
             }
             // Who sees the batch go does not see that they do.

@@ -698,15 +698,7 @@ impl Machine {
         if part.store.has(name) {
             return removed;
         }
-        let mut table = self.table.lock();
-        let entry = table.jobs.get_mut(name).filter(|e| e.part == number);
-        let attempts = entry.as_ref().map_or(0, |e| e.record.attempts.len());
-        let known = entry.is_some_and(|entry| !entry.deleted);
-        let runs = self.end_deleted(&mut table, name);
-        drop(table);
-        if !runs && let Err(e) = part.store.clear(name, attempts) {
-            log::warn!("job={name} event=left error=\"{e}\"");
-        }
+        let known = self.end_deleted(number, part, name);
         if let (Err(_), Some(observer)) = (&removed, part.observer.get()) {
             // It is gone, unless the machine loses its power before another record is made or removed.
             observer.job_gone(&Job {
@@ -717,22 +709,34 @@ impl Machine {
         removed.map(|there| known || there)
     }
 
-    /// A job is deleted: it runs no more. Whether its processes are still ending.
-    pub(super) fn end_deleted(&self, table: &mut Table, name: &JobName) -> bool {
-        let Some(entry) = table.jobs.get_mut(name) else {
-            return false;
-        };
-        if entry.record.is_running() {
-            if !std::mem::replace(&mut entry.deleted, true) {
-                self.send(Event::End(name.clone(), Cause::Deleted));
+    /// A job is deleted: it runs no more, and what it left goes, at the latest once its processes
+    /// have ended. Whether it was there.
+    pub(super) fn end_deleted(&self, number: usize, part: &RunningPart, name: &JobName) -> bool {
+        let mut table = self.table.lock();
+        let (mut known, mut attempts) = (false, 0);
+        if let Some(entry) = table.jobs.get_mut(name) {
+            if entry.part != number {
+                return false;
             }
-            return true;
+            known = !entry.deleted;
+            if entry.record.is_running() {
+                entry.deleted = true;
+                if known {
+                    self.send(Event::End(name.clone(), Cause::Deleted));
+                }
+                return known;
+            }
+            attempts = entry.record.attempts.len();
+            let queued = entry.record.queued;
+            table.admission.withdraw(queued);
+            table.jobs.remove(name);
+            self.send(Event::QueueChanged);
         }
-        let queued = entry.record.queued;
-        table.admission.withdraw(queued);
-        table.jobs.remove(name);
-        self.send(Event::QueueChanged);
-        false
+        drop(table);
+        if let Err(e) = part.store.clear(name, attempts) {
+            log::warn!("job={name} event=left error=\"{e}\"");
+        }
+        known
     }
 }
 

@@ -1,7 +1,7 @@
 //! Records on disk: one file per job, written so that a power cut leaves the whole of it or nothing.
 //!
-//! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for each change since, or
-//! for several that belong together.
+//! A record is a line of JSON with what was asked, the payload as it came, and a line of JSON for
+//! each change since, or for several that belong together.
 //! It is created aside, synced, renamed to its name, and its folder synced; changes are appended and synced. Two syncs
 //! make a job durable, one a change.
 //!

@@ -93,7 +93,8 @@ pub struct World {
     certain: bool,
     /// What could not be written down has not been tried again since.
     was_broken: bool,
-    /// The disk failed as the scheduler was started: what is nobody's may stay until the next start.
+    /// The disk failed as the scheduler was started: what is nobody's may stay until the next
+    /// start.
     may_be_left: bool,
 }
 
